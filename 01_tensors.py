@@ -1,0 +1,322 @@
+"""Lesson 1. How does text become numbers, and how do numbers learn?
+
+Everything later stands on four things: text as a tensor of token ids, gradients, `nn.Module`, and the
+training loop. This lesson builds all four, and trains the smallest model that already does what the whole
+project is about: guess a hidden letter from the letters on both sides of it.
+
+Builds on:  nothing.
+Run:        python 01_tensors.py        (about 10 seconds on a laptop's CPU)
+Last line:  the path of a picture, `figures/01_loss.png`.
+
+Later lessons take from here: load_text, Tokenizer, and the small tools at the top (Parser, between,
+UserError, run, check, save_figure).
+"""
+
+import argparse
+import math
+import os
+import re
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+ROOT = Path(__file__).resolve().parent
+TINY_SHAKESPEARE = (
+    "https://raw.githubusercontent.com/karpathy/char-rnn/6f9487a6fe5b420b7ca9afb0d7c078e37c1d1b4e/data/"
+    "tinyshakespeare/input.txt"
+)
+TINY_SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Small tools that every lesson uses
+
+
+class UserError(ValueError):
+    """A mistake of the person at the keyboard; its text is one sentence that says what to do."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that shows the module's docstring as help, and answers a wrong value with one sentence."""
+
+    def __init__(self, doc):
+        super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def between(kind, low, high=math.inf):
+    """Returns an argparse type: `kind` (int or float) within [low, high], refused with a sentence."""
+
+    def convert(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not (low <= value <= high and math.isfinite(value)):
+            allowed = f"of {low} or more" if high == math.inf else f"from {low} to {high}"
+            noun = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"{text!r} is not allowed; give {noun} {allowed}")
+        return value
+
+    return convert
+
+
+def run(main):
+    """Runs a script's `main`: a user's mistake ends in one sentence and exit status 1, not in a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding="utf-8", errors="replace")  # Windows would use its code page
+    try:
+        main()
+        sys.stdout.flush()
+    except UserError as mistake:
+        sys.exit(f"error: {mistake}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # the reader, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def check(claim, holds):
+    """Prints a claim that a lesson makes, once it has been found true; raises AssertionError otherwise."""
+    if not holds:
+        raise AssertionError(f"this claim does not hold: {claim}")
+    print(f"  checked: {claim}")
+
+
+def write_safely(path, data):
+    """Writes bytes to a temporary file, then renames it, so that a failure leaves what was there. Raises UserError."""
+    path = Path(path)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except OSError as problem:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"could not save {path}: {problem.strerror}; what was there before is untouched.")
+
+
+def save_figure(figure, name):
+    """Saves a matplotlib figure as figures/NAME and prints its path."""
+    path = ROOT / "figures" / name
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path, dpi=130, bbox_inches="tight")
+    print(path)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Text, and tokens
+
+
+def load_text(path=None):
+    """Returns a text as a string: the file at `path` (UTF-8), or TinyShakespeare, downloaded once into data/.
+
+    Raises UserError when the file is missing, empty or not UTF-8, and when the download fails.
+    """
+    if path is None:
+        path = download(TINY_SHAKESPEARE, TINY_SHAKESPEARE_SHA256, ROOT / "data" / "tinyshakespeare.txt")
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except OSError as problem:
+        raise UserError(f"cannot read the text file {path}: {problem.strerror}.")
+    except UnicodeDecodeError as problem:
+        raise UserError(f"{path} is not UTF-8 (byte {problem.start}); save it as UTF-8 and try again.")
+    if not text:
+        raise UserError(f"{path} is empty; give a file with some text in it.")
+    return text
+
+
+def download(url, sha256, path):
+    """Returns `path`, after fetching `url` into it unless it is there with the right checksum already.
+
+    The bytes go to a temporary file that is renamed once its checksum is right. Raises UserError.
+    """
+    import pooch
+
+    try:
+        pooch.retrieve(
+            url, sha256, fname=path.name, path=path.parent, downloader=pooch.HTTPDownloader(timeout=(5, 30))
+        )
+    except (OSError, ValueError) as problem:  # no network, a full disk; a wrong checksum
+        reason = "its checksum is wrong" if isinstance(problem, ValueError) else "there is no connection"
+        raise UserError(f"could not download {url} ({reason}); fetch it yourself and save it as {path}.")
+    return path
+
+
+class Tokenizer:
+    """Turns text into token ids and back: unit number i of `units` has the id i.
+
+    A unit is a string: a character here, a letter of several code points for Tamil (lesson 8). Where
+    several units fit, the longest wins. There is no "unknown" token: what is not a unit is refused.
+    """
+
+    def __init__(self, units):
+        if not units or len(set(units)) != len(units) or "" in units:
+            raise ValueError("units must be different, non-empty strings, at least one.")
+        self.units = list(units)
+        self.vocab_size = len(self.units)
+        self.id_of = {unit: i for i, unit in enumerate(self.units)}
+        longest_first = sorted(self.units, key=len, reverse=True)
+        self.pattern = re.compile("|".join(re.escape(unit) for unit in longest_first))
+
+    def encode(self, text):
+        """str -> list of ids. Raises UserError, naming the first character that no unit covers."""
+        ids, position = [], 0
+        for match in self.pattern.finditer(text):
+            if match.start() != position:
+                break
+            ids.append(self.id_of[match.group()])
+            position = match.end()
+        if position < len(text):
+            raise UserError(
+                f"the character {text[position]!r} at position {position + 1} is not in the model's vocabulary."
+            )
+        return ids
+
+    def decode(self, ids):
+        """Iterable of ids (integers or a 1-D tensor) -> str."""
+        return "".join(self.units[int(i)] for i in ids)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The lesson
+
+
+class NeighbourGuesser(nn.Module):
+    """Guesses a hidden token from its left and its right neighbour: an embedding and two linear layers."""
+
+    def __init__(self, vocab_size, dim=32):
+        super().__init__()
+        self.embedding = nn.Embedding(vocab_size, dim)  # V rows of D numbers, learned
+        self.hidden = nn.Linear(2 * dim, 4 * dim)
+        self.head = nn.Linear(4 * dim, vocab_size)
+        nn.init.zeros_(self.head.weight)  # equal logits: an untrained model says "I don't know"
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, neighbours):
+        """neighbours [B, 2] -> logits [B, V]"""
+        x = self.embedding(neighbours)  # [B, 2, D]
+        x = x.flatten(1)  # [B, 2D]
+        return self.head(F.gelu(self.hidden(x)))  # [B, V]
+
+
+def show_shapes(text, tokenizer):
+    """Text -> ids -> a batch [B, T] -> an embedded batch [B, T, D]."""
+    print("\n1. Text as tensors")
+    line = text[:32]
+    ids = tokenizer.encode(line)
+    print(f"  {line!r}\n  becomes {ids}")
+    check("decoding gives the text back", tokenizer.decode(ids) == line)
+    tokens = torch.tensor(ids).view(4, 8)  # [32] -> [B, T], 4 pieces of 8 tokens
+    x = nn.Embedding(tokenizer.vocab_size, 6)(tokens)  # [B, T] -> [B, T, D]
+    print(f"  tokens {list(tokens.shape)} = [B, T];  embedded {list(x.shape)} = [B, T, D]")
+    check("equal tokens have equal vectors", torch.equal(x[tokens == ids[2]][0], x[tokens == ids[2]][-1]))
+
+
+def show_gradient():
+    """The gradient of the loss that trains every model here, worked out by hand and by PyTorch.
+
+    With p = softmax(z) and the right answer y, the cross-entropy is  loss = -log p_y  and
+        d loss / d z = p - onehot(y)            (push the right answer up, the others down by their share)
+    and where z = W x, the chain rule gives  d loss / d W = (p - onehot(y)) x^T.
+    """
+    print("\n2. Gradients")
+    torch.manual_seed(0)
+    x, answer = torch.randn(5), 2
+    W = torch.randn(3, 5, requires_grad=True)
+    loss = F.cross_entropy((W @ x)[None], torch.tensor([answer]))  # W @ x: [3]
+    loss.backward()
+
+    with torch.no_grad():
+        p = torch.softmax(W @ x, dim=0)  # [3]
+        by_hand = torch.outer(p - F.one_hot(torch.tensor(answer), 3), x)  # [3, 5]
+    print(f"  loss {loss.item():.4f}; the gradient by hand, first row: {by_hand[0].numpy().round(3)}")
+    check("it equals what .backward() computes", torch.allclose(W.grad, by_hand, atol=1e-6))
+    with torch.no_grad():
+        W -= 0.1 * W.grad  # one step of gradient descent
+        after = F.cross_entropy((W @ x)[None], torch.tensor([answer]))
+    check(f"one step downhill lowers the loss, to {after.item():.4f}", after < loss)
+
+
+def unigram_entropy(ids, vocab_size):
+    """The loss, in nats, of the best guesser that ignores the neighbours: -sum p log p over how often each id occurs."""
+    p = torch.bincount(ids, minlength=vocab_size).double() / len(ids)
+    return -torch.special.xlogy(p, p).sum().item()
+
+
+def train_guesser(model, ids, steps=1500, batch=512, lr=3e-3):
+    """The training loop that every lesson repeats: batch, loss, backward, step. Returns the losses."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
+    losses = []
+    for _ in range(steps):
+        hidden = torch.randint(1, len(ids) - 1, (batch,))  # [B] places in the text
+        neighbours = torch.stack([ids[hidden - 1], ids[hidden + 1]], dim=1)  # [B, 2]
+        loss = F.cross_entropy(model(neighbours), ids[hidden])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def draw_losses(losses, levels):
+    """Saves the loss curve with horizontal lines at `levels`, a dict of name -> nats."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 4))
+    axes.plot(losses, linewidth=0.6, label="loss of each batch")
+    for (name, level), style in zip(levels.items(), ("--", ":")):
+        axes.axhline(level, color="black", linestyle=style, linewidth=1, label=f"{name}: {level:.2f}")
+    axes.set(xlabel="step", ylabel="nats per letter", title="Guessing a letter from its two neighbours")
+    axes.legend()
+    save_figure(figure, "01_loss.png")
+
+
+def demo():
+    """Walks through the lesson."""
+    text = load_text()
+    tokenizer = Tokenizer(sorted(set(text)))
+    V = tokenizer.vocab_size
+    print(f"TinyShakespeare: {len(text):,} characters, V = {V} different ones:\n  {''.join(tokenizer.units)!r}")
+    show_shapes(text, tokenizer)
+    show_gradient()
+
+    print("\n3. A model that learns")
+    torch.manual_seed(0)
+    ids = torch.tensor(tokenizer.encode(text))
+    model = NeighbourGuesser(V)
+    unigram = unigram_entropy(ids, V)
+    losses = train_guesser(model, ids)
+    first, last = losses[0], sum(losses[-200:]) / 200
+    print(f"  parameters: {sum(p.numel() for p in model.parameters()):,}")
+    print(f"  loss at the first step          {first:.3f} nats per letter")
+    print(f"  ln V, knowing nothing           {math.log(V):.3f}")
+    print(f"  unigram entropy, no neighbours  {unigram:.3f}")
+    print(f"  loss over the last 200 steps    {last:.3f}")
+    check("untrained, the loss is ln V", abs(first - math.log(V)) < 1e-3)
+    check("trained, it is far below the unigram entropy", last < unigram - 0.8)
+
+    print("\n4. What it learned: its three best guesses for the gap")
+    for left, right in ("qe", "tn", ". "):
+        neighbours = torch.tensor([tokenizer.encode(left + right)])
+        p, best = torch.softmax(model(neighbours)[0], dim=0).topk(3)
+        guesses = ", ".join(f"{tokenizer.units[i]!r} {share:.0%}" for i, share in zip(best, p.tolist()))
+        print(f"  {left}_{right}:  {guesses}")
+
+    print("""
+Exercises (answers in docs/answers.md)
+  1. Show the model its left neighbour only (twice). How much of the gain is lost?
+  2. Start the head at nn.Linear's own random values instead of zero. What is the first loss, and the last?
+  3. Raise the learning rate tenfold, then a hundredfold. What does the curve look like?
+""")
+    draw_losses(losses, {"ln V": math.log(V), "unigram entropy": unigram})
+
+
+if __name__ == "__main__":
+    Parser(__doc__).parse_args()
+    run(demo)

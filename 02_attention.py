@@ -1,0 +1,293 @@
+"""Lesson 2. How do the positions of a text learn from each other?
+
+By attention: every position asks a question (query), every position offers a label (key) and a content (value),
+and each one takes home a mixture of the contents whose labels fit its question. This lesson builds it, gives it a
+sense of position (RoPE), and measures each choice: the scale, the direction, the positions, the start.
+
+Builds on:  lesson 1 (check, save_figure).
+Run:        python 02_attention.py        (about 20 seconds on a laptop's CPU)
+Last line:  the path of a picture, `figures/02_maps.png`.
+
+Later lessons take from here: SelfAttention.
+"""
+
+import math
+import time
+from importlib import import_module
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+lesson1 = import_module("01_tensors")
+check = lesson1.check
+
+ROPE_BASE = 100.0  # texts here are a few hundred letters long; 10,000 is for thousands (docs/tuning.md)
+START_STRENGTH = 4.0  # how firmly a head looks at its neighbour before any training
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The parts
+
+
+def attend(q, k, v, causal=False):
+    """Attention written out ("Attention Is All You Need", arXiv 1706.03762): q, k, v [B, H, T, d] -> [B, H, T, d].
+
+        attend(q, k, v) = softmax(q k^T / sqrt(d)) v
+
+    causal=True forbids looking to the right. SelfAttention uses PyTorch's fused version of the same, which is faster.
+    """
+    T, d = q.shape[-2:]
+    scores = q @ k.transpose(-2, -1) / math.sqrt(d)  # [B, H, T, T], row i: what position i asks of each j
+    if causal:
+        future = torch.ones(T, T, dtype=torch.bool, device=q.device).triu(1)  # True where j > i
+        scores = scores.masked_fill(future, -torch.inf)
+    weights = torch.softmax(scores, dim=-1)  # each row sums to 1
+    return weights @ v  # [B, H, T, d]
+
+
+def rotate(x, positions):
+    """Rotary positions, RoPE (arXiv 2104.09864): x [..., T, d], positions [T] -> [..., T, d].
+
+    Takes the d numbers of a vector as d/2 points in a plane, and turns point number i by the angle
+    position * ROPE_BASE^(-2i/d). A product of two turned vectors depends on the difference of their angles alone, so
+    a score depends on how far apart two letters stand, and not on where.
+    """
+    d = x.shape[-1]
+    frequencies = ROPE_BASE ** (-torch.arange(0, d, 2, device=x.device) / d)  # [d/2]
+    angles = positions[:, None] * frequencies  # [T, d/2]
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    first, second = x.chunk(2, dim=-1)  # [..., T, d/2] each: the two coordinates of the points
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)  # [..., T, d]
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention with rotary positions: [B, T, D] -> [B, T, D].
+
+    dim D must be an even multiple of n_heads. causal=True: a position sees only itself and what is to its left.
+    """
+
+    def __init__(self, dim, n_heads, causal=False):
+        super().__init__()
+        self.n_heads, self.causal = n_heads, causal
+        self.query = nn.Linear(dim, dim)
+        self.key = nn.Linear(dim, dim)
+        self.value = nn.Linear(dim, dim, bias=False)
+        self.output = nn.Linear(dim, dim, bias=False)
+        self.look_at_neighbours()
+
+    @torch.no_grad()
+    def look_at_neighbours(self):
+        """Starts every head looking at one neighbour: 1 to the left, 1 to the right, 2 to the left, ...
+
+        With a constant query c and the key c turned back by an offset, the score of positions i and j is
+        |c|^2 times the mean of cos(frequency * (j - i - offset)): it is greatest at j = i + offset. Both are biases,
+        where training begins; it may move them. A model that has to find its neighbours first learns several
+        times more slowly (docs/tuning.md).
+        """
+        H, d = self.n_heads, self.query.out_features // self.n_heads
+        if self.causal:
+            offsets = -torch.arange(1, H + 1)  # -1, -2, -3, ...
+        else:
+            offsets = torch.tensor([(h // 2 + 1) * (-1, 1)[h % 2] for h in range(H)])  # -1, 1, -2, 2, ...
+        c = torch.cat([torch.full((H, d // 2), START_STRENGTH), torch.zeros(H, d // 2)], dim=1)  # [H, d]
+        self.query.bias.copy_(c.flatten())
+        self.key.bias.copy_(rotate(c, -offsets).flatten())
+
+    def place(self, x):
+        """Gives queries and keys [B, H, T, d] their positions."""
+        return rotate(x, torch.arange(x.shape[-2], device=x.device))
+
+    def split_heads(self, x):
+        """[B, T, D] -> [B, H, T, D/H]: every head works on its own share of the width."""
+        B, T, D = x.shape
+        return x.view(B, T, self.n_heads, D // self.n_heads).transpose(1, 2)
+
+    def forward(self, x):
+        q = self.place(self.split_heads(self.query(x)))  # [B, H, T, D/H]
+        k = self.place(self.split_heads(self.key(x)))  # [B, H, T, D/H]
+        v = self.split_heads(self.value(x))  # [B, H, T, D/H]
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)  # `attend`, fused
+        return self.output(mixed.transpose(1, 2).flatten(2))  # [B, H, T, D/H] -> [B, T, D]
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The lesson
+
+
+def show_scale():
+    """Without 1/sqrt(d) the scores grow with d, softmax picks a single winner, and gradients vanish."""
+    print("\n1. Why divide by sqrt(d)? For random q and k of width d, over 64 positions:")
+    print("       d   std of q.k   largest weight: unscaled   scaled")
+    scaled_weights = []
+    for d in (4, 64, 1024):
+        q, k = torch.randn(4000, 1, d), torch.randn(4000, 64, d)
+        scores = (q * k).sum(dim=-1)  # [4000, 64]
+        unscaled, scaled = (torch.softmax(s, dim=-1).amax(dim=-1).mean().item() for s in (scores, scores / math.sqrt(d)))
+        scaled_weights.append(scaled)
+        print(f"    {d:4}   {scores.std().item():10.2f}   {unscaled:24.2f}   {scaled:6.2f}")
+    check("scaled, the width makes little difference", max(scaled_weights) - min(scaled_weights) < 0.05)
+
+
+def time_call(function, repeats=10):
+    """Seconds of the fastest of several calls."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def show_equal_to_pytorch():
+    """The version written out equals PyTorch's, which is faster."""
+    print("\n2. Written out, and PyTorch's own")
+    q, k, v = torch.randn(3, 8, 4, 256, 64)  # [B, H, T, d] each
+    for causal in (False, True):
+        theirs = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        check(f"they agree, causal={causal}", torch.allclose(attend(q, k, v, causal), theirs, atol=1e-5))
+    ours = time_call(lambda: attend(q, k, v))
+    fused = time_call(lambda: F.scaled_dot_product_attention(q, k, v))
+    print(f"  written out {ours * 1000:.1f} ms, fused {fused * 1000:.1f} ms: {ours / fused:.1f} times faster")
+
+
+@torch.no_grad()
+def show_direction():
+    """Which outputs move when one token changes."""
+    print("\n3. Causal and bidirectional: the token at position 5 changes; which outputs move?")
+    x = torch.randn(1, 12, 32)  # [B, T, D]
+    changed = x.clone()
+    changed[0, 5] += 1
+    moved = {}
+    for causal in (True, False):
+        layer = SelfAttention(32, 4, causal)
+        moved[causal] = (layer(x) != layer(changed))[0].any(dim=1)  # [T]
+        print(f"  {'causal       ' if causal else 'bidirectional'}  " + "".join("#" if m else "." for m in moved[causal]))
+    check("causal: position 5 and those to its right", moved[True].tolist() == [i >= 5 for i in range(12)])
+    check("bidirectional: all of them", moved[False].all())
+
+
+class WithoutPositions(SelfAttention):
+    """Attention that cannot tell where anything stands."""
+
+    def place(self, x):
+        """Leaves queries and keys as they are."""
+        return x
+
+
+@torch.no_grad()
+def show_order():
+    """Without positions, attention treats a text as a bag of letters; with RoPE, distance counts and place does not."""
+    print("\n4. Positions")
+    x = torch.randn(1, 12, 32)  # [B, T, D]
+    shuffle = torch.randperm(12)
+    blind, layer = WithoutPositions(32, 4), SelfAttention(32, 4)
+    layer.load_state_dict(blind.state_dict())
+    same = torch.allclose(blind(x)[:, shuffle], blind(x[:, shuffle]), atol=1e-5)
+    check("without positions, shuffling the letters only shuffles the outputs", same)
+    differs = not torch.allclose(layer(x)[:, shuffle], layer(x[:, shuffle]), atol=1e-2)
+    check("with RoPE, it changes them", differs)
+    q, k, here = torch.randn(12, 32), torch.randn(12, 32), torch.arange(12)
+    scores, moved = (rotate(q, here + shift) @ rotate(k, here + shift).T for shift in (0, 100))
+    check("moving a text by 100 positions changes no score", torch.allclose(scores, moved, atol=1e-3))
+
+
+class LeftNeighbour(nn.Module):
+    """The smallest model that can name the letter to its left: embedding, attention, head. [B, T] -> [B, T, V]"""
+
+    def __init__(self, attention, context, V, D, learned_positions):
+        super().__init__()
+        self.embedding = nn.Embedding(V, D)
+        self.positions = nn.Parameter(torch.randn(context, D)) if learned_positions else 0
+        self.attention = attention
+        self.head = nn.Linear(D, V)
+
+    def forward(self, tokens):
+        return self.head(self.attention(self.embedding(tokens) + self.positions))
+
+
+def learn_left_neighbour(kind, steps=150, context=128, V=24, D=32):
+    """Trains a LeftNeighbour of one kind on random letters. Returns (losses, attention layer)."""
+    torch.manual_seed(1)
+    layer = WithoutPositions(D, 4) if kind == "learned positions" else SelfAttention(D, 4)
+    if kind != "RoPE, looking at neighbours":
+        nn.init.zeros_(layer.query.bias)
+        nn.init.zeros_(layer.key.bias)
+    model = LeftNeighbour(layer, context, V, D, kind == "learned positions")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(steps):
+        tokens = torch.randint(V, (32, context))  # [B, T]
+        logits = model(tokens)[:, 1:]  # [B, T-1, V]: the first letter has no left neighbour
+        loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, :-1].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses, model
+
+
+def show_left_neighbour():
+    """Learned positions must be learned one by one; RoPE knows distances from the start."""
+    print("\n5. Which letter stands to my left? (random letters, 128 of them, 150 steps)")
+    results = {kind: learn_left_neighbour(kind) for kind in ("learned positions", "RoPE", "RoPE, looking at neighbours")}
+    for kind, (losses, _) in results.items():
+        print(f"  {kind:28} loss {losses[0]:.2f} at first, {losses[74]:.2f} after 75 steps, {losses[-1]:.2f} after 150")
+    final = [losses[-1] for losses, _ in results.values()]
+    check("RoPE learns it faster than learned positions, and looking at neighbours faster still", final[2] < final[1] < final[0] / 2)
+    return results
+
+
+def draw_left_neighbour(results):
+    """Saves the loss curves."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 4))
+    for kind, (losses, _) in results.items():
+        axes.plot(losses, label=kind)
+    axes.set(xlabel="step", ylabel="nats per letter", title="Which letter stands to my left?")
+    axes.legend()
+    lesson1.save_figure(figure, "02_left_neighbour.png")
+
+
+@torch.no_grad()
+def draw_maps(results):
+    """Saves the attention maps of two layers on one text: as training begins, and trained on the left neighbour."""
+    import matplotlib.pyplot as plt
+
+    tokens = torch.randint(24, (1, 24))
+    figure, rows = plt.subplots(2, 4, figsize=(11, 5.6))
+    trained = results["RoPE, looking at neighbours"][1]
+    for row, label, layer in zip(rows, ("at the start", "trained"), (SelfAttention(32, 4), trained.attention)):
+        x = trained.embedding(tokens)  # [1, T, D]
+        q, k = (layer.place(layer.split_heads(linear(x))) for linear in (layer.query, layer.key))  # [1, H, T, d]
+        weights = attend(q, k, torch.eye(24))[0]  # [H, T, T]: with the identity as values, out come the weights
+        for head, axes in enumerate(row):
+            axes.imshow(weights[head], cmap="Blues", vmin=0)
+            axes.set(title=f"head {head + 1}, {label}", xticks=[], yticks=[])
+    figure.supxlabel("position looked at")
+    figure.supylabel("position that looks")
+    lesson1.save_figure(figure, "02_maps.png")
+
+
+def demo():
+    """Walks through the lesson."""
+    torch.manual_seed(0)
+    show_scale()
+    show_equal_to_pytorch()
+    show_direction()
+    show_order()
+    results = show_left_neighbour()
+    print("""
+Exercises (answers in docs/answers.md)
+  1. Leave out the division by sqrt(d) in show_left_neighbour's layer. Does it still learn? And with D = 1024?
+  2. Ask for the letter 5 to the left instead. Which of the three kinds suffers?
+  3. Train "RoPE" on a context of 128 and measure its loss on 256. Could learned positions do that?
+""")
+    draw_left_neighbour(results)
+    draw_maps(results)
+
+
+if __name__ == "__main__":
+    lesson1.Parser(__doc__).parse_args()
+    lesson1.run(demo)

@@ -1,0 +1,224 @@
+"""Lesson 3. What is a transformer, all of it?
+
+A stack of equal blocks between an embedding and a linear head. Each block lets the positions exchange what they
+know (attention, lesson 2) and then lets every position think for itself (feed-forward); both only add to what is
+there already (residual connections), and both see it normalised.
+
+Builds on:  lesson 1 (load_text, Tokenizer, check, save_figure), lesson 2 (SelfAttention).
+Run:        python 03_transformer.py        (about 20 seconds on a laptop's CPU)
+Last line:  the path of a picture, `figures/03_dependence.png`.
+
+Later lessons take from here: Config, PRESETS, Transformer, pick_device, native_dtype.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from importlib import import_module
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+lesson1 = import_module("01_tensors")
+attention = import_module("02_attention")
+check = lesson1.check
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The model
+
+
+@dataclass(frozen=True)
+class Config:
+    """The shape of a model."""
+
+    vocab_size: int  # V, the number of units; the mask's id is V
+    context: int  # T, how many tokens a training window has
+    n_layers: int  # how many blocks
+    n_heads: int  # H, attention heads in a block
+    dim: int  # D, the width of the vector that stands for a token
+    causal: bool = False  # True: a position sees only itself and what is to its left
+    dropout: float = 0.0  # share of each residual update that is dropped in training
+
+
+PRESETS = {
+    "small": dict(context=128, n_layers=4, n_heads=4, dim=256),
+    "base": dict(context=256, n_layers=6, n_heads=6, dim=384),
+}
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + feed_forward(norm(x)). [B, T, D] -> [B, T, D]"""
+
+    def __init__(self, config):
+        super().__init__()
+        D = config.dim
+        self.norm1 = nn.LayerNorm(D, bias=False)
+        self.attention = attention.SelfAttention(D, config.n_heads, config.causal)
+        self.norm2 = nn.LayerNorm(D, bias=False)
+        self.feed_forward = nn.Sequential(nn.Linear(D, 4 * D, bias=False), nn.GELU(), nn.Linear(4 * D, D, bias=False))
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x):
+        x = x + self.dropout(self.attention(self.norm1(x)))
+        return x + self.dropout(self.feed_forward(self.norm2(x)))
+
+
+class Transformer(nn.Module):
+    """tokens [B, T] -> logits [B, T, V]; T may be any length.
+
+    The embedding has V + 1 rows: row V is the mask (in a GPT, the beginning of a text). The head has V outputs, so
+    that a mask can never be predicted. What writes into the residual stream starts at zero, and so does the head:
+    an untrained model says nothing, with equal confidence in everything, and each block grows from doing nothing.
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size + 1, config.dim)  # standard deviation 1
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.norm = nn.LayerNorm(config.dim, bias=False)
+        self.head = nn.Linear(config.dim, config.vocab_size, bias=False)
+        for last in [self.head, *(m for b in self.blocks for m in (b.attention.output, b.feed_forward[-1]))]:
+            nn.init.zeros_(last.weight)
+
+    def forward(self, tokens):
+        x = self.embedding(tokens)  # [B, T] -> [B, T, D]
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x))  # [B, T, V]
+
+
+def parameter_count(config):
+    """The number of parameters, worked out from the shape: compare sum(p.numel() for p in model.parameters())."""
+    V, D = config.vocab_size, config.dim
+    block = 4 * D * D + 8 * D * D + 2 * D  # query, key, value, output; feed-forward up and down; two norms
+    return (V + 1) * D + config.n_layers * block + D + D * V  # embedding, blocks, last norm, head
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Where it runs
+
+
+def pick_device(name):
+    """'auto' -> cuda, then mps, then cpu. Raises UserError for a device that this machine lacks."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(device for device, there in available.items() if there)
+    if not available.get(name):
+        here = ", ".join(device for device, there in available.items() if there)
+        raise lesson1.UserError(f"this machine has no device {name!r}; it has {here}.")
+    return torch.device(name)
+
+
+def native_dtype(device):
+    """bfloat16 where the hardware computes in it; float32 elsewhere, since emulation is slower than that."""
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        capabilities = torch.cpu.get_capabilities()
+        native = device.type == "cpu" and (capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return torch.bfloat16 if native else torch.float32
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The lesson
+
+
+def show_parameters():
+    """The presets, counted twice."""
+    print("\n1. The presets, for the 65 letters of TinyShakespeare")
+    for name, shape in PRESETS.items():
+        config = Config(vocab_size=65, **shape)
+        counted = sum(p.numel() for p in Transformer(config).parameters())
+        print(f"  {name:6} {config.n_layers} layers, {config.n_heads} heads, width {config.dim}, context {config.context}: {counted:,}")
+        check(f"the formula says {parameter_count(config):,} too", counted == parameter_count(config))
+
+
+def show_untrained_loss(model, tokens):
+    """An untrained model knows nothing: its loss is ln V."""
+    print("\n2. Untrained")
+    V = model.config.vocab_size
+    loss = F.cross_entropy(model(tokens).flatten(0, 1), tokens.flatten()).item()
+    print(f"  loss {loss:.4f}, ln V {math.log(V):.4f}")
+    check("untrained, the loss is ln V", abs(loss - math.log(V)) < 1e-3)
+
+
+def overfit(model, tokens, steps=150):
+    """Learns one batch by heart, every second letter of it hidden: a test that catches most wiring mistakes."""
+    print(f"\n3. One batch by heart ({tokens.shape[0]} pieces of {tokens.shape[1]} letters, every second one hidden)")
+    hidden = torch.arange(tokens.shape[1]) % 2 == 0  # [T]
+    inputs = torch.where(hidden, model.config.vocab_size, tokens)  # [B, T]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    for step in range(steps + 1):
+        loss = F.cross_entropy(model(inputs)[:, hidden].flatten(0, 1), tokens[:, hidden].flatten())
+        if step % 30 == 0:
+            print(f"  step {step:3}  loss {loss.item():.4f}")
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    check("the model has learned the batch by heart", loss.item() < 0.05)
+
+
+@torch.no_grad()
+def dependence(model, T=24):
+    """[T, T] True where output i moves when token j is replaced."""
+    V = model.config.vocab_size
+    tokens = torch.arange(T)[None] % V  # [1, T]
+    before = model(tokens)[0]  # [T, V]
+    moved = torch.empty(T, T, dtype=torch.bool)
+    for j in range(T):
+        changed = tokens.clone()
+        changed[0, j] = (changed[0, j] + 1) % V
+        moved[:, j] = (model(changed)[0] != before).any(dim=1)
+    return moved
+
+
+def show_dependence(trained):
+    """Which output depends on which token, with the same weights used causally and in both directions."""
+    print("\n4. Which output depends on which token?")
+    moved = {}
+    for causal in (True, False):
+        model = Transformer(replace(trained.config, causal=causal))
+        model.load_state_dict(trained.state_dict())
+        moved[causal] = dependence(model)
+    check("causal: no output depends on a later token", not moved[True].triu(1).any())
+    check("causal: every output depends on itself and all earlier tokens", moved[True].tril().sum() == 24 * 25 // 2)
+    check("bidirectional: every output depends on every token", moved[False].all())
+    return moved
+
+
+def draw_dependence(moved):
+    """Saves both dependence matrices as a picture."""
+    import matplotlib.pyplot as plt
+
+    figure, both = plt.subplots(1, 2, figsize=(8, 4))
+    for axes, (causal, matrix) in zip(both, moved.items()):
+        axes.imshow(matrix, cmap="Blues", vmin=0, vmax=1.4)
+        axes.set(xlabel="token that is replaced", ylabel="output that moves", title="causal (GPT)" if causal else "bidirectional (dLLM)")
+    lesson1.save_figure(figure, "03_dependence.png")
+
+
+def demo():
+    """Walks through the lesson."""
+    torch.manual_seed(0)
+    text = lesson1.load_text()
+    tokenizer = lesson1.Tokenizer(sorted(set(text)))
+    tokens = torch.tensor(tokenizer.encode(text[: 8 * 64])).view(8, 64)  # [B, T]
+    model = Transformer(Config(tokenizer.vocab_size, context=64, n_layers=2, n_heads=4, dim=128))
+    show_parameters()
+    show_untrained_loss(model, tokens)
+    overfit(model, tokens)
+    moved = show_dependence(model)
+    print("""
+Exercises (answers in docs/answers.md)
+  1. Remove both residual connections (return the updates alone). Does the model still learn the batch by heart?
+  2. Start the last matrices at nn.Linear's own random values. What is the untrained loss now, for 2 layers, for 12?
+  3. Where are most of the parameters? Double the width, then the depth: which count doubles, which quadruples?
+""")
+    draw_dependence(moved)
+
+
+if __name__ == "__main__":
+    lesson1.Parser(__doc__).parse_args()
+    lesson1.run(demo)

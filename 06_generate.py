@@ -1,0 +1,224 @@
+"""Lesson 6. How does a trained model write?
+
+Starts from a canvas of masks, the prompt at its beginning if there is one, and lets the sampler of lesson 4 unmask
+it. Few steps unmask many letters at once, which is fast and rough; one step a letter is slow and as good as it gets.
+
+Builds on:  lesson 1 (Tokenizer), 3 (pick_device), 4 (sample), 5 (load_checkpoint).
+Run:        python 06_generate.py                                        (a few seconds on a laptop's CPU)
+            python 06_generate.py --prompt "ROMEO:" --len 400 --steps 200 --seed 1
+            python 06_generate.py --watch
+            python 06_generate.py --checkpoint checkpoints/my_shakespeare_best.pt --num 3
+            python 06_generate.py --checkpoint hf://OWNER/REPO/FILE.pt
+Last line:  the last line of the text. The text alone goes to standard output.
+
+Later lessons take from here: generate, generating_parser.
+"""
+
+import io
+import random
+import shutil
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import torch
+
+lesson1 = import_module("01_tensors")
+transformer = import_module("03_transformer")
+diffusion = import_module("04_diffusion")
+training = import_module("05_train")
+UserError = lesson1.UserError
+
+SHIPPED = lesson1.ROOT / "checkpoints" / "shakespeare.pt"
+HIDDEN = "░"  # how a mask is shown
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Generating
+
+
+def windows_to_fill(length, context):
+    """(start, end) of the windows in which a canvas is filled, left to right, each half over the one before."""
+    starts = range(0, max(1, length - context + context // 2), context // 2)
+    return [(start, min(start + context, length)) for start in starts]
+
+
+def generate(model, canvas, steps, on_step=None, **settings):
+    """Fills a canvas [B, L] of any length: `sample` of lesson 4, window by window where it exceeds the context.
+
+    Every window after the first is given the half context that was written before it. `steps` is the total, shared
+    out among the windows by their masks; no window gets less than one. settings: those of `sample`.
+    on_step(canvas) is called with the whole canvas. Returns the canvas [B, L] without masks.
+    """
+    canvas, mask_id = canvas.clone(), model.config.vocab_size
+    masks_left = int((canvas == mask_id).sum())
+    for start, end in windows_to_fill(canvas.shape[1], model.config.context):
+        window = canvas[:, start:end]
+        masks = int((window == mask_id).sum())
+        if masks == 0:
+            continue
+        share = max(1, round(steps * masks / masks_left))
+
+        def show(window):
+            if on_step:
+                on_step(torch.cat([canvas[:, :start], window, canvas[:, end:]], dim=1))
+
+        canvas[:, start:end] = diffusion.sample(model, window, share, on_step=show, **settings)
+        steps, masks_left = steps - share, masks_left - masks
+    return canvas
+
+
+def make_canvas(prompt_ids, length, num, mask_id, device):
+    """[num, length] masks after the prompt. Raises UserError if the prompt is longer than that."""
+    if len(prompt_ids) > length:
+        raise UserError(f"the prompt has {len(prompt_ids)} letters, more than --len {length}; ask for a longer text.")
+    canvas = torch.full((num, length), mask_id, device=device)
+    canvas[:, : len(prompt_ids)] = torch.tensor(prompt_ids, dtype=torch.long, device=device)
+    return canvas
+
+
+def find_checkpoint(name):
+    """Returns the path of a checkpoint; hf://OWNER/REPO/PATH is downloaded from the Hugging Face hub first."""
+    if not name.startswith("hf://"):
+        return Path(name)
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    owner, _, rest = name.removeprefix("hf://").partition("/")
+    repo, _, file = rest.partition("/")
+    if not (owner and repo and file):
+        raise UserError(f"{name} is incomplete; write hf://OWNER/REPO/PATH, PATH being the file in the repository.")
+    try:
+        path = Path(hf_hub_download(f"{owner}/{repo}", file))
+    except Exception as problem:  # the hub's errors, requests' and plain OSErrors
+        raise UserError(f"could not download {name} ({type(problem).__name__}); check the name and the network.")
+    try:  # the older format keeps its alphabet in a file of its own
+        hf_hub_download(f"{owner}/{repo}", (Path(file).parent / "vocab.json").as_posix())
+    except EntryNotFoundError:
+        pass
+    return path
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Showing
+
+
+def show_text(tokenizer, tokens, mask_id):
+    """[L] tokens -> text, masks shown as HIDDEN."""
+    return "".join(HIDDEN if i == mask_id else tokenizer.units[i] for i in tokens.tolist())
+
+
+class LiveView:
+    """Draws a text in the terminal again and again, in the same place, as it is unmasked."""
+
+    def __init__(self, tokenizer, mask_id):
+        self.tokenizer, self.mask_id, self.lines = tokenizer, mask_id, 0
+
+    def __call__(self, canvas):
+        width = shutil.get_terminal_size().columns - 1
+        text = show_text(self.tokenizer, canvas[0], self.mask_id)
+        lines = [line[i : i + width] for line in text.split("\n") for i in range(0, max(1, len(line)), width)]
+        self.erase()
+        sys.stderr.write("\n".join(lines) + "\n")
+        sys.stderr.flush()
+        self.lines = len(lines)
+
+    def erase(self):
+        """Moves the cursor to where the text began, and clears what is below."""
+        if self.lines:
+            sys.stderr.write(f"\x1b[{self.lines}A\x1b[J")
+
+
+def save_gif(path, frames, tokenizer, mask_id):
+    """Saves canvases [1, L], one after the other, as an animation. Letters stand where they stand in the last one."""
+    import matplotlib
+    from PIL import Image, ImageDraw, ImageFont
+
+    font = ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSansMono.ttf", 16)
+    places, row, column = [], 0, 0
+    for letter in (tokenizer.units[i] for i in frames[-1][0].tolist()):
+        places.append((12 + 10 * column, 10 + 22 * row))
+        row, column = (row + 1, 0) if letter == "\n" else (row, column + 1)
+    size = (max(x for x, _ in places) + 24, places[-1][1] + 34)
+    images, before = [], frames[0]
+    for frame in frames:
+        image = Image.new("RGB", size, "white")
+        draw = ImageDraw.Draw(image)
+        for place, i, was in zip(places, frame[0].tolist(), before[0].tolist()):
+            if i == mask_id:
+                draw.rectangle((place[0] + 1, place[1] + 4, place[0] + 8, place[1] + 17), fill="#d0d7e5")
+            elif tokenizer.units[i] != "\n":
+                draw.text(place, tokenizer.units[i], fill="#d2322d" if was == mask_id else "black", font=font)
+        images.append(image.quantize(32))
+        before = frame
+    durations = [80] * (len(images) - 1) + [4000]  # milliseconds; the last one stays
+    file = io.BytesIO()
+    images[0].save(file, "GIF", save_all=True, append_images=images[1:], duration=durations, loop=0)
+    lesson1.write_safely(path, file.getvalue())
+    print(path, file=sys.stderr)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The command line
+
+
+def generating_parser(doc):
+    """The flags that all generating scripts share."""
+    number = lesson1.between
+    parser = lesson1.Parser(doc)
+    add = parser.add_argument
+    add("--checkpoint", default=str(SHIPPED), metavar="FILE", help="a file, or hf://OWNER/REPO/PATH (default: checkpoints/shakespeare.pt)")
+    add("--prompt", default="", help="how the text begins")
+    add("--len", type=number(int, 1), default=256, help="letters, the prompt included (default: %(default)s)")
+    add("--steps", type=number(int, 1), help="passes of the model, fewer being faster (default: one for every letter)")
+    add("--temp", type=number(float, 0, 10), default=0.8, help="temperature: 0 always takes the likeliest letter (default: %(default)s)")
+    add("--topk", type=number(int, 1), help="draw among this many likeliest letters only (default: all)")
+    add("--order", choices=diffusion.ORDERS, default="certainty", help="which letters come first (default: %(default)s)")
+    add("--num", type=number(int, 1), default=1, help="how many texts (default: %(default)s)")
+    add("--seed", type=number(int, 0), help="the same seed, the same text (default: drawn, and printed)")
+    add("--device", default="auto", help="auto (default), cuda, mps or cpu")
+    add("--watch", action="store_true", help="show the text while it is unmasked")
+    add("--gif", metavar="FILE", help="save the unmasking as an animation")
+    return parser
+
+
+def load_generator(parser, args):
+    """Loads --checkpoint and checks the flags that depend on it. Returns (model, tokenizer)."""
+    device = transformer.pick_device(args.device)
+    model, tokenizer, _ = training.load_checkpoint(find_checkpoint(args.checkpoint), device)
+    if model.config.causal:
+        raise UserError(f"{args.checkpoint} is a GPT; give the checkpoint of a masked-diffusion model.")
+    if args.topk is not None and args.topk > tokenizer.vocab_size:
+        parser.error(f"--topk {args.topk} is too large; this model has {tokenizer.vocab_size} letters to choose from")
+    return model, tokenizer
+
+
+def main():
+    """The command line of 06_generate.py."""
+    parser = generating_parser(__doc__)
+    args = parser.parse_args()
+    if (args.watch or args.gif) and args.num > 1:
+        parser.error("--watch and --gif show one text; leave out --num")
+    if args.watch and not sys.stderr.isatty():
+        parser.error("--watch needs a terminal to draw in")
+    model, tokenizer = load_generator(parser, args)
+    mask_id, device = model.config.vocab_size, next(model.parameters()).device
+    canvas = make_canvas(tokenizer.encode(args.prompt), args.len, args.num, mask_id, device)
+
+    if args.seed is None:
+        args.seed = random.randrange(2**31)
+        print(f"seed {args.seed}", file=sys.stderr)
+    frames, view = [], LiveView(tokenizer, mask_id)
+    tokens = generate(
+        model, canvas, args.steps or args.len, temperature=args.temp, top_k=args.topk, order=args.order,
+        generator=torch.Generator().manual_seed(args.seed),
+        on_step=view if args.watch else frames.append if args.gif else None,
+    )  # fmt: skip
+    view.erase()
+    print("\n\n".join(tokenizer.decode(row) for row in tokens))
+    if args.gif:
+        save_gif(Path(args.gif), frames, tokenizer, mask_id)
+
+
+if __name__ == "__main__":
+    lesson1.run(main)
