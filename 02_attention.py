@@ -23,7 +23,7 @@ lesson1 = import_module("01_tensors")
 check = lesson1.check
 
 ROPE_BASE = 100.0  # texts here are a few hundred letters long; 10,000 is for thousands (docs/tuning.md)
-START_STRENGTH = 4.0  # how firmly a head looks at its neighbour before any training
+START_STRENGTH = 6.0  # how firmly a head looks at its neighbour before any training
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ Builds on:  lesson 1 (load_text, Tokenizer, check, save_figure), lesson 2 (SelfA
 Run:        python 03_transformer.py        (about 20 seconds on a laptop's CPU)
 Last line:  the path of a picture, `figures/03_dependence.png`.
 
-Later lessons take from here: Config, PRESETS, Transformer, pick_device, native_dtype.
+Later lessons take from here: Config, PRESETS, Transformer, make_optimizers, pick_device, native_dtype.
 """
 
 import math
@@ -41,10 +41,18 @@ class Config:
     dropout: float = 0.0  # share of each residual update that is dropped in training
 
 
+ADAMW_LR_RATIO = 0.12  # AdamW's learning rate as a share of Muon's
 PRESETS = {
     "small": dict(context=128, n_layers=4, n_heads=4, dim=256),
     "base": dict(context=256, n_layers=6, n_heads=6, dim=384),
 }
+
+
+class SquaredReLU(nn.Module):
+    """max(0, x)^2 (Primer, arXiv 2109.08668): as good as GELU here, and on a CPU many times faster to compute."""
+
+    def forward(self, x):
+        return F.relu(x).square()
 
 
 class Block(nn.Module):
@@ -56,7 +64,7 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(D, bias=False)
         self.attention = attention.SelfAttention(D, config.n_heads, config.causal)
         self.norm2 = nn.LayerNorm(D, bias=False)
-        self.feed_forward = nn.Sequential(nn.Linear(D, 4 * D, bias=False), nn.GELU(), nn.Linear(4 * D, D, bias=False))
+        self.feed_forward = nn.Sequential(nn.Linear(D, 4 * D, bias=False), SquaredReLU(), nn.Linear(4 * D, D, bias=False))
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x):
@@ -92,8 +100,64 @@ class Transformer(nn.Module):
 def parameter_count(config):
     """The number of parameters, worked out from the shape: compare sum(p.numel() for p in model.parameters())."""
     V, D = config.vocab_size, config.dim
-    block = 4 * D * D + 8 * D * D + 2 * D  # query, key, value, output; feed-forward up and down; two norms
+    block = 4 * D * D + 2 * D + 8 * D * D + 2 * D  # four matrices, two biases; feed-forward up and down; two norms
     return (V + 1) * D + config.n_layers * block + D + D * V  # embedding, blocks, last norm, head
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Optimizers
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum, orthogonalised: for the hidden matrices (kellerjordan.github.io/posts/muon).
+
+    Every update is replaced by the nearest matrix with all singular values about 1, so that no direction of the
+    matrix is left behind. torch.optim.Muon does the same, but always iterates in bfloat16, which a CPU without
+    bfloat16 instructions only emulates: there it costs 50 times what float32 does (docs/tuning.md).
+    """
+
+    def __init__(self, parameters, lr, momentum=0.95, dtype=torch.float32):
+        super().__init__(parameters, dict(lr=lr, momentum=momentum))
+        self.dtype = dtype
+
+    @torch.no_grad()
+    def step(self):
+        """One update of every matrix that has a gradient."""
+        for group in self.param_groups:
+            for matrix in group["params"]:
+                if matrix.grad is None:
+                    continue
+                average = self.state[matrix].setdefault("average", torch.zeros_like(matrix))
+                average.lerp_(matrix.grad, 1 - group["momentum"])
+                update = matrix.grad.lerp(average, group["momentum"])  # Nesterov: look one step ahead
+                rows, columns = matrix.shape
+                scale = max(1, rows / columns) ** 0.5
+                matrix.add_(self.orthogonalize(update), alpha=-group["lr"] * scale)
+
+    def orthogonalize(self, matrix):
+        """[M, N] -> [M, N], singular values pushed towards 1 by five Newton-Schulz iterations.
+
+        X <- a X + b (X X^T) X + c (X X^T)^2 X acts on each singular value alone, as s <- a s + b s^3 + c s^5.
+        """
+        if matrix.shape[0] > matrix.shape[1]:
+            return self.orthogonalize(matrix.T).T  # X X^T is the smaller product then
+        a, b, c = 3.4445, -4.7750, 2.0315
+        x = matrix.to(self.dtype)
+        x = x / (x.norm() + 1e-7)  # no singular value is above 1 now
+        for _ in range(5):
+            gram = x @ x.T
+            x = a * x + (b * gram + c * gram @ gram) @ x
+        return x.to(matrix.dtype)
+
+
+def make_optimizers(model, lr, dtype):
+    """Muon for the matrices inside the blocks, AdamW for everything else. Returns both."""
+    hidden = [p for p in model.blocks.parameters() if p.ndim == 2]
+    others = [p for p in model.parameters() if not any(p is matrix for matrix in hidden)]
+    return [
+        Muon(hidden, lr, dtype=dtype),
+        torch.optim.AdamW(others, lr * ADAMW_LR_RATIO, betas=(0.9, 0.95), weight_decay=0),
+    ]
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -144,20 +208,33 @@ def show_untrained_loss(model, tokens):
     check("untrained, the loss is ln V", abs(loss - math.log(V)) < 1e-3)
 
 
-def overfit(model, tokens, steps=150):
-    """Learns one batch by heart, every second letter of it hidden: a test that catches most wiring mistakes."""
-    print(f"\n3. One batch by heart ({tokens.shape[0]} pieces of {tokens.shape[1]} letters, every second one hidden)")
+def learn_by_heart(model, tokens, optimizers, steps=100):
+    """Trains on one batch [B, T], every second letter of it hidden. Returns the losses."""
     hidden = torch.arange(tokens.shape[1]) % 2 == 0  # [T]
     inputs = torch.where(hidden, model.config.vocab_size, tokens)  # [B, T]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
-    for step in range(steps + 1):
+    losses = []
+    for _ in range(steps):
         loss = F.cross_entropy(model(inputs)[:, hidden].flatten(0, 1), tokens[:, hidden].flatten())
-        if step % 30 == 0:
-            print(f"  step {step:3}  loss {loss.item():.4f}")
-        optimizer.zero_grad()
+        for optimizer in optimizers:
+            optimizer.zero_grad()
         loss.backward()
-        optimizer.step()
-    check("the model has learned the batch by heart", loss.item() < 0.05)
+        for optimizer in optimizers:
+            optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def show_by_heart(config, tokens):
+    """One batch learned by heart, a test that catches most wiring mistakes; with two kinds of optimizer."""
+    print(f"\n3. One batch by heart ({tokens.shape[0]} pieces of {tokens.shape[1]} letters, every second one hidden)")
+    for name in ("AdamW alone", "Muon and AdamW"):
+        torch.manual_seed(0)
+        model = Transformer(config)
+        alone = [torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0)]
+        losses = learn_by_heart(model, tokens, alone if name == "AdamW alone" else make_optimizers(model, 0.04, torch.float32))
+        print(f"  {name:14}  loss " + ", ".join(f"{losses[step]:.3f} at step {step}" for step in (0, 25, 50, 99)))
+        check("the model has learned the batch by heart", losses[-1] < 0.1)
+    return model
 
 
 @torch.no_grad()
@@ -205,11 +282,10 @@ def demo():
     text = lesson1.load_text()
     tokenizer = lesson1.Tokenizer(sorted(set(text)))
     tokens = torch.tensor(tokenizer.encode(text[: 8 * 64])).view(8, 64)  # [B, T]
-    model = Transformer(Config(tokenizer.vocab_size, context=64, n_layers=2, n_heads=4, dim=128))
+    config = Config(tokenizer.vocab_size, context=64, n_layers=2, n_heads=4, dim=128)
     show_parameters()
-    show_untrained_loss(model, tokens)
-    overfit(model, tokens)
-    moved = show_dependence(model)
+    show_untrained_loss(Transformer(config), tokens)
+    moved = show_dependence(show_by_heart(config, tokens))
     print("""
 Exercises (answers in docs/answers.md)
   1. Remove both residual connections (return the updates alone). Does the model still learn the batch by heart?

@@ -17,6 +17,7 @@ Last line:  the path of a picture, `figures/04_orders.png`.
 """
 
 import itertools
+import math
 from importlib import import_module
 from types import SimpleNamespace
 
@@ -26,6 +27,7 @@ from torch.nn import functional as F
 lesson1 = import_module("01_tensors")
 
 ORDERS = ("confidence", "certainty", "random")
+BELL_WIDTH = 0.2  # standard deviation of the share of masked tokens in training
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -61,6 +63,24 @@ def stratified(batch, generator=None):
     light or heavy masking (MDLM's low-discrepancy sampler). Each by itself is uniform."""
     slices = torch.randperm(batch, generator=generator)
     return (slices + torch.rand(batch, generator=generator)) / batch
+
+
+def bell(batch, generator=None):
+    """[B] shares of tokens to mask, stratified, from normal(1/2, BELL_WIDTH) truncated to [0, 1].
+
+    Half-masked texts teach the most, so training meets them more often than the bound does, which weighs all
+    shares equally (arXiv 2605.13026). The training loss is therefore not the bound, and is never called so.
+    """
+    normal = torch.distributions.Normal(0.5, BELL_WIDTH)
+    low, high = normal.cdf(torch.tensor(0.0)), normal.cdf(torch.tensor(1.0))
+    return normal.icdf(low + stratified(batch, generator) * (high - low)).clamp(0, 1)
+
+
+def hide_some(tokens, vocab_size, generator):
+    """The training input of a dLLM: tokens [B, L] with some hidden, and the mask [B, L] of the hidden ones."""
+    B, L = tokens.shape
+    counts = (bell(B, generator) * L).ceil().clamp(min=1).to(tokens.device)  # [B] in 1..L
+    return mask_exactly(tokens, counts, vocab_size, generator)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -111,6 +131,21 @@ def bound_in_time(model, tokens, generator=None):
     log_p = F.log_softmax(model(noisy).float(), dim=-1)  # [B, L, V]
     log_p = log_p.gather(2, tokens[..., None]).squeeze(2)  # [B, L] of the true tokens
     return -(log_p * mask).sum(dim=1) / t / L
+
+
+@torch.inference_mode()
+def heldout_bound(model, windows, draws=1):
+    """The bound on held-out windows [N, L], as (nats per token, standard error over the draws; nan for one).
+
+    The masks come from a generator of their own with a fixed seed, so that every call measures the same thing.
+    """
+    generator = torch.Generator().manual_seed(0)
+    figures = []
+    for _ in range(draws):
+        parts = [bound(model, part, generator=generator) for part in windows.split(64)]
+        figures.append(torch.cat(parts).mean().item())
+    figures = torch.tensor(figures)
+    return figures.mean().item(), figures.std().item() / math.sqrt(draws) if draws > 1 else math.nan
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -40,8 +40,6 @@ UserError = lesson1.UserError
 
 WARMUP_STEPS = 50
 FINAL_LR = 0.05  # the learning rate ends at this share of its peak
-ADAMW_LR_RATIO = 0.075  # AdamW's learning rate, for embedding, head and norms, as a share of Muon's
-BELL_WIDTH = 0.2  # standard deviation of the share of masked tokens in training
 EVALUATIONS = 10  # how often a run measures the held-out bound
 HELDOUT_WINDOWS = 1024  # at most this many windows, evenly spread; TinyShakespeare has fewer
 LOG_ROWS = 200  # how many rows of the log a run writes
@@ -63,39 +61,6 @@ class Objective:
     write: Callable  # (model, tokenizer) -> a short sample, as text
 
 
-def bell(batch, generator=None):
-    """[B] shares of tokens to mask, stratified, from normal(1/2, BELL_WIDTH) truncated to [0, 1].
-
-    Half-masked texts teach the most, so training meets them more often than the bound does, which weighs all
-    shares equally (arXiv 2605.13026). The training loss is therefore not the bound, and is never called so.
-    """
-    normal = torch.distributions.Normal(0.5, BELL_WIDTH)
-    low, high = normal.cdf(torch.tensor(0.0)), normal.cdf(torch.tensor(1.0))
-    return normal.icdf(low + diffusion.stratified(batch, generator) * (high - low)).clamp(0, 1)
-
-
-def hide_some(tokens, vocab_size, generator):
-    """The training input of a dLLM: tokens [B, L] with some hidden, and the mask [B, L] of the hidden ones."""
-    B, L = tokens.shape
-    counts = (bell(B, generator) * L).ceil().clamp(min=1).to(tokens.device)  # [B] in 1..L
-    return diffusion.mask_exactly(tokens, counts, vocab_size, generator)
-
-
-@torch.inference_mode()
-def heldout_bound(model, windows, draws=1):
-    """The bound on held-out windows [N, L], as (nats per token, standard error over the draws; nan for one).
-
-    The masks come from a generator of their own with a fixed seed, so that every call measures the same thing.
-    """
-    generator = torch.Generator().manual_seed(0)
-    figures = []
-    for _ in range(draws):
-        parts = [diffusion.bound(model, part, generator=generator) for part in windows.split(64)]
-        figures.append(torch.cat(parts).mean().item())
-    figures = torch.tensor(figures)
-    return figures.mean().item(), figures.std().item() / math.sqrt(draws) if draws > 1 else math.nan
-
-
 def write_sample(model, tokenizer):
     """A few lines from the model as it is, in half as many passes as letters."""
     L = model.config.context
@@ -105,63 +70,11 @@ def write_sample(model, tokenizer):
     return tokenizer.decode(tokens[0])
 
 
-DIFFUSION = Objective(causal=False, figure="bound", prepare=hide_some, heldout=heldout_bound, write=write_sample)
+DIFFUSION = Objective(causal=False, figure="bound", prepare=diffusion.hide_some, heldout=diffusion.heldout_bound, write=write_sample)
 
 
 # ---------------------------------------------------------------------------------------------------------
-# Optimizers
-
-
-class Muon(torch.optim.Optimizer):
-    """Momentum, orthogonalised: for the hidden matrices (kellerjordan.github.io/posts/muon).
-
-    Every update is replaced by the nearest matrix with all singular values about 1, so that no direction of the
-    matrix is left behind. torch.optim.Muon does the same, but always iterates in bfloat16, which a CPU without
-    bfloat16 instructions only emulates: there it costs 50 times what float32 does (docs/tuning.md).
-    """
-
-    def __init__(self, parameters, lr, momentum=0.95, dtype=torch.float32):
-        super().__init__(parameters, dict(lr=lr, momentum=momentum))
-        self.dtype = dtype
-
-    @torch.no_grad()
-    def step(self):
-        """One update of every matrix that has a gradient."""
-        for group in self.param_groups:
-            for matrix in group["params"]:
-                if matrix.grad is None:
-                    continue
-                average = self.state[matrix].setdefault("average", torch.zeros_like(matrix))
-                average.lerp_(matrix.grad, 1 - group["momentum"])
-                update = matrix.grad.lerp(average, group["momentum"])  # Nesterov: look one step ahead
-                rows, columns = matrix.shape
-                scale = max(1, rows / columns) ** 0.5
-                matrix.add_(self.orthogonalize(update), alpha=-group["lr"] * scale)
-
-    def orthogonalize(self, matrix):
-        """[M, N] -> [M, N], singular values pushed towards 1 by five Newton-Schulz iterations.
-
-        X <- a X + b (X X^T) X + c (X X^T)^2 X acts on each singular value alone, as s <- a s + b s^3 + c s^5.
-        """
-        if matrix.shape[0] > matrix.shape[1]:
-            return self.orthogonalize(matrix.T).T  # X X^T is the smaller product then
-        a, b, c = 3.4445, -4.7750, 2.0315
-        x = matrix.to(self.dtype)
-        x = x / (x.norm() + 1e-7)  # no singular value is above 1 now
-        for _ in range(5):
-            gram = x @ x.T
-            x = a * x + (b * gram + c * gram @ gram) @ x
-        return x.to(matrix.dtype)
-
-
-def make_optimizers(model, lr, dtype):
-    """Muon for the matrices inside the blocks, AdamW for everything else. Returns both."""
-    hidden = [p for p in model.blocks.parameters() if p.ndim == 2]
-    others = [p for p in model.parameters() if not any(p is matrix for matrix in hidden)]
-    return [
-        Muon(hidden, lr, dtype=dtype),
-        torch.optim.AdamW(others, lr * ADAMW_LR_RATIO, betas=(0.9, 0.95), weight_decay=0),
-    ]
+# The learning rate, the processes, and how to stop
 
 
 def get_lr(step, progress):
@@ -170,10 +83,6 @@ def get_lr(step, progress):
     step counts from 0; progress in [0, 1] is the share of the run that is done, in steps or in minutes.
     """
     return min(1, (step + 1) / WARMUP_STEPS) * (1 - (1 - FINAL_LR) * progress)
-
-
-# ---------------------------------------------------------------------------------------------------------
-# Processes
 
 
 def join_processes(device):
@@ -317,7 +226,7 @@ class Run:
         self.args, self.tokenizer, self.device = args, tokenizer, device
         self.dtype = transformer.native_dtype(device)
         self.model = transformer.Transformer(config).to(device)
-        self.optimizers = make_optimizers(self.model, args.lr, self.dtype)
+        self.optimizers = transformer.make_optimizers(self.model, args.lr, self.dtype)
         self.generator = torch.Generator().manual_seed(args.seed)  # of windows and masks
         self.step, self.seconds, self.heldout, self.best = 0, 0.0, math.nan, math.inf
 
@@ -399,7 +308,7 @@ def train(args, objective, tokenizer, config, training, windows, saved=None):
 
     while (progress := agree(1.0 if stop.made else run.progress(), device)) < 1:
         began = time.perf_counter()
-        for optimizer, peak in zip(run.optimizers, (args.lr, args.lr * ADAMW_LR_RATIO)):
+        for optimizer, peak in zip(run.optimizers, (args.lr, args.lr * transformer.ADAMW_LR_RATIO)):
             optimizer.param_groups[0]["lr"] = peak * get_lr(run.step, progress)
 
         starts = torch.randint(len(training) - config.context + 1, (args.batch, 1), generator=run.generator)
@@ -432,7 +341,8 @@ class Reporter:
     """What the first process does after a step: the bar, the log, the evaluations and the saves."""
 
     def __init__(self, run, objective, windows):
-        self.run, self.objective, self.windows = run, objective, windows
+        self.run, self.objective = run, objective
+        self.windows = windows[:: math.ceil(len(windows) / HELDOUT_WINDOWS)]
         self.log = Log(run.args.out.with_suffix(".csv"), run.step)
         every = 0.5 if sys.stderr.isatty() else 30  # seconds; a file wants fewer lines
         layout = "{percentage:3.0f}%|{bar:20}| {desc}"
@@ -485,7 +395,7 @@ class Reporter:
 # ---------------------------------------------------------------------------------------------------------
 # The command line
 
-SETTINGS = dict(data=None, preset="auto", batch=32, lr=0.04, seed=0)  # fixed for the whole of a run; the defaults
+SETTINGS = dict(data=None, preset="auto", batch=16, lr=0.025, seed=0)  # fixed for the whole of a run; the defaults
 LIMITS = ("steps", "minutes")  # may be changed when a run is resumed
 
 
@@ -512,8 +422,8 @@ def training_parser(doc, out):
 def settle(args):
     """Completes args from the run in --out with --resume, else from the defaults. Returns the run's checkpoint, or None."""
     saved = read_checkpoint(args.out) if args.resume else None
-    if saved and "optimizers" not in saved:
-        raise UserError(f"{args.out} holds weights alone: it can generate, but not be trained further.")
+    if saved and not {"optimizers", "settings", "generators"} <= saved.keys():
+        raise UserError(f"{args.out} does not hold the state of a training run, so it cannot be trained further.")
     if not saved and args.out.exists():
         raise UserError(f"{args.out} exists: go on with it by --resume, delete it, or name another file by --out.")
     args.data = args.data and str(Path(args.data).resolve())
@@ -546,7 +456,7 @@ def print_evaluation(args):
     """Prints the held-out figure of a checkpoint, carefully: 16 draws a window."""
     model, tokenizer, info = load_checkpoint(args.evaluate, transformer.pick_device(args.device))
     _, windows = split_text(lesson1.load_text(args.data), tokenizer, model.config.context)
-    nats, error = heldout_bound(model, windows.to(next(model.parameters()).device), draws=16)
+    nats, error = diffusion.heldout_bound(model, windows.to(next(model.parameters()).device), draws=16)
     bits = nats / math.log(2)
     print(f"{args.evaluate}: bound {nats:.4f} +- {error:.4f} nats/character ({bits:.3f} bits), {windows.numel():,} held-out characters")
 

@@ -1,0 +1,86 @@
+"""What the tests share: importing lessons, running scripts, a small text and a small model, and the real data."""
+
+import os
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+torch.set_num_threads(2)
+
+VERSE = "Shall I compare thee to a summer's day?\nThou art more lovely and more temperate.\n"
+
+
+@pytest.fixture
+def text_file(tmp_path):
+    """A text of 4,920 characters in a file."""
+    path = tmp_path / "verse.txt"
+    path.write_text(VERSE * 60, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def real_text():
+    """TinyShakespeare, where data/ has it."""
+    path = ROOT / "data" / "tinyshakespeare.txt"
+    if not path.exists():
+        pytest.skip("data/tinyshakespeare.txt is not there")
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def small_model():
+    """A small dLLM with random weights that depend on everything, and the alphabet of VERSE."""
+    lesson1, transformer = import_module("01_tensors"), import_module("03_transformer")
+    tokenizer = lesson1.Tokenizer(sorted(set(VERSE)))
+    torch.manual_seed(0)
+    model = transformer.Transformer(transformer.Config(tokenizer.vocab_size, 32, n_layers=1, n_heads=2, dim=16))
+    for matrix in (p for p in model.parameters() if p.ndim == 2):
+        torch.nn.init.normal_(matrix, std=0.3)
+    return model.eval(), tokenizer
+
+
+@pytest.fixture
+def small_checkpoint(small_model, tmp_path):
+    """The path of small_model as a checkpoint for generating."""
+    from dataclasses import asdict
+
+    model, tokenizer = small_model
+    path = tmp_path / "small.pt"
+    torch.save(dict(model=model.state_dict(), config=asdict(model.config), units=tokenizer.units, step=0), path)
+    return path
+
+
+def environment(**extra):
+    """The environment for a script that must not reach a network."""
+    return os.environ | {"HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONIOENCODING": "utf-8"} | extra
+
+
+def start(script, *arguments, **options):
+    """Starts a script as a process of its own."""
+    command = [sys.executable, str(ROOT / script), *map(str, arguments)]
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8")
+    return subprocess.Popen(command, env=environment(**options.pop("env", {})), **pipes, **options)
+
+
+def run_script(script, *arguments, **options):
+    """Runs a script to its end. Returns (exit status, standard output, standard error)."""
+    process = start(script, *arguments, **options)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+def assert_refused(result, status, *words):
+    """The script gave one sentence that holds the words, and nothing else; and this exit status."""
+    code, out, err = result
+    lines = [line for line in err.strip().splitlines() if "parameters," not in line]
+    assert code == status, err
+    assert out == ""
+    assert len(lines) == 1, err
+    for word in words:
+        assert word in lines[0], err

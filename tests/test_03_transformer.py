@@ -1,0 +1,79 @@
+"""Lesson 3: the model's size, its start, what depends on what, and its optimizers."""
+
+import math
+from importlib import import_module
+
+import pytest
+import torch
+
+lesson1 = import_module("01_tensors")
+transformer = import_module("03_transformer")
+CONFIG = transformer.Config(vocab_size=11, context=16, n_layers=2, n_heads=2, dim=16)
+
+
+@pytest.mark.parametrize("preset, millions", [("small", 3.2), ("base", 10.7)])
+def test_presets_have_the_size_they_claim(preset, millions):
+    config = transformer.Config(65, **transformer.PRESETS[preset])
+    counted = sum(p.numel() for p in transformer.Transformer(config).parameters())
+    assert counted == transformer.parameter_count(config)
+    assert counted / 1e6 == pytest.approx(millions, abs=0.05)
+
+
+def test_untrained_model_knows_nothing():
+    logits = transformer.Transformer(CONFIG)(torch.randint(12, (2, 16)))
+    assert logits.shape == (2, 16, 11)
+    loss = -torch.log_softmax(logits, dim=-1)
+    torch.testing.assert_close(loss, torch.full_like(loss, math.log(11)))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_gradients_flow_along_the_allowed_directions_only(causal):
+    from dataclasses import replace
+
+    model = transformer.Transformer(replace(CONFIG, causal=causal))
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.5)
+    embedded = []
+    model.embedding.register_forward_hook(lambda module, inputs, x: embedded.append(x.retain_grad() or x))
+    model(torch.randint(11, (1, 16)))[0, 7].sum().backward()
+    reached = embedded[0].grad[0].abs().sum(dim=1) > 0  # [T]
+    assert reached.tolist() == [not causal or j <= 7 for j in range(16)]
+
+
+def test_muon_follows_pytorchs():
+    ours, theirs = torch.nn.Linear(24, 40, bias=False), torch.nn.Linear(24, 40, bias=False)
+    theirs.load_state_dict(ours.state_dict())
+    optimizers = [
+        transformer.Muon([ours.weight], 0.04, dtype=torch.bfloat16),
+        torch.optim.Muon([theirs.weight], 0.04, weight_decay=0, adjust_lr_fn="original"),
+    ]
+    for _ in range(5):
+        gradient = torch.randn(40, 24)
+        for layer, optimizer in zip((ours, theirs), optimizers):
+            layer.weight.grad = gradient.clone()
+            optimizer.step()
+    torch.testing.assert_close(ours.weight, theirs.weight, atol=5e-3, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(20, 20), (20, 50), (50, 20)])
+def test_orthogonalised_matrix_keeps_its_directions_and_levels_its_singular_values(shape):
+    u, _, v = torch.linalg.svd(torch.randn(shape), full_matrices=False)
+    matrix = u @ torch.linspace(0.2, 5, 20).diag() @ v
+    leveled = u.T @ transformer.Muon([torch.nn.Parameter(matrix)], 0.1).orthogonalize(matrix) @ v.T
+    assert (leveled.diagonal() > 0.3).all() and (leveled.diagonal() < 1.5).all()
+    assert (leveled - leveled.diagonal().diag()).abs().max() < 1e-4
+
+
+def test_every_parameter_has_exactly_one_optimizer():
+    model = transformer.Transformer(CONFIG)
+    muon, adamw = (
+        {id(p) for p in o.param_groups[0]["params"]} for o in transformer.make_optimizers(model, 0.1, torch.float32)
+    )
+    assert not muon & adamw
+    assert muon | adamw == {id(p) for p in model.parameters()}
+    assert len(muon) == 2 * 6
+
+
+def test_unknown_device_is_refused():
+    with pytest.raises(lesson1.UserError, match="no device 'tpu'"):
+        transformer.pick_device("tpu")
