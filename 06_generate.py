@@ -12,6 +12,11 @@ Run:        python 06_generate.py                                        (a few 
 Last line:  the last line of the text. The text alone goes to standard output.
 
 Later lessons take from here: generate, generating_parser.
+
+Exercises (answers in docs/answers.md)
+  1. Write the same seed with --steps 256, 64, 16 and 4. Which mistakes come with haste, and why these?
+  2. Try --temp 0 in each of the three orders. What goes wrong, and in which order least?
+  3. Compare --order confidence --temp 1 with --order random --temp 1. Which reads better? Which repeats itself?
 """
 
 import io

@@ -211,6 +211,6 @@ def test_bad_texts_are_one_sentence(tmp_path, content, word):
 def test_batch_must_be_shared_out_evenly(monkeypatch, tmp_path):
     from argparse import Namespace
 
-    monkeypatch.setattr(training, "join_processes", lambda device: (0, 2, device))
+    monkeypatch.setattr(training.transformer, "join_processes", lambda device: (0, 2, device))
     with pytest.raises(lesson1.UserError, match="evenly"):
         training.train(Namespace(device="cpu", batch=3), None, None, None, None, None)
