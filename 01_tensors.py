@@ -4,18 +4,23 @@ Everything later stands on four things: text as a tensor of token ids, gradients
 training loop. This lesson builds all four, and trains the smallest model that already does what the whole
 project is about: guess a hidden letter from the letters on both sides of it.
 
-Builds on:  nothing.
+Shapes: B texts in a batch, T tokens in a text, V different tokens, D numbers that stand for a token.
+
+Builds on:  nothing. At a first reading, skip the small tools and begin at "Text, and tokens".
 Run:        python 01_tensors.py        (about 10 seconds on a laptop's CPU)
 Last line:  the path of a picture, `figures/01_loss.png`.
 
-Later lessons take from here: load_text, Tokenizer, and the small tools at the top (Parser, between,
-UserError, run, check, save_figure).
+Later lessons take from here: load_text, Tokenizer, and the small tools at the top (Parser, between, UserError, run,
+StopRequest, check, write_safely, save_figure, ROOT).
 """
 
 import argparse
+import contextlib
+import hashlib
 import math
 import os
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -55,12 +60,13 @@ def between(kind, low, high=math.inf):
     def convert(text):
         try:
             value = kind(text)
-        except ValueError:
-            value = math.nan
-        if not (low <= value <= high and math.isfinite(value)):
-            allowed = f"of {low} or more" if high == math.inf else f"from {low} to {high}"
+            allowed = low <= value <= high and math.isfinite(value)
+        except (ValueError, OverflowError):
+            allowed = False
+        if not allowed:
+            limits = f"of {low} or more" if high == math.inf else f"from {low} to {high}"
             noun = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"{text!r} is not allowed; give {noun} {allowed}")
+            raise argparse.ArgumentTypeError(f"{text!r} is not allowed; give {noun} {limits}")
         return value
 
     return convert
@@ -79,6 +85,23 @@ def run(main):
         sys.exit(130)
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as problem:  # a folder that may not be read, a name that is too long
+        sys.exit(f"error: {problem}")
+
+
+class StopRequest:
+    """Turns the first Ctrl-C or SIGTERM into a request to stop when it suits; a second one stops at once."""
+
+    def __init__(self):
+        self.made = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.note)
+
+    def note(self, number, frame):
+        """The signal handler. os.write, since a handler may interrupt a print."""
+        self.made = True
+        signal.signal(number, signal.SIG_DFL)
+        os.write(2, b"\nStopping after this step, and saving. Once more stops at once.\n")
 
 
 def check(claim, holds):
@@ -97,7 +120,8 @@ def write_safely(path, data):
         temporary.write_bytes(data)
         os.replace(temporary, path)
     except OSError as problem:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise UserError(f"could not save {path}: {problem.strerror}; what was there before is untouched.")
 
 
@@ -136,6 +160,8 @@ def download(url, sha256, path):
 
     The bytes go to a temporary file that is renamed once its checksum is right. Raises UserError.
     """
+    if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256:
+        return path
     import pooch
 
     try:
@@ -143,7 +169,7 @@ def download(url, sha256, path):
             url, sha256, fname=path.name, path=path.parent, downloader=pooch.HTTPDownloader(timeout=(5, 30))
         )
     except (OSError, ValueError) as problem:  # no network, a full disk; a wrong checksum
-        reason = "its checksum is wrong" if isinstance(problem, ValueError) else "there is no connection"
+        reason = "its checksum is wrong" if isinstance(problem, ValueError) else type(problem).__name__
         raise UserError(f"could not download {url} ({reason}); fetch it yourself and save it as {path}.")
     return path
 
@@ -213,23 +239,25 @@ def show_shapes(text, tokenizer):
     print(f"  {line!r}\n  becomes {ids}")
     check("decoding gives the text back", tokenizer.decode(ids) == line)
     tokens = torch.tensor(ids).view(4, 8)  # [32] -> [B, T], 4 pieces of 8 tokens
-    x = nn.Embedding(tokenizer.vocab_size, 6)(tokens)  # [B, T] -> [B, T, D]
+    embedding = nn.Embedding(tokenizer.vocab_size, 6)
+    x = embedding(tokens)  # [B, T] -> [B, T, D]
     print(f"  tokens {list(tokens.shape)} = [B, T];  embedded {list(x.shape)} = [B, T, D]")
-    check("equal tokens have equal vectors", torch.equal(x[tokens == ids[2]][0], x[tokens == ids[2]][-1]))
+    check("the vector of a token is its row of the embedding", torch.equal(x[0, 2], embedding.weight[ids[2]]))
 
 
 def show_gradient():
     """The gradient of the loss that trains every model here, worked out by hand and by PyTorch.
 
-    With p = softmax(z) and the right answer y, the cross-entropy is  loss = -log p_y  and
-        d loss / d z = p - onehot(y)            (push the right answer up, the others down by their share)
+    The logits z are scores of any size; p = softmax(z) turns them into probabilities. The cross-entropy of the right
+    answer y is  loss = -log p_y  in nats (natural logarithm): a loss of ln n is as unsure as n equally likely letters.
+        d loss / d z = p - onehot(y)      (a step against it pushes the right answer up, the others down by their share)
     and where z = W x, the chain rule gives  d loss / d W = (p - onehot(y)) x^T.
     """
     print("\n2. Gradients")
     torch.manual_seed(0)
     x, answer = torch.randn(5), 2
     W = torch.randn(3, 5, requires_grad=True)
-    loss = F.cross_entropy((W @ x)[None], torch.tensor([answer]))  # W @ x: [3]
+    loss = F.cross_entropy((W @ x)[None], torch.tensor([answer]))  # [3] -> [1, 3], a batch of one
     loss.backward()
 
     with torch.no_grad():
@@ -302,14 +330,14 @@ def demo():
     check("trained, it is far below the unigram entropy", last < unigram - 0.8)
 
     print("\n4. What it learned: its three best guesses for the gap")
-    for left, right in ("qe", "tn", ". "):
-        neighbours = torch.tensor([tokenizer.encode(left + right)])
-        p, best = torch.softmax(model(neighbours)[0], dim=0).topk(3)
+    for left, right in ("qe", "tn", "hd"):
+        neighbours = torch.tensor([tokenizer.encode(left + right)])  # [1, 2]
+        p, best = torch.softmax(model(neighbours)[0], dim=0).topk(3)  # [1, V] -> [V], of which the top 3
         guesses = ", ".join(f"{tokenizer.units[i]!r} {share:.0%}" for i, share in zip(best, p.tolist()))
         print(f"  {left}_{right}:  {guesses}")
 
     print("""
-Exercises (answers in docs/answers.md)
+Exercises (answers in docs/answers.md; where a change makes a check fail, that is part of the answer)
   1. Show the model its left neighbour only (twice). How much of the gain is lost?
   2. Start the head at nn.Linear's own random values instead of zero. What is the first loss, and the last?
   3. Raise the learning rate tenfold, then a hundredfold. What does the curve look like?

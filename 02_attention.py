@@ -2,7 +2,7 @@
 
 By attention: every position asks a question (query), every position offers a label (key) and a content (value),
 and each one takes home a mixture of the contents whose labels fit its question. This lesson builds it, gives it a
-sense of position (RoPE), and measures each choice: the scale, the direction, the positions, the start.
+sense of position (RoPE), and measures each choice: the scale, the direction, the positions, and what a head looks at before training.
 
 Builds on:  lesson 1 (check, save_figure).
 Run:        python 02_attention.py        (about 20 seconds on a laptop's CPU)
@@ -51,12 +51,13 @@ def rotate(x, positions):
 
     Takes the d numbers of a vector as d/2 points in a plane, and turns point number i by the angle
     position * ROPE_BASE^(-2i/d). A product of two turned vectors depends on the difference of their angles alone, so
-    a score depends on how far apart two letters stand, and not on where.
+    a score depends on how far apart two letters stand and to which side, and not on where. d must be even; point number
+    i is made of the numbers i and i + d/2 (the paper takes neighbours: the same up to their order).
     """
     d = x.shape[-1]
     frequencies = ROPE_BASE ** (-torch.arange(0, d, 2, device=x.device) / d)  # [d/2]
     angles = positions[:, None] * frequencies  # [T, d/2]
-    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)  # [T, d/2] each
     first, second = x.chunk(2, dim=-1)  # [..., T, d/2] each: the two coordinates of the points
     return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)  # [..., T, d]
 
@@ -89,10 +90,10 @@ class SelfAttention(nn.Module):
         if self.causal:
             offsets = -torch.arange(1, H + 1)  # -1, -2, -3, ...
         else:
-            offsets = torch.tensor([(h // 2 + 1) * (-1, 1)[h % 2] for h in range(H)])  # -1, 1, -2, 2, ...
+            offsets = torch.tensor([(h // 2 + 1) * (1 if h % 2 else -1) for h in range(H)])  # -1, 1, -2, 2, ...
         c = torch.cat([torch.full((H, d // 2), START_STRENGTH), torch.zeros(H, d // 2)], dim=1)  # [H, d]
         self.query.bias.copy_(c.flatten())
-        self.key.bias.copy_(rotate(c, -offsets).flatten())
+        self.key.bias.copy_(rotate(c, -offsets).flatten())  # the "positions" here are the offsets, one for each head
 
     def place(self, x):
         """Gives queries and keys [B, H, T, d] their positions."""
@@ -116,16 +117,18 @@ class SelfAttention(nn.Module):
 
 
 def show_scale():
-    """Without 1/sqrt(d) the scores grow with d, softmax picks a single winner, and gradients vanish."""
+    """Without 1/sqrt(d) the scores grow with d until softmax picks a single winner."""
     print("\n1. Why divide by sqrt(d)? For random q and k of width d, over 64 positions:")
     print("       d   std of q.k   largest weight: unscaled   scaled")
-    scaled_weights = []
+    unscaled_weights, scaled_weights = [], []
     for d in (4, 64, 1024):
-        q, k = torch.randn(4000, 1, d), torch.randn(4000, 64, d)
+        q, k = torch.randn(4000, 1, d), torch.randn(4000, 64, d)  # 4,000 queries, 64 keys for each
         scores = (q * k).sum(dim=-1)  # [4000, 64]
         unscaled, scaled = (torch.softmax(s, dim=-1).amax(dim=-1).mean().item() for s in (scores, scores / math.sqrt(d)))
+        unscaled_weights.append(unscaled)
         scaled_weights.append(scaled)
         print(f"    {d:4}   {scores.std().item():10.2f}   {unscaled:24.2f}   {scaled:6.2f}")
+    check("unscaled, the widest has a single winner", unscaled_weights[-1] > 0.9)
     check("scaled, the width makes little difference", max(scaled_weights) - min(scaled_weights) < 0.05)
 
 
@@ -155,12 +158,12 @@ def show_equal_to_pytorch():
 def show_direction():
     """Which outputs move when one token changes."""
     print("\n3. Causal and bidirectional: the token at position 5 changes; which outputs move?")
-    x = torch.randn(1, 12, 32)  # [B, T, D]
+    x = torch.randn(1, 12, 32, dtype=torch.float64)  # [B, T, D]; float32 would round away the faintest glances
     changed = x.clone()
     changed[0, 5] += 1
     moved = {}
     for causal in (True, False):
-        layer = SelfAttention(32, 4, causal)
+        layer = SelfAttention(32, 4, causal).double()
         moved[causal] = (layer(x) != layer(changed))[0].any(dim=1)  # [T]
         print(f"  {'causal       ' if causal else 'bidirectional'}  " + "".join("#" if m else "." for m in moved[causal]))
     check("causal: position 5 and those to its right", moved[True].tolist() == [i >= 5 for i in range(12)])
@@ -187,7 +190,7 @@ def show_order():
     check("without positions, shuffling the letters only shuffles the outputs", same)
     differs = not torch.allclose(layer(x)[:, shuffle], layer(x[:, shuffle]), atol=1e-2)
     check("with RoPE, it changes them", differs)
-    q, k, here = torch.randn(12, 32), torch.randn(12, 32), torch.arange(12)
+    q, k, here = torch.randn(12, 32), torch.randn(12, 32), torch.arange(12)  # [T, d], [T, d], [T]
     scores, moved = (rotate(q, here + shift) @ rotate(k, here + shift).T for shift in (0, 100))
     check("moving a text by 100 positions changes no score", torch.allclose(scores, moved, atol=1e-3))
 
@@ -203,11 +206,12 @@ class LeftNeighbour(nn.Module):
         self.head = nn.Linear(D, V)
 
     def forward(self, tokens):
-        return self.head(self.attention(self.embedding(tokens) + self.positions))
+        x = self.embedding(tokens) + self.positions  # [B, T] -> [B, T, D]
+        return self.head(self.attention(x))  # [B, T, V]
 
 
 def learn_left_neighbour(kind, steps=150, context=128, V=24, D=32):
-    """Trains a LeftNeighbour of one kind on random letters. Returns (losses, attention layer)."""
+    """Trains a LeftNeighbour of one kind on random letters. Returns (losses, model)."""
     torch.manual_seed(1)
     layer = WithoutPositions(D, 4) if kind == "learned positions" else SelfAttention(D, 4)
     if kind != "RoPE, looking at neighbours":
@@ -256,7 +260,7 @@ def draw_maps(results):
     import matplotlib.pyplot as plt
 
     tokens = torch.randint(24, (1, 24))
-    figure, rows = plt.subplots(2, 4, figsize=(11, 5.6))
+    figure, rows = plt.subplots(2, 4, figsize=(11, 5.6), layout="constrained")
     trained = results["RoPE, looking at neighbours"][1]
     for row, label, layer in zip(rows, ("at the start", "trained"), (SelfAttention(32, 4), trained.attention)):
         x = trained.embedding(tokens)  # [1, T, D]
@@ -279,8 +283,8 @@ def demo():
     show_order()
     results = show_left_neighbour()
     print("""
-Exercises (answers in docs/answers.md)
-  1. Leave out the division by sqrt(d) in show_left_neighbour's layer. Does it still learn? And with D = 1024?
+Exercises (answers in docs/answers.md; where a change makes a check fail, that is part of the answer)
+  1. Pass scale=1.0 to scaled_dot_product_attention in SelfAttention.forward. Does section 5 still learn? And with D = 256?
   2. Ask for the letter 5 to the left instead. Which of the three kinds suffers?
   3. Train "RoPE" on a context of 128 and measure its loss on 256. Could learned positions do that?
 """)

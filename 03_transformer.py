@@ -8,7 +8,8 @@ Builds on:  lesson 1 (load_text, Tokenizer, check, save_figure), lesson 2 (SelfA
 Run:        python 03_transformer.py        (about 20 seconds on a laptop's CPU)
 Last line:  the path of a picture, `figures/03_dependence.png`.
 
-Later lessons take from here: Config, PRESETS, Transformer, make_optimizers, pick_device, native_dtype.
+Later lessons take from here: Config, PRESETS, Transformer, parameter_count, make_optimizers, ADAMW_LR_RATIO, pick_device,
+DEVICES, native_dtype, join_processes, agree.
 """
 
 import math
@@ -44,6 +45,7 @@ class Config:
 
 
 ADAMW_LR_RATIO = 0.24  # AdamW's learning rate as a share of Muon's
+DEVICES = ("auto", "cuda", "mps", "cpu")
 PRESETS = {
     "small": dict(context=128, n_layers=4, n_heads=4, dim=256),
     "base": dict(context=256, n_layers=6, n_heads=6, dim=384),
@@ -75,11 +77,11 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """tokens [B, T] -> logits [B, T, V]; T may be any length.
+    """tokens [B, T] -> logits [B, T, V]; T may be any length, but training sees config.context only.
 
     The embedding has V + 1 rows: row V is the mask (in a GPT, the beginning of a text). The head has V outputs, so
-    that a mask can never be predicted. What writes into the residual stream starts at zero, and so does the head:
-    an untrained model says nothing, with equal confidence in everything, and each block grows from doing nothing.
+    that a mask can never be predicted. The last matrix of every residual update starts at zero, and so does the head:
+    an untrained model holds everything equally likely, and each block grows from doing nothing.
     """
 
     def __init__(self, config):
@@ -113,9 +115,9 @@ def parameter_count(config):
 class Muon(torch.optim.Optimizer):
     """Momentum, orthogonalised: for the hidden matrices (kellerjordan.github.io/posts/muon).
 
-    Every update is replaced by the nearest matrix with all singular values about 1, so that no direction of the
-    matrix is left behind. torch.optim.Muon does the same, but always iterates in bfloat16, which a CPU without
-    bfloat16 instructions only emulates: there it costs 50 times what float32 does (docs/tuning.md).
+    Every update is replaced, roughly, by the nearest matrix whose singular values are all 1 (U V^T of its SVD), so that
+    no direction of the matrix is left behind. torch.optim.Muon with weight_decay=0 does the same, but always iterates in
+    bfloat16, which a CPU without bfloat16 instructions only emulates, at many times the cost (docs/tuning.md).
     """
 
     def __init__(self, parameters, lr, momentum=0.95, dtype=torch.float32):
@@ -137,7 +139,7 @@ class Muon(torch.optim.Optimizer):
                 matrix.add_(self.orthogonalize(update), alpha=-group["lr"] * scale)
 
     def orthogonalize(self, matrix):
-        """[M, N] -> [M, N], singular values pushed towards 1 by five Newton-Schulz iterations.
+        """[M, N] -> [M, N], most singular values brought to between 0.5 and 1.5 by five Newton-Schulz iterations.
 
         X <- a X + b (X X^T) X + c (X X^T)^2 X acts on each singular value alone, as s <- a s + b s^3 + c s^5.
         """
@@ -147,15 +149,16 @@ class Muon(torch.optim.Optimizer):
         x = matrix.to(self.dtype)
         x = x / (x.norm() + 1e-7)  # no singular value is above 1 now
         for _ in range(5):
-            gram = x @ x.T
+            gram = x @ x.T  # [M, M]
             x = a * x + (b * gram + c * gram @ gram) @ x
         return x.to(matrix.dtype)
 
 
 def make_optimizers(model, lr, dtype):
-    """Muon for the matrices inside the blocks, AdamW for everything else. Returns both."""
+    """Muon for the matrices inside the blocks, which turn vectors into vectors; AdamW for the embedding and the head,
+    whose rows belong to single tokens, and for biases and norms. Returns [Muon, AdamW]; dtype is Muon's inner one."""
     hidden = [p for p in model.blocks.parameters() if p.ndim == 2]
-    others = [p for p in model.parameters() if not any(p is matrix for matrix in hidden)]
+    others = [p for p in model.parameters() if not any(p is matrix for matrix in hidden)]  # `in` compares numbers
     return [
         Muon(hidden, lr, dtype=dtype),
         torch.optim.AdamW(others, lr * ADAMW_LR_RATIO, betas=(0.9, 0.95), weight_decay=0),
@@ -178,7 +181,8 @@ def pick_device(name):
 
 
 def native_dtype(device):
-    """bfloat16 where the hardware computes in it; float32 elsewhere, since emulation is slower than that."""
+    """bfloat16 (16 bits: float32's range, fewer digits) where the hardware computes in it, since it is faster there;
+    float32 elsewhere, since emulation is slower than that."""
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
@@ -188,19 +192,21 @@ def native_dtype(device):
 
 
 def join_processes(device):
-    """Under torchrun: joins the others, and returns (rank, number of processes, this one's device)."""
-    if "WORLD_SIZE" not in os.environ:
+    """Returns (rank, number of processes, this one's device). torchrun starts several copies of a script, which share
+    each batch out among them (lesson 5); this joins them. A script started plainly is process 0 of 1."""
+    if "LOCAL_RANK" not in os.environ:
         return 0, 1, device
-    rank = int(os.environ["LOCAL_RANK"])
     if device.type == "cuda":
-        device = torch.device("cuda", rank)
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
+    else:
+        device = torch.device("cpu")  # gloo has no mps
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return dist.get_rank(), dist.get_world_size(), device
 
 
 def agree(progress, device):
-    """Every process goes by the clock of the first one."""
+    """Returns the first process's progress in every process, so that all go by one clock and stop at one step."""
     if dist.is_initialized():
         progress = torch.tensor(progress, dtype=torch.float64, device=device)
         dist.broadcast(progress, src=0)
@@ -237,7 +243,7 @@ def learn_by_heart(model, tokens, optimizers, steps=100):
     inputs = torch.where(hidden, model.config.vocab_size, tokens)  # [B, T]
     losses = []
     for _ in range(steps):
-        loss = F.cross_entropy(model(inputs)[:, hidden].flatten(0, 1), tokens[:, hidden].flatten())
+        loss = F.cross_entropy(model(inputs)[:, hidden].flatten(0, 1), tokens[:, hidden].flatten())  # of [B, T/2, V]
         for optimizer in optimizers:
             optimizer.zero_grad()
         loss.backward()
@@ -279,7 +285,7 @@ def show_dependence(trained):
     print("\n4. Which output depends on which token?")
     moved = {}
     for causal in (True, False):
-        model = Transformer(replace(trained.config, causal=causal))
+        model = Transformer(replace(trained.config, causal=causal)).double()  # float32 rounds faint influences away
         model.load_state_dict(trained.state_dict())
         moved[causal] = dependence(model)
     check("causal: no output depends on a later token", not moved[True].triu(1).any())
@@ -310,7 +316,7 @@ def demo():
     show_untrained_loss(Transformer(config), tokens)
     moved = show_dependence(show_by_heart(config, tokens))
     print("""
-Exercises (answers in docs/answers.md)
+Exercises (answers in docs/answers.md; where a change makes a check fail, that is part of the answer)
   1. Remove both residual connections (return the updates alone). Does the model still learn the batch by heart?
   2. Start the last matrices at nn.Linear's own random values. What is the untrained loss now, for 2 layers, for 12?
   3. Where are most of the parameters? Double the width, then the depth: which count doubles, which quadruples?

@@ -1,12 +1,12 @@
 """Lesson 5. How is the model trained, and how do we know how good it is?
 
 Trains the transformer of lesson 3 on the objective of lesson 4, on TinyShakespeare or on any text of yours, and
-keeps what is needed to go on after an interruption: stop with Ctrl-C, go on with --resume.
+keeps what is needed to go on after an interruption: stop with Ctrl-C, go on with --resume. The last tenth of the text
+is held out: training never sees it, so that the bound on it shows what was learned, and not what was memorised.
 
-Builds on:  lesson 1 (load_text, Tokenizer), 3 (Config, PRESETS, Transformer), 4 (mask_exactly, bound, sample).
+Builds on:  lessons 1 (text), 3 (the model, its optimizers, where it runs) and 4 (the objective, the bound, sample).
 Run:        python 05_train.py                              (5 minutes, and what the evaluations take)
-            python 05_train.py --minutes 60 --out checkpoints/long.pt
-            python 05_train.py --data my_text.txt --preset base --minutes 300
+            python 05_train.py --data my_text.txt --preset base --minutes 300 --out checkpoints/mine.pt
             python 05_train.py --evaluate checkpoints/shakespeare.pt
             torchrun --nproc_per_node=2 05_train.py         (data-parallel)
 Last line:  the command that generates text from what was trained.
@@ -14,7 +14,7 @@ Last line:  the command that generates text from what was trained.
 Beside --out NAME.pt, the whole state of the run, lie NAME_best.pt (the best held-out weights, nothing else),
 NAME.csv (the log) and NAME.png (the curve).
 
-Exercises (answers in docs/answers.md; each takes --steps 100 --batch 8 and about two minutes)
+Exercises (answers in docs/answers.md; use --steps 100 --batch 8 --out checkpoints/a.pt, then b.pt: two minutes each)
   1. Set lesson 4's BELL_WIDTH to 10, which is uniform. Which run has the lower loss, which the lower bound? Why?
   2. Set lesson 2's START_STRENGTH to 0. How far is the bound behind, and what does the sample look like?
   3. Change nothing but --seed. How far apart are the bounds, and which gaps between two recipes would you believe?
@@ -22,10 +22,11 @@ Exercises (answers in docs/answers.md; each takes --steps 100 --batch 8 and abou
 
 import copy
 import csv
+import importlib.util
 import io
 import math
 import os
-import signal
+import shlex
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -59,7 +60,7 @@ class Objective:
     """What distinguishes one kind of model from another in the loop below."""
 
     causal: bool  # may a position see only what is to its left?
-    figure: str  # what `heldout` measures: "bound", or "exact"
+    measure: str  # what `heldout` gives: "bound", or "exact"
     prepare: Callable  # (tokens [B, L], vocab_size, generator) -> inputs [B, L], mask [B, L] of what to guess
     heldout: Callable  # (model, windows [N, L], draws) -> (nats per token, standard error)
     write: Callable  # (model, tokenizer) -> a short sample, as text
@@ -67,40 +68,25 @@ class Objective:
 
 def write_sample(model, tokenizer):
     """A few lines from the model as it is, in half as many passes as letters."""
-    L = model.config.context
-    canvas = torch.full((1, L), model.config.vocab_size, device=next(model.parameters()).device)
-    generator = torch.Generator().manual_seed(0)
+    L, generator = model.config.context, torch.Generator().manual_seed(0)
+    canvas = torch.full((1, L), model.config.vocab_size, device=model.head.weight.device)
     tokens = diffusion.sample(model, canvas, L // 2, temperature=0.8, order="certainty", generator=generator)
     return tokenizer.decode(tokens[0])
 
 
-DIFFUSION = Objective(causal=False, figure="bound", prepare=diffusion.hide_some, heldout=diffusion.heldout_bound, write=write_sample)
+DIFFUSION = Objective(causal=False, measure="bound", prepare=diffusion.hide_some, heldout=diffusion.heldout_bound, write=write_sample)
 
 
 # ---------------------------------------------------------------------------------------------------------
-# The learning rate, and how to stop
+# The learning rate
 
 
 def get_lr(step, progress):
-    """The share of the peak learning rate: a warm-up of WARMUP_STEPS, then a straight line down to FINAL_LR.
+    """The share of the peak learning rate: a straight line down to FINAL_LR, times a warm-up over WARMUP_STEPS.
 
     step counts from 0; progress in [0, 1] is the share of the run that is done, in steps or in minutes.
     """
     return min(1, (step + 1) / WARMUP_STEPS) * (1 - (1 - FINAL_LR) * progress)
-
-
-class StopRequest:
-    """Turns the first Ctrl-C or SIGTERM into a request to stop after this step; a second one stops at once."""
-
-    def __init__(self):
-        self.made = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self.note)
-
-    def note(self, number, frame):
-        """The signal handler."""
-        self.made = True
-        signal.signal(number, signal.SIG_DFL)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -127,9 +113,9 @@ def read_checkpoint(path):
         contents = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as problem:  # torch raises half a dozen kinds, for a file that is cut short, say
         raise UserError(f"{path} is damaged, or no checkpoint, or carries code, which is not run ({type(problem).__name__}).")
-    if not isinstance(contents, dict) or not isinstance(contents.get("model"), dict):
-        raise UserError(f"{path} is not a checkpoint of this project.")
-    return contents
+    if isinstance(contents, dict) and isinstance(contents.get("model"), dict):
+        return contents
+    raise UserError(f"{path} is not a checkpoint of this project.")
 
 
 def load_checkpoint(path, device="cpu"):
@@ -139,14 +125,15 @@ def load_checkpoint(path, device="cpu"):
     """
     contents = read_checkpoint(path)
     if "token_emb.weight" in contents["model"]:
-        older = import_module("older_checkpoints")
-        model, tokenizer, info = older.convert(contents, path)
+        model, tokenizer, info = import_module("older_checkpoints").convert(contents, path)
         return model.to(device).eval(), tokenizer, info
     try:
         model = transformer.Transformer(transformer.Config(**contents["config"]))
         model.load_state_dict(contents["model"])
         tokenizer = lesson1.Tokenizer(contents["units"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as problem:
+        if tokenizer.vocab_size != model.config.vocab_size:
+            raise ValueError("the alphabet does not fit the model")
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, ArithmeticError) as problem:
         raise UserError(f"{path} is not a checkpoint of this project ({type(problem).__name__}).")
     return model.to(device).eval(), tokenizer, {k: v for k, v in contents.items() if k != "model"}
 
@@ -163,8 +150,9 @@ class Log:
     def __init__(self, path, step):
         self.path, self.rows = path, []
         if step and path.exists():
-            with open(path, newline="", encoding="utf-8") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+            with open(path, newline="", encoding="utf-8", errors="replace") as file:
+                rows = [row for row in csv.DictReader(file) if tuple(row) == self.COLUMNS]
+            self.rows = [row for row in rows if int(row["step"]) <= step]
 
     def add(self, *values):
         """Adds a row, one value a column, and writes the file."""
@@ -172,22 +160,23 @@ class Log:
         lines = [",".join(self.COLUMNS), *(",".join(map(str, row.values())) for row in self.rows)]
         lesson1.write_safely(self.path, ("\n".join(lines) + "\n").encode())
 
-    def draw(self, figure_name):
-        """Saves the curve beside the log and returns its path."""
-        import matplotlib
-
+    def draw(self, measure):
+        """Saves the curve beside the log and returns its path; None without matplotlib, which training can do without."""
+        try:
+            import matplotlib
+        except ImportError:
+            return None
         matplotlib.use("Agg")  # no window
         import matplotlib.pyplot as plt
 
         figure, axes = plt.subplots(figsize=(7, 4))
-        for column, label, style in (("loss", "training loss", "-"), ("heldout", f"held-out {figure_name}", "o-")):
+        for column, label, style in (("loss", "training loss", "-"), ("heldout", f"held-out {measure}", "o-")):
             rows = [row for row in self.rows if row[column]]
             axes.plot([int(r["characters"]) for r in rows], [float(r[column]) for r in rows], style, label=label)
         axes.set(xlabel="characters seen in training", ylabel="nats per character")
         axes.legend()
-        picture = self.path.with_suffix(".png")
-        figure.savefig(picture, dpi=130, bbox_inches="tight")
-        return picture
+        figure.savefig(self.path.with_suffix(".png"), dpi=130, bbox_inches="tight")
+        return self.path.with_suffix(".png")
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -246,7 +235,7 @@ class Run:
         """Takes up the state that `save` wrote. Raises UserError when the parts do not fit together."""
         try:
             self.model.load_state_dict(saved["model"])
-            for optimizer, state in zip(self.optimizers, saved["optimizers"]):
+            for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
                 optimizer.load_state_dict(state)
             self.generator.set_state(saved["generators"]["batches"])
             torch.set_rng_state(saved["generators"]["cpu"])
@@ -254,7 +243,7 @@ class Run:
                 torch.cuda.set_rng_state(saved["generators"]["cuda"], self.device)
             self.step, self.seconds = saved["step"], saved["seconds"]
             self.heldout, self.best = saved["heldout"], saved["best"]
-        except (KeyError, TypeError, ValueError, RuntimeError) as problem:
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as problem:
             raise UserError(f"{self.args.out} is not a whole training checkpoint ({type(problem).__name__}).")
 
     def evaluate(self, objective, windows):
@@ -266,7 +255,7 @@ class Run:
         if self.heldout < self.best:
             self.best = self.heldout
             save_checkpoint(self.contents(weights), best_path(self.args.out))
-        tqdm.write(f"\nstep {self.step:,}: held-out {objective.figure} {self.heldout:.3f} nats/character", sys.stderr)
+        tqdm.write(f"\nstep {self.step:,}: held-out {objective.measure} {self.heldout:.3f} nats/character", sys.stderr)
         tqdm.write(objective.write(shipped, self.tokenizer), sys.stderr)
 
 
@@ -281,20 +270,20 @@ def train(args, objective, tokenizer, config, training, windows, saved=None):
     run = Run(args, tokenizer, config, device)
     if saved:
         run.restore(saved)
-    forward = torch.compile(run.model) if device.type == "cuda" else run.model
-    if processes > 1:
-        forward = nn.parallel.DistributedDataParallel(forward)
+    compiles = device.type == "cuda" and importlib.util.find_spec("triton")  # Windows has no triton
+    forward = torch.compile(run.model) if compiles else run.model
+    forward = nn.parallel.DistributedDataParallel(forward) if processes > 1 else forward
     mine = slice(rank * args.batch // processes, (rank + 1) * args.batch // processes)  # this process's rows
     training, windows = training.to(device), windows.to(device)
     offsets = torch.arange(config.context, device=device)
-    stop, reporter = StopRequest(), Reporter(run, objective, windows) if rank == 0 else None
+    stop, reporter = lesson1.StopRequest(), Reporter(run, objective, windows) if rank == 0 else None
 
     while (progress := transformer.agree(1.0 if stop.made else run.progress(), device)) < 1:
         began = time.perf_counter()
         for optimizer, peak in zip(run.optimizers, (args.lr, args.lr * transformer.ADAMW_LR_RATIO)):
             optimizer.param_groups[0]["lr"] = peak * get_lr(run.step, progress)
 
-        starts = torch.randint(len(training) - config.context + 1, (args.batch, 1), generator=run.generator)
+        starts = torch.randint(len(training) - config.context + 1, (args.batch, 1), generator=run.generator)  # [B, 1]
         tokens = training[starts.to(device) + offsets]  # [B, L]
         inputs, mask = objective.prepare(tokens, config.vocab_size, run.generator)  # [B, L] each
         with torch.autocast(device.type, run.dtype, enabled=run.dtype == torch.bfloat16):
@@ -302,13 +291,15 @@ def train(args, objective, tokenizer, config, training, windows, saved=None):
         loss = diffusion.masked_cross_entropy(logits.float(), tokens[mine], mask[mine]).mean()
 
         loss.backward()
-        nn.utils.clip_grad_norm_(run.model.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(run.model.parameters(), 1.0)  # a rare huge gradient must not throw it far off
         for optimizer in run.optimizers:
             optimizer.step()
             optimizer.zero_grad()
 
         run.step += 1
         loss = loss.item()  # waits for the device, so that the clock tells the truth
+        if not math.isfinite(loss):
+            raise UserError("the loss is no longer a number; begin again with a smaller --lr.")
         run.seconds += time.perf_counter() - began
         if reporter:
             reporter.report(loss, progress)
@@ -326,7 +317,7 @@ class Reporter:
         self.run, self.objective = run, objective
         self.windows = windows[:: math.ceil(len(windows) / HELDOUT_WINDOWS)]
         self.log = Log(run.args.out.with_suffix(".csv"), run.step)
-        self.losses, self.saved_at, self.seconds_before, self.step_before = [], time.monotonic(), run.seconds, run.step
+        self.losses, self.saved_at, self.began_at = [], time.monotonic(), (run.step, run.seconds)
         size = transformer.parameter_count(run.model.config)
         print(f"{size:,} parameters, {run.device}, {run.dtype}, batch {run.args.batch}", file=sys.stderr)
         pause = 0.5 if sys.stderr.isatty() else 30  # seconds between two updates; a file wants fewer
@@ -337,12 +328,15 @@ class Reporter:
         """`before`: the progress before this step; what is done at intervals is done when it passes a mark."""
         run, after = self.run, self.run.progress()
         self.losses.append(loss)
-        speed = (run.step - self.step_before) / (run.seconds - self.seconds_before) * run.characters() / run.step
+        speed = (run.step - self.began_at[0]) / (run.seconds - self.began_at[1]) * run.characters() / run.step
         left = tqdm.format_interval(run.seconds * (1 - after) / after)
         text = f"step {run.step:,}  loss {loss:.3f}  {speed:,.0f} characters/s  {left} left"
         self.bar.set_description_str(text, refresh=False)
         self.bar.update(after - self.bar.n)
         evaluate = int(after * EVALUATIONS) > int(before * EVALUATIONS)
+        if evaluate or time.monotonic() > self.saved_at + SAVE_EVERY:
+            run.save()
+            self.saved_at = time.monotonic()
         if evaluate:
             run.evaluate(self.objective, self.windows)
         if evaluate or int(after * LOG_ROWS) > int(before * LOG_ROWS):
@@ -350,19 +344,17 @@ class Reporter:
             lr, mean = run.optimizers[0].param_groups[0]["lr"], sum(self.losses) / len(self.losses)
             self.log.add(run.step, f"{run.seconds:.1f}", run.characters(), f"{lr:.5f}", f"{mean:.4f}", heldout)
             self.losses = []
-        if evaluate or time.monotonic() > self.saved_at + SAVE_EVERY:
-            run.save()
-            self.saved_at = time.monotonic()
 
     def finish(self):
         """Saves, draws, and says what came out of it."""
         run = self.run
-        self.bar.close()
         run.save()
+        self.bar.close()
+        best = f"{run.best:.3f} nats/character" if run.best < math.inf else "not measured yet"
         print(
-            f"{run.step:,} steps, {run.characters():,} characters, {run.seconds:.0f} s of training; "
-            f"best held-out {self.objective.figure}: {run.best:.3f} nats/character",
-            f"Checkpoint {run.args.out}, curve {self.log.draw(self.objective.figure)}",
+            f"{run.step:,} steps, {run.characters():,} characters, {run.seconds:.0f} s of training",
+            f"Best held-out {self.objective.measure}: {best}",
+            f"Checkpoint {run.args.out}, curve {self.log.draw(self.objective.measure)}",
             "Go on with --resume." if run.progress() < 1 else "To generate from the best weights:",
             sep="\n", file=sys.stderr,
         )  # fmt: skip
@@ -388,8 +380,8 @@ def training_parser(doc, out):
     limit.add_argument("--minutes", type=number(float, 0.01), help="train for so long, evaluations not counted (default: 5)")
     add("--batch", type=number(int, 1), help=f"windows of text in a step (default: {default['batch']})")
     add("--lr", type=number(float, 0), help=f"Muon's learning rate; AdamW's follows (default: {default['lr']})")
-    add("--seed", type=number(int, 0), help=f"default: {default['seed']}")
-    add("--device", default="auto", help="auto (default), cuda, mps or cpu")
+    add("--seed", type=number(int, 0, 2**63 - 1), help=f"default: {default['seed']}")
+    add("--device", choices=transformer.DEVICES, default="auto", help="default: auto")
     add("--out", type=Path, default=out, metavar="FILE", help=f"the run's checkpoint (default: checkpoints/{out.name})")
     add("--resume", action="store_true", help="go on with the run in --out; only --steps, --minutes and --device may change")
     return parser
@@ -397,18 +389,20 @@ def training_parser(doc, out):
 
 def settle(args):
     """Completes args from the run in --out with --resume, else from the defaults. Returns the run's checkpoint, or None."""
+    if args.out.suffix != ".pt":
+        raise UserError(f"--out {args.out} is no name for a checkpoint; it must end in .pt.")
     saved = read_checkpoint(args.out) if args.resume else None
-    if saved and not {"optimizers", "settings", "generators"} <= saved.keys():
+    if saved and not (isinstance(saved.get("settings"), dict) and {*SETTINGS, *LIMITS} <= saved["settings"].keys()):
         raise UserError(f"{args.out} does not hold the state of a training run, so it cannot be trained further.")
-    if not saved and args.out.exists():
-        raise UserError(f"{args.out} exists: go on with it by --resume, delete it, or name another file by --out.")
+    for path in (args.out, best_path(args.out), args.out.with_suffix(".csv"), args.out.with_suffix(".png")):
+        if not saved and path.exists():
+            raise UserError(f"{path} exists: go on with that run by --resume, or name another file by --out.")
     args.data = args.data and str(Path(args.data).resolve())
     for name, default in SETTINGS.items():
         kept = saved["settings"][name] if saved else default
         if saved and getattr(args, name) not in (None, kept):
             raise UserError(f"the run in {args.out} has --{name} {kept}, which --resume cannot change.")
-        if getattr(args, name) is None:
-            setattr(args, name, kept)
+        setattr(args, name, kept if getattr(args, name) is None else getattr(args, name))
     if args.preset == "auto":
         args.preset = "base" if transformer.pick_device(args.device).type == "cuda" else "small"
         print(f"preset {args.preset}", file=sys.stderr)
@@ -421,7 +415,7 @@ def train_on_text(args, objective):
     """Settles the flags, reads the text, trains."""
     saved = settle(args)
     text = lesson1.load_text(args.data)
-    tokenizer = lesson1.Tokenizer(saved["units"] if saved else sorted(set(text)))
+    tokenizer = load_checkpoint(args.out)[1] if saved else lesson1.Tokenizer(sorted(set(text)))
     config = transformer.Config(tokenizer.vocab_size, causal=objective.causal, **transformer.PRESETS[args.preset])
     if saved and asdict(config) != saved["config"]:
         raise UserError(f"the run in {args.out} is of another kind of model; resume it with the script that began it.")
@@ -430,11 +424,12 @@ def train_on_text(args, objective):
 
 def print_evaluation(args):
     """Prints the held-out figure of a checkpoint, carefully: 16 draws a window."""
-    model, tokenizer, _ = load_checkpoint(args.evaluate, transformer.pick_device(args.device))
+    device = transformer.pick_device(args.device)
+    model, tokenizer, _ = load_checkpoint(args.evaluate, device)
     if model.config.causal:
         raise UserError(f"{args.evaluate} is a GPT, for which the bound means nothing.")
-    _, windows = split_text(lesson1.load_text(args.data), tokenizer, model.config.context)
-    nats, error = diffusion.heldout_bound(model, windows.to(next(model.parameters()).device), draws=16)
+    windows = split_text(lesson1.load_text(args.data), tokenizer, model.config.context)[1].to(device)
+    nats, error = diffusion.heldout_bound(model, windows, draws=16)
     print(f"{args.evaluate}: bound {nats:.4f} +- {error:.4f} nats/character ({nats / math.log(2):.3f} bits)")
 
 
@@ -445,10 +440,10 @@ def main():
     args = parser.parse_args()
     if args.evaluate:
         return print_evaluation(args)
-
     train_on_text(args, DIFFUSION)
     if os.environ.get("RANK", "0") == "0":
-        print(f"python 06_generate.py --checkpoint {best_path(args.out)}")
+        best = best_path(args.out)  # there is none before the first evaluation
+        print(f"python 06_generate.py --checkpoint {shlex.quote(str(best if best.exists() else args.out))}")
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ Exercises (answers in docs/answers.md)
 """
 
 import io
+import os
 import random
-import shutil
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -74,7 +74,7 @@ def generate(model, canvas, steps, on_step=None, **settings):
 
 
 def make_canvas(prompt_ids, length, num, mask_id, device):
-    """[num, length] masks after the prompt. Raises UserError if the prompt is longer than that."""
+    """[num, length] masks after the prompt. Raises UserError if the prompt is longer than length."""
     if len(prompt_ids) > length:
         raise UserError(f"the prompt has {len(prompt_ids)} letters, more than --len {length}; ask for a longer text.")
     canvas = torch.full((num, length), mask_id, device=device)
@@ -87,7 +87,6 @@ def find_checkpoint(name):
     if not name.startswith("hf://"):
         return Path(name)
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
 
     owner, _, rest = name.removeprefix("hf://").partition("/")
     repo, _, file = rest.partition("/")
@@ -99,7 +98,7 @@ def find_checkpoint(name):
         raise UserError(f"could not download {name} ({type(problem).__name__}); check the name and the network.")
     try:  # the older format keeps its alphabet in a file of its own
         hf_hub_download(f"{owner}/{repo}", (Path(file).parent / "vocab.json").as_posix())
-    except EntryNotFoundError:
+    except Exception:  # there is none, or the network broke down; loading says so if it is needed
         pass
     return path
 
@@ -120,9 +119,11 @@ class LiveView:
         self.tokenizer, self.mask_id, self.lines = tokenizer, mask_id, 0
 
     def __call__(self, canvas):
-        width = shutil.get_terminal_size().columns - 1
+        width, height = os.get_terminal_size(sys.stderr.fileno())
         text = show_text(self.tokenizer, canvas[0], self.mask_id)
+        width = max(2, width) - 1
         lines = [line[i : i + width] for line in text.split("\n") for i in range(0, max(1, len(line)), width)]
+        lines = lines[1 - height :]  # what fits
         self.erase()
         sys.stderr.write("\n".join(lines) + "\n")
         sys.stderr.flush()
@@ -180,8 +181,8 @@ def generating_parser(doc):
     add("--topk", type=number(int, 1), help="draw among this many likeliest letters only (default: all)")
     add("--order", choices=diffusion.ORDERS, default="certainty", help="which letters come first (default: %(default)s)")
     add("--num", type=number(int, 1), default=1, help="how many texts (default: %(default)s)")
-    add("--seed", type=number(int, 0), help="the same seed, the same text (default: drawn, and printed)")
-    add("--device", default="auto", help="auto (default), cuda, mps or cpu")
+    add("--seed", type=number(int, 0, 2**63 - 1), help="the same seed, the same text (default: drawn, and printed)")
+    add("--device", choices=transformer.DEVICES, default="auto", help="default: auto")
     add("--watch", action="store_true", help="show the text while it is unmasked")
     add("--gif", metavar="FILE", help="save the unmasking as an animation")
     return parser
@@ -204,6 +205,8 @@ def main():
     args = parser.parse_args()
     if (args.watch or args.gif) and args.num > 1:
         parser.error("--watch and --gif show one text; leave out --num")
+    if args.gif and not args.gif.endswith(".gif"):
+        parser.error(f"--gif {args.gif} must end in .gif")
     if args.watch and not sys.stderr.isatty():
         parser.error("--watch needs a terminal to draw in")
     model, tokenizer = load_generator(parser, args)
@@ -214,15 +217,22 @@ def main():
         args.seed = random.randrange(2**31)
         print(f"seed {args.seed}", file=sys.stderr)
     frames, view = [], LiveView(tokenizer, mask_id)
+
+    def show(canvas):
+        if args.gif:
+            frames.append(canvas)
+        if args.watch:
+            view(canvas)
+
     tokens = generate(
         model, canvas, args.steps or args.len, temperature=args.temp, top_k=args.topk, order=args.order,
         generator=torch.Generator().manual_seed(args.seed),
-        on_step=view if args.watch else frames.append if args.gif else None,
+        on_step=show,
     )  # fmt: skip
     view.erase()
     print("\n\n".join(tokenizer.decode(row) for row in tokens))
     if args.gif:
-        save_gif(Path(args.gif), frames, tokenizer, mask_id)
+        save_gif(Path(args.gif), frames or [tokens], tokenizer, mask_id)
 
 
 if __name__ == "__main__":

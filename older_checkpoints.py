@@ -67,9 +67,12 @@ def read_units(path, vocab_size):
     """The alphabet: from vocab.json beside the file; without one, 65 entries mean TinyShakespeare's."""
     vocabulary = Path(path).parent / "vocab.json"
     if vocabulary.is_file():
-        id_of = json.loads(vocabulary.read_text(encoding="utf-8"))
-        if sorted(id_of.values()) == list(range(vocab_size)):
-            return sorted(id_of, key=id_of.get)
+        try:
+            id_of = json.loads(vocabulary.read_text(encoding="utf-8"))
+            if sorted(id_of.values()) == list(range(vocab_size)) and "" not in id_of:
+                return sorted(id_of, key=id_of.get)
+        except (ValueError, TypeError, AttributeError):  # not UTF-8, not JSON, not a dict of numbers
+            pass
         raise lesson1.UserError(f"{vocabulary} does not list the {vocab_size} letters of {path}.")
     if vocab_size == len(TINY_SHAKESPEARE_UNITS):
         return TINY_SHAKESPEARE_UNITS
@@ -90,6 +93,8 @@ def convert(contents, path):
         )
         model = OlderTransformer(config, rows)
         model.load_state_dict(state)
-    except (KeyError, TypeError, ValueError, RuntimeError) as problem:
+        if config.dim % config.n_heads:
+            raise ValueError("the heads cannot share the width evenly")
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, ArithmeticError) as problem:
         raise lesson1.UserError(f"{path} is not a whole checkpoint of the older format ({type(problem).__name__}).")
     return model.eval(), lesson1.Tokenizer(read_units(path, V)), {"step": contents.get("step")}

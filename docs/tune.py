@@ -52,8 +52,9 @@ def use_learned_positions(deviation):
 
 def main():
     """The command line of docs/tune.py."""
-    changes = dict(word.split("=", 1) for word in sys.argv[1:] if "=" in word)
-    flags = [word for word in sys.argv[1:] if "=" not in word]
+    words = [word for word in sys.argv[1:] if "=" in word and not word.startswith("-")]
+    flags = [word for word in sys.argv[1:] if word not in words]
+    changes = dict(word.split("=", 1) for word in words)
     deviation = float(changes.pop("positions_std", 0.02))
     if changes.pop("positions", "rope") == "learned":
         use_learned_positions(deviation)
@@ -73,4 +74,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    training.lesson1.run(main)

@@ -1,12 +1,12 @@
 """Lesson 1: text, tokens, and files."""
 
 import hashlib
-import resource
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import import_module
 
 import pytest
+import torch
 
 lesson1 = import_module("01_tensors")
 
@@ -101,6 +101,7 @@ def test_failed_download_keeps_the_file_that_was_there(tmp_path):
 
 
 def test_full_disk_leaves_the_old_file(tmp_path):
+    resource = pytest.importorskip("resource")  # not on Windows
     path = tmp_path / "file"
     lesson1.write_safely(path, b"old")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -115,7 +116,5 @@ def test_full_disk_leaves_the_old_file(tmp_path):
 
 
 def test_unigram_entropy_of_known_frequencies():
-    import torch
-
     ids = torch.tensor([0] * 4 + [1] * 2 + [2] * 2)
     assert lesson1.unigram_entropy(ids, 5) == pytest.approx(1.5 * 0.6931472)

@@ -3,7 +3,6 @@
 import csv
 import os
 import pickle
-import resource
 import signal
 import socket
 import subprocess
@@ -40,6 +39,13 @@ def same(a, b):
     return a == b
 
 
+def wait_for(path, process):
+    """Until the running process has written the file; fails when it ends without doing so."""
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.02)
+
+
 def test_learning_rate_warms_up_and_falls():
     assert training.get_lr(0, 0) == pytest.approx(1 / training.WARMUP_STEPS)
     assert training.get_lr(training.WARMUP_STEPS, 0) == 1
@@ -71,7 +77,7 @@ def test_a_whole_run_leaves_what_it_says(tmp_path, text_file):
     model, tokenizer, info = training.load_checkpoint(tmp_path / "run_best.pt")
     assert info["heldout"] == pytest.approx(min(measured), abs=1e-4)
     _, windows = training.split_text(text_file.read_text(), tokenizer, 128)
-    assert training.diffusion.heldout_bound(model, windows)[0] == pytest.approx(info["heldout"], abs=1e-6)
+    assert training.diffusion.heldout_bound(model, windows)[0] == pytest.approx(info["heldout"], abs=1e-4)
     assert all(value.dtype == torch.bfloat16 for value in load(tmp_path / "run_best.pt")["model"].values())
 
 
@@ -79,8 +85,7 @@ def test_a_whole_run_leaves_what_it_says(tmp_path, text_file):
 def test_stopped_and_resumed_equals_uninterrupted(tmp_path, text_file, number):
     assert train(tmp_path, text_file, "--steps", 20, out="whole.pt")[0] == 0
     process = start("05_train.py", "--data", text_file, "--preset", "small", "--batch", 2, "--steps", 20, "--out", tmp_path / "run.pt")
-    while not (tmp_path / "run.csv").exists():
-        time.sleep(0.02)
+    wait_for(tmp_path / "run.csv", process)
     process.send_signal(number)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0 and "Go on with --resume" in err, err
@@ -96,8 +101,7 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path, text_file, number):
 
 def test_killed_outright_it_goes_on_from_the_last_save(tmp_path, text_file):
     process = start("05_train.py", "--data", text_file, "--preset", "small", "--batch", 2, "--steps", 1000, "--out", tmp_path / "run.pt")
-    while not (tmp_path / "run.pt").exists() and process.poll() is None:
-        time.sleep(0.05)
+    wait_for(tmp_path / "run.pt", process)
     process.kill()
     process.communicate()
     saved = load(tmp_path / "run.pt")["step"]
@@ -121,12 +125,16 @@ def test_two_processes_follow_one(tmp_path, text_file):
     assert done.returncode == 0, done.stderr
     one, two = load(tmp_path / "one.pt"), load(tmp_path / "two.pt")
     assert two["step"] == 5
+    torch.manual_seed(0)
+    start = training.transformer.Transformer(training.transformer.Config(**one["config"])).state_dict()
     for name, value in one["model"].items():
-        torch.testing.assert_close(two["model"][name], value, atol=1e-2, rtol=1e-2)
+        moved = (value - start[name]).norm()
+        assert moved > 0 and (two["model"][name] - value).norm() < 1e-2 * moved, name
     assert torch.equal(one["generators"]["batches"], two["generators"]["batches"])
 
 
 def test_full_disk_is_one_sentence_and_keeps_the_last_save(tmp_path, text_file):
+    resource = pytest.importorskip("resource")  # not on Windows
     assert train(tmp_path, text_file, "--steps", 2)[0] == 0
     before = (tmp_path / "run.pt").read_bytes()
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))  # noqa: E731
@@ -185,6 +193,23 @@ def test_an_existing_run_is_not_overwritten(tmp_path, text_file):
     assert (tmp_path / "run.pt").read_bytes() == b"precious"
 
 
+@pytest.mark.parametrize("name", ["run", "run.csv", "verse.txt"])
+def test_a_checkpoint_is_named_pt(tmp_path, text_file, name):
+    before = text_file.read_bytes()
+    assert_refused(train(tmp_path, text_file, "--steps", 1, out=name), 1, ".pt")
+    assert text_file.read_bytes() == before
+
+
+def test_a_loss_that_explodes_is_not_saved(tmp_path, text_file):
+    code, out, err = train(tmp_path, text_file, "--steps", 300, "--lr", 1e30)
+    assert code == 1 and out == "" and "smaller --lr" in err.splitlines()[-1], err
+
+
+def test_a_file_in_place_of_a_folder(tmp_path, text_file):
+    code, _, err = train(tmp_path, text_file, "--steps", 1, out="verse.txt/run.pt")
+    assert code == 1 and "Traceback" not in err
+
+
 def test_resume_refuses_another_seed(tmp_path, text_file):
     assert train(tmp_path, text_file, "--steps", 1)[0] == 0
     assert_refused(train(tmp_path, text_file, "--resume", "--seed", 5), 1, "--seed 0")
@@ -193,7 +218,7 @@ def test_resume_refuses_another_seed(tmp_path, text_file):
 @pytest.mark.parametrize(
     "flag, value",
     [("--steps", "0"), ("--steps", "many"), ("--minutes", "-1"), ("--minutes", "nan"), ("--batch", "0"), ("--lr", "-0.1"),
-     ("--preset", "huge"), ("--seed", "-1"), ("--colour", "red")],
+     ("--preset", "huge"), ("--seed", "-1"), ("--seed", str(2**64)), ("--device", "tpu"), ("--colour", "red")],
 )  # fmt: skip
 def test_wrong_values_are_one_sentence(tmp_path, text_file, flag, value):
     assert_refused(run_script("05_train.py", "--out", tmp_path / "run.pt", flag, value), 2, flag)

@@ -1,5 +1,8 @@
 """Lesson 6: what a person gets who only wants text."""
 
+import os
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import import_module
@@ -94,14 +97,11 @@ def test_bad_prompts_are_one_sentence(small_checkpoint, prompt, words):
 def test_watch_without_a_terminal_and_with_several_texts(small_checkpoint):
     assert_refused(run_script("06_generate.py", "--checkpoint", small_checkpoint, "--watch"), 2, "terminal")
     assert_refused(run_script("06_generate.py", "--checkpoint", small_checkpoint, "--gif", "x.gif", "--num", 2), 2, "--num")
+    assert_refused(run_script("06_generate.py", "--checkpoint", small_checkpoint, "--gif", "x.mp4"), 2, ".gif")
 
 
 def test_watch_draws_masks_that_disappear(small_checkpoint):
-    import os
-    import pty
-    import subprocess
-    import sys
-
+    pty = pytest.importorskip("pty")  # not on Windows
     ours, theirs = pty.openpty()
     command = [sys.executable, ROOT / "06_generate.py", "--checkpoint", small_checkpoint, "--len", "20", "--seed", "1", "--watch"]
     done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, stderr=theirs, timeout=100)
@@ -157,8 +157,8 @@ def test_checkpoint_from_the_hub(hub, tmp_path):
 def test_the_shipped_model_writes_from_any_folder(tmp_path):
     code, out, err = run_script("06_generate.py", "--seed", 1, "--steps", 32, "--len", 128, cwd=tmp_path)
     assert code == 0 and len(out) == 129, err
-    words = out.lower().split()
-    assert sum(word.strip(".,;:!?'") in {"the", "and", "to", "of", "i", "you", "my", "a", "that", "in", "is", "not", "with", "thou", "for", "be"} for word in words) >= 2
+    common = set("the and to of i you my a that in is not with thou for be he his it your me".split())
+    assert sum(word.strip(".,;:!?'") in common for word in out.lower().split()) >= 3
 
 
 def test_the_shipped_file_is_small_and_holds_no_optimizer():
