@@ -276,7 +276,8 @@ def train(args, objective, tokenizer, config, training, windows, saved=None):
     mine = slice(rank * args.batch // processes, (rank + 1) * args.batch // processes)  # this process's rows
     training, windows = training.to(device), windows.to(device)
     offsets = torch.arange(config.context, device=device)
-    stop, reporter = lesson1.StopRequest(), Reporter(run, objective, windows) if rank == 0 else None
+    stop = lesson1.StopRequest()
+    reporter = Reporter(run, objective, windows) if rank == 0 else None
 
     while (progress := transformer.agree(1.0 if stop.made else run.progress(), device)) < 1:
         began = time.perf_counter()
@@ -289,7 +290,6 @@ def train(args, objective, tokenizer, config, training, windows, saved=None):
         with torch.autocast(device.type, run.dtype, enabled=run.dtype == torch.bfloat16):
             logits = forward(inputs[mine])  # [B / processes, L, V]
         loss = diffusion.masked_cross_entropy(logits.float(), tokens[mine], mask[mine]).mean()
-
         loss.backward()
         nn.utils.clip_grad_norm_(run.model.parameters(), 1.0)  # a rare huge gradient must not throw it far off
         for optimizer in run.optimizers:

@@ -119,7 +119,7 @@ class LiveView:
         self.tokenizer, self.mask_id, self.lines = tokenizer, mask_id, 0
 
     def __call__(self, canvas):
-        width, height = os.get_terminal_size(sys.stderr.fileno())
+        width, height = (n or 80 for n in os.get_terminal_size(sys.stderr.fileno()))  # some say 0
         text = show_text(self.tokenizer, canvas[0], self.mask_id)
         width = max(2, width) - 1
         lines = [line[i : i + width] for line in text.split("\n") for i in range(0, max(1, len(line)), width)]

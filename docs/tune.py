@@ -64,13 +64,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         args = training.training_parser(__doc__, "tune.pt").parse_args([*flags, "--out", str(Path(folder) / "tune.pt")])
         training.train_on_text(args, training.DIFFUSION)
-        best = training.best_path(args.out)
-        model, tokenizer, info = training.load_checkpoint(best)
-        text = training.lesson1.load_text(args.data)
-        _, windows = training.split_text(text, tokenizer, model.config.context)
-        nats, error = diffusion.heldout_bound(model, windows, draws=2)
-    size = sum(p.numel() for p in model.parameters())
-    print(f"{nats:.4f} +- {error:.4f} nats/character, {info['seconds']:.0f} s, {size:,} parameters: {' '.join(sys.argv[1:])}")
+        run = training.read_checkpoint(training.best_path(args.out))
+    print(f"{run['heldout']:.3f} nats/character, {run['characters']:,} characters, {run['seconds']:.0f} s: {' '.join(sys.argv[1:])}")
 
 
 if __name__ == "__main__":

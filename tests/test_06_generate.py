@@ -102,7 +102,7 @@ def test_watch_without_a_terminal_and_with_several_texts(small_checkpoint):
 
 def test_watch_draws_masks_that_disappear(small_checkpoint):
     pty = pytest.importorskip("pty")  # not on Windows
-    ours, theirs = pty.openpty()
+    ours, theirs = pty.openpty()  # of no size, as some terminals are
     command = [sys.executable, ROOT / "06_generate.py", "--checkpoint", small_checkpoint, "--len", "20", "--seed", "1", "--watch"]
     done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, stderr=theirs, timeout=100)
     os.close(theirs)
