@@ -337,8 +337,8 @@ def demo():
         print(f"  {left}_{right}:  {guesses}")
 
     print("""
-Exercises (answers in docs/answers.md; where a change makes a check fail, that is part of the answer)
-  1. Show the model its left neighbour only (twice). How much of the gain is lost?
+Exercises (answers in docs/answers.md; a change may make a check fail: turn that one into a comment to go on)
+  1. Train the model on the left neighbour only, given twice. How much of the gain is lost? (Section 4 means nothing then.)
   2. Start the head at nn.Linear's own random values instead of zero. What is the first loss, and the last?
   3. Raise the learning rate tenfold, then a hundredfold. What does the curve look like?
 """)

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 lesson1 = import_module("01_tensors")
 check = lesson1.check
 
-ROPE_BASE = 100.0  # texts here are a few hundred letters long; 10,000 is for thousands (docs/tuning.md)
+ROPE_BASE = 100.0  # the slowest point turns once in some 500 letters; 10,000 is for longer texts (docs/tuning.md)
 START_STRENGTH = 6.0  # how firmly a head looks at its neighbour before any training
 
 
@@ -81,8 +81,8 @@ class SelfAttention(nn.Module):
     def look_at_neighbours(self):
         """Starts every head looking at one neighbour: 1 to the left, 1 to the right, 2 to the left, ...
 
-        With a constant query c and the key c turned back by an offset, the score of positions i and j is
-        |c|^2 times the mean of cos(frequency * (j - i - offset)): it is greatest at j = i + offset. Both are biases,
+        With a constant query c and the key c turned back by an offset, the score of positions i and j is |c|^2 / sqrt(d)
+        times the mean of cos(frequency * (j - i - offset)): it is greatest at j = i + offset. Both are biases,
         where training begins; it may move them. A model that has to find its neighbours first learns several
         times more slowly (docs/tuning.md).
         """
@@ -283,10 +283,11 @@ def demo():
     show_order()
     results = show_left_neighbour()
     print("""
-Exercises (answers in docs/answers.md; where a change makes a check fail, that is part of the answer)
-  1. Pass scale=1.0 to scaled_dot_product_attention in SelfAttention.forward. Does section 5 still learn? And with D = 256?
-  2. Ask for the letter 5 to the left instead. Which of the three kinds suffers?
-  3. Train "RoPE" on a context of 128 and measure its loss on 256. Could learned positions do that?
+Exercises (answers in docs/answers.md; a change may make a check fail: turn that one into a comment to go on)
+  1. Pass scale=1.0 to scaled_dot_product_attention in SelfAttention.forward. Does section 5 still learn?
+     And at D = 1,024 with lr=3e-4 (8 texts of 32 letters, 100 steps), with the scale and without?
+  2. Ask for the letter 5 to the left instead. Which of the three kinds suffers? Does it recover within 600 steps?
+  3. Call the trained "RoPE" model on texts of 256, 512 and 1,024 letters. How far does it stretch? And learned positions?
 """)
     draw_left_neighbour(results)
     draw_maps(results)

@@ -316,9 +316,9 @@ def demo():
     show_untrained_loss(Transformer(config), tokens)
     moved = show_dependence(show_by_heart(config, tokens))
     print("""
-Exercises (answers in docs/answers.md; where a change makes a check fail, that is part of the answer)
-  1. Remove both residual connections (return the updates alone). Does the model still learn the batch by heart?
-  2. Start the last matrices at nn.Linear's own random values. What is the untrained loss now, for 2 layers, for 12?
+Exercises (answers in docs/answers.md; a change may make a check fail: turn that one into a comment to go on)
+  1. Remove both residual connections. Nothing is learned: why? Now let only the head start at zero. Do 2 layers learn, do 4?
+  2. Start the last matrices at nn.Linear's own random values. What is the untrained loss? Does depth matter to it, and why not?
   3. Where are most of the parameters? Double the width, then the depth: which count doubles, which quadruples?
 """)
     draw_dependence(moved)

@@ -385,10 +385,11 @@ def demo():
     rows, noise = show_orders(world, generator)
     show_low_temperature(generator)
     print("""
-Exercises (answers in docs/answers.md; where a change makes a check fail, that is part of the answer)
+Exercises (answers in docs/answers.md; a change may make a check fail: turn that one into a comment to go on)
   1. Make the letters independent (p an outer product). What do 2 and 4 letters a pass cost now?
   2. Sample by certainty at temperature 0.7. Is it still exact? Which texts come out too often?
-  3. Spoil the denoiser: add 0.3 * torch.randn_like(table) to its table. Is the bound still above the true -log p(x) for each x, or only on average over x?
+  3. Spoil the denoiser: add 0.3 * torch.randn_like(table) to its table. Work out the bound for all 256 texts. Is it still
+     above the true -log p(x) for each x, or only on average over x?
 """)
     draw_masks()
     draw_orders(rows, noise)

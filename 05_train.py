@@ -14,8 +14,8 @@ Last line:  the command that generates text from what was trained.
 Beside --out NAME.pt, the whole state of the run, lie NAME_best.pt (the best held-out weights, nothing else),
 NAME.csv (the log) and NAME.png (the curve).
 
-Exercises (answers in docs/answers.md; use --steps 100 --batch 8 --out checkpoints/a.pt, then b.pt: two minutes each)
-  1. Set lesson 4's BELL_WIDTH to 10, which is uniform. Which run has the lower loss, which the lower bound? Why?
+Exercises (answers in docs/answers.md; use --steps 100 --batch 8 --out checkpoints/a.pt, then b.pt, minutes each)
+  1. Set lesson 4's BELL_WIDTH to 10, which is uniform. Why may the two bounds be compared, and the two losses not?
   2. Set lesson 2's START_STRENGTH to 0. How far is the bound behind, and what does the sample look like?
   3. Change nothing but --seed. How far apart are the bounds, and which gaps between two recipes would you believe?
 """

@@ -15,7 +15,7 @@ Later lessons take from here: generate, generating_parser.
 
 Exercises (answers in docs/answers.md)
   1. Write the same seed with --steps 256, 64, 16 and 4. Which mistakes come with haste, and why these?
-  2. Try --temp 0 in each of the three orders. What goes wrong, and in which order least?
+  2. Try --temp 0 in each of the three orders. Two of them write the same text: why? What goes wrong?
   3. Compare --order confidence --temp 1 with --order random --temp 1. Which reads better? Which repeats itself?
 """
 
@@ -181,7 +181,7 @@ def generating_parser(doc):
     add("--topk", type=number(int, 1), help="draw among this many likeliest letters only (default: all)")
     add("--order", choices=diffusion.ORDERS, default="certainty", help="which letters come first (default: %(default)s)")
     add("--num", type=number(int, 1), default=1, help="how many texts (default: %(default)s)")
-    add("--seed", type=number(int, 0, 2**63 - 1), help="the same seed, the same text (default: drawn, and printed)")
+    add("--seed", type=number(int, 0, 2**63 - 1), help="the same seed and flags, the same text (default: drawn, and printed)")
     add("--device", choices=transformer.DEVICES, default="auto", help="default: auto")
     add("--watch", action="store_true", help="show the text while it is unmasked")
     add("--gif", metavar="FILE", help="save the unmasking as an animation")
