@@ -3,6 +3,9 @@
 import os
 import subprocess
 import sys
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import import_module
 from pathlib import Path
 
@@ -54,6 +57,23 @@ def small_checkpoint(small_model, tmp_path):
     path = tmp_path / "small.pt"
     torch.save(dict(model=model.state_dict(), config=asdict(model.config), units=tokenizer.units, step=0), path)
     return path
+
+
+class Quiet(BaseHTTPRequestHandler):
+    """A request handler that logs nothing."""
+
+    def log_message(self, *arguments):
+        pass
+
+
+@contextmanager
+def serving(handler):
+    """A web server on the loopback; yields its address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
 
 
 def environment(**extra):

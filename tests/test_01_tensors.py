@@ -1,12 +1,11 @@
 """Lesson 1: text, tokens, and files."""
 
 import hashlib
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import import_module
 
 import pytest
 import torch
+from conftest import Quiet, serving
 
 lesson1 = import_module("01_tensors")
 
@@ -53,7 +52,7 @@ def test_bad_text_files(tmp_path, content, word):
 def server():
     """A web server on the loopback: /good is whole, /short is cut in the middle, the rest is not found."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet):
         def do_GET(self):
             content = b"To be, or not to be" * 100
             if self.path == "/missing":
@@ -64,14 +63,8 @@ def server():
             self.end_headers()
             self.wfile.write(content[:700] if self.path == "/short" else content)
 
-        def log_message(self, *arguments):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with serving(Handler) as address:
+        yield address
 
 
 GOOD = hashlib.sha256(b"To be, or not to be" * 100).hexdigest()

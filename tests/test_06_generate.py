@@ -3,13 +3,11 @@
 import os
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import import_module
 
 import pytest
 import torch
-from conftest import ROOT, assert_refused, run_script
+from conftest import ROOT, Quiet, assert_refused, run_script, serving
 
 generation = import_module("06_generate")
 SHIPPED = ROOT / "checkpoints" / "shakespeare.pt"
@@ -117,7 +115,7 @@ def hub(small_checkpoint):
     """A stand-in for the Hugging Face hub on the loopback that has one file, someone/something/models/a.pt."""
     content = small_checkpoint.read_bytes()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet):
         def do_GET(self):
             found = self.path == "/someone/something/resolve/main/models/a.pt"
             body = content if found else b""
@@ -134,14 +132,8 @@ def hub(small_checkpoint):
 
         do_HEAD = do_GET
 
-        def log_message(self, *arguments):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with serving(Handler) as address:
+        yield address
 
 
 def test_checkpoint_from_the_hub(hub, tmp_path):
