@@ -53,7 +53,7 @@ PRESETS = {
 
 
 class SquaredReLU(nn.Module):
-    """max(0, x)^2 (Primer, arXiv 2109.08668): as good as GELU here, and faster on a CPU (docs/tuning.md)."""
+    """max(0, x)^2 (Primer, arXiv 2109.08668); GELU does just as well here (docs/tuning.md)."""
 
     def forward(self, x):
         return F.relu(x).square()
@@ -266,42 +266,43 @@ def show_by_heart(config, tokens):
     return model
 
 
-@torch.no_grad()
 def dependence(model, T=24):
-    """[T, T] True where output i moves when token j is replaced."""
-    V = model.config.vocab_size
-    tokens = torch.arange(T)[None] % V  # [1, T]
-    before = model(tokens)[0]  # [T, V]
-    moved = torch.empty(T, T, dtype=torch.bool)
-    for j in range(T):
-        changed = tokens.clone()
-        changed[0, j] = (changed[0, j] + 1) % V
-        moved[:, j] = (model(changed)[0] != before).any(dim=1)
-    return moved
+    """[T, T] True where output i depends on token j: where its gradient with respect to that token's vector is not 0.
+
+    In float64, since an influence may be too faint for float32.
+    """
+    tokens = torch.arange(T)[None] % model.config.vocab_size  # [1, T]
+    embedded = []
+    model = model.double()
+    hook = model.embedding.register_forward_hook(lambda module, inputs, x: embedded.append(x))
+    logits = model(tokens)[0]  # [T, V]
+    hook.remove()
+    gradients = [torch.autograd.grad(logits[i].logsumexp(0), embedded[0], retain_graph=True)[0][0] for i in range(T)]
+    return torch.stack([(gradient != 0).any(dim=1) for gradient in gradients])  # each [T, D] -> [T]
 
 
 def show_dependence(trained):
     """Which output depends on which token, with the same weights used causally and in both directions."""
     print("\n4. Which output depends on which token?")
-    moved = {}
+    depends = {}
     for causal in (True, False):
-        model = Transformer(replace(trained.config, causal=causal)).double()  # float32 rounds faint influences away
+        model = Transformer(replace(trained.config, causal=causal))
         model.load_state_dict(trained.state_dict())
-        moved[causal] = dependence(model)
-    check("causal: no output depends on a later token", not moved[True].triu(1).any())
-    check("causal: every output depends on itself and all earlier tokens", moved[True].tril().sum() == 24 * 25 // 2)
-    check("bidirectional: every output depends on every token", moved[False].all())
-    return moved
+        depends[causal] = dependence(model)
+    check("causal: no output depends on a later token", not depends[True].triu(1).any())
+    check("causal: every output depends on itself and all earlier tokens", depends[True].tril().sum() == 24 * 25 // 2)
+    check("bidirectional: every output depends on every token", depends[False].all())
+    return depends
 
 
-def draw_dependence(moved):
+def draw_dependence(depends):
     """Saves both dependence matrices as a picture."""
     import matplotlib.pyplot as plt
 
     figure, both = plt.subplots(1, 2, figsize=(8, 4))
-    for axes, (causal, matrix) in zip(both, moved.items()):
+    for axes, (causal, matrix) in zip(both, depends.items()):
         axes.imshow(matrix, cmap="Blues", vmin=0, vmax=1.4)
-        axes.set(xlabel="token that is replaced", ylabel="output that moves", title="causal (GPT)" if causal else "bidirectional (dLLM)")
+        axes.set(xlabel="token", ylabel="output that depends on it", title="causal (GPT)" if causal else "bidirectional (dLLM)")
     lesson1.save_figure(figure, "03_dependence.png")
 
 
@@ -314,14 +315,14 @@ def demo():
     config = Config(tokenizer.vocab_size, context=64, n_layers=2, n_heads=4, dim=128)
     show_parameters()
     show_untrained_loss(Transformer(config), tokens)
-    moved = show_dependence(show_by_heart(config, tokens))
+    depends = show_dependence(show_by_heart(config, tokens))
     print("""
 Exercises (answers in docs/answers.md; a change may make a check fail: turn that one into a comment to go on)
   1. Remove both residual connections. Nothing is learned: why? Now let only the head start at zero. Do 2 layers learn, do 4?
   2. Start the last matrices at nn.Linear's own random values. What is the untrained loss? Does depth matter to it, and why not?
   3. Where are most of the parameters? Double the width, then the depth: which count doubles, which quadruples?
 """)
-    draw_dependence(moved)
+    draw_dependence(depends)
 
 
 if __name__ == "__main__":
