@@ -155,7 +155,7 @@ def save_gif(path, frames, tokenizer, mask_id):
                 draw.rectangle((place[0] + 1, place[1] + 4, place[0] + 8, place[1] + 17), fill="#d0d7e5")
             elif tokenizer.units[i] != "\n":
                 draw.text(place, tokenizer.units[i], fill="#d2322d" if was == mask_id else "black", font=font)
-        images.append(image.quantize(32))
+        images.append(image.quantize(256))  # fewer colours would lose the few red pixels
         before = frame
     durations = [80] * (len(images) - 1) + [4000]  # milliseconds; the last one stays
     file = io.BytesIO()
