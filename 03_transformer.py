@@ -52,13 +52,6 @@ PRESETS = {
 }
 
 
-class SquaredReLU(nn.Module):
-    """max(0, x)^2 (Primer, arXiv 2109.08668); GELU does just as well here (docs/tuning.md)."""
-
-    def forward(self, x):
-        return F.relu(x).square()
-
-
 class Block(nn.Module):
     """x + attention(norm(x)), then x + feed_forward(norm(x)). [B, T, D] -> [B, T, D]"""
 
@@ -68,7 +61,7 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(D, bias=False)
         self.attention = attention.SelfAttention(D, config.n_heads, config.causal)
         self.norm2 = nn.LayerNorm(D, bias=False)
-        self.feed_forward = nn.Sequential(nn.Linear(D, 4 * D, bias=False), SquaredReLU(), nn.Linear(4 * D, D, bias=False))
+        self.feed_forward = nn.Sequential(nn.Linear(D, 4 * D, bias=False), nn.GELU(), nn.Linear(4 * D, D, bias=False))
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x):
