@@ -10,7 +10,7 @@ Builds on:  nothing. At a first reading, skip the small tools and begin at "Text
 Run:        python 01_tensors.py        (about 10 seconds on a laptop's CPU)
 Last line:  the path of a picture, `figures/01_loss.png`.
 
-Later lessons take from here: load_text, Tokenizer, and the small tools at the top (Parser, between, UserError, run,
+Later lessons take from here: load_text, Tokenizer, split_text, and the small tools at the top (Parser, between, UserError, run,
 StopRequest, check, write_safely, save_figure, ROOT).
 """
 
@@ -207,6 +207,15 @@ class Tokenizer:
     def decode(self, ids):
         """Iterable of ids (integers or a 1-D tensor) -> str."""
         return "".join(self.units[int(i)] for i in ids)
+
+
+def split_text(text, tokenizer, context):
+    """The first 90% of a text as training tokens [N], the rest as held-out windows [M, context]."""
+    tokens = torch.tensor(tokenizer.encode(text))
+    training, heldout = tokens[: len(tokens) * 9 // 10], tokens[len(tokens) * 9 // 10 :]
+    if len(heldout) < context or len(training) <= context:
+        raise UserError(f"the text has {len(text):,} characters; this model needs {10 * context:,} or more.")
+    return training, heldout[: len(heldout) // context * context].view(-1, context)
 
 
 # ---------------------------------------------------------------------------------------------------------

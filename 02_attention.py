@@ -8,7 +8,7 @@ Builds on:  lesson 1 (check, save_figure).
 Run:        python 02_attention.py        (about 20 seconds on a laptop's CPU)
 Last line:  the path of a picture, `figures/02_maps.png`.
 
-Later lessons take from here: SelfAttention.
+Later lessons take from here: SelfAttention, KeyValueCache.
 """
 
 import math
@@ -62,10 +62,29 @@ def rotate(x, positions):
     return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)  # [..., T, d]
 
 
+class KeyValueCache:
+    """The keys and values [B, H, S, d] of the S tokens that one attention layer has seen so far.
+
+    Where nothing to the left ever changes, as in a GPT that writes, they need not be computed again (lesson 7).
+    """
+
+    def __init__(self):
+        self.k = self.v = None
+        self.length = 0  # S
+
+    def extend(self, k, v):
+        """Appends those of T new tokens, [B, H, T, d] each, and returns all of them, [B, H, S + T, d] each."""
+        if self.length:
+            k, v = torch.cat([self.k, k], dim=2), torch.cat([self.v, v], dim=2)
+        self.k, self.v, self.length = k, v, k.shape[2]
+        return k, v
+
+
 class SelfAttention(nn.Module):
     """Multi-head self-attention with rotary positions: [B, T, D] -> [B, T, D].
 
-    dim D must be an even multiple of n_heads. causal=True: a position sees only itself and what is to its left.
+    dim D must be an even multiple of n_heads. causal=True: a position sees only itself and what is to its left; only
+    then may a KeyValueCache be given, and x is what comes after the tokens in it.
     """
 
     def __init__(self, dim, n_heads, causal=False):
@@ -88,27 +107,33 @@ class SelfAttention(nn.Module):
         """
         H, d = self.n_heads, self.query.out_features // self.n_heads
         if self.causal:
-            offsets = -torch.arange(1, H + 1)  # -1, -2, -3, ...
+            offsets = -torch.arange(1, H + 1)  # GPT: all neighbours are to the left: -1, -2, -3, ...
         else:
             offsets = torch.tensor([(h // 2 + 1) * (1 if h % 2 else -1) for h in range(H)])  # -1, 1, -2, 2, ...
         c = torch.cat([torch.full((H, d // 2), START_STRENGTH), torch.zeros(H, d // 2)], dim=1)  # [H, d]
         self.query.bias.copy_(c.flatten())
         self.key.bias.copy_(rotate(c, -offsets).flatten())  # the "positions" here are the offsets, one for each head
 
-    def place(self, x):
-        """Gives queries and keys [B, H, T, d] their positions."""
-        return rotate(x, torch.arange(x.shape[-2], device=x.device))
+    def place(self, x, first=0):
+        """Gives queries and keys [B, H, T, d] their positions: first, first + 1, ..."""
+        return rotate(x, torch.arange(first, first + x.shape[-2], device=x.device))
 
     def split_heads(self, x):
         """[B, T, D] -> [B, H, T, D/H]: every head works on its own share of the width."""
         B, T, D = x.shape
         return x.view(B, T, self.n_heads, D // self.n_heads).transpose(1, 2)
 
-    def forward(self, x):
-        q = self.place(self.split_heads(self.query(x)))  # [B, H, T, D/H]
-        k = self.place(self.split_heads(self.key(x)))  # [B, H, T, D/H]
+    def forward(self, x, cache=None):
+        first = cache.length if cache else 0  # GPT: with a cache, x continues what is in it
+        q = self.place(self.split_heads(self.query(x)), first)  # [B, H, T, D/H]
+        k = self.place(self.split_heads(self.key(x)), first)  # [B, H, T, D/H]
         v = self.split_heads(self.value(x))  # [B, H, T, D/H]
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)  # `attend`, fused
+        if cache is None:
+            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)  # `attend`, fused; GPT: nobody looks to the right
+        else:
+            k, v = cache.extend(k, v)  # [B, H, S + T, D/H]; GPT: what earlier tokens left is used again
+            allowed = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=x.device).tril(first)  # [T, S + T]
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
         return self.output(mixed.transpose(1, 2).flatten(2))  # [B, H, T, D/H] -> [B, T, D]
 
 
@@ -173,7 +198,7 @@ def show_direction():
 class WithoutPositions(SelfAttention):
     """Attention that cannot tell where anything stands."""
 
-    def place(self, x):
+    def place(self, x, first=0):
         """Leaves queries and keys as they are."""
         return x
 

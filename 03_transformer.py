@@ -40,7 +40,7 @@ class Config:
     n_layers: int  # how many blocks
     n_heads: int  # H, attention heads in a block
     dim: int  # D, the width of the vector that stands for a token
-    causal: bool = False  # True: a position sees only itself and what is to its left
+    causal: bool = False  # GPT: True; a position sees only itself and what is to its left
     dropout: float = 0.0  # share of each residual update that is dropped in training
 
 
@@ -64,14 +64,15 @@ class Block(nn.Module):
         self.feed_forward = nn.Sequential(nn.Linear(D, 4 * D, bias=False), nn.GELU(), nn.Linear(4 * D, D, bias=False))
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x):
-        x = x + self.dropout(self.attention(self.norm1(x)))
+    def forward(self, x, cache=None):
+        x = x + self.dropout(self.attention(self.norm1(x), cache))
         return x + self.dropout(self.feed_forward(self.norm2(x)))
 
 
 class Transformer(nn.Module):
     """tokens [B, T] -> logits [B, T, V]; T may be any length, but training sees config.context only.
 
+    cache, for a causal model alone: a KeyValueCache for every block; tokens are then what follows those in it.
     The embedding has V + 1 rows: row V is the mask (in a GPT, the beginning of a text). The head has V outputs, so
     that a mask can never be predicted. The last matrix of every residual update starts at zero, and so does the head:
     an untrained model holds everything equally likely, and each block grows from doing nothing.
@@ -80,17 +81,17 @@ class Transformer(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(config.vocab_size + 1, config.dim)  # standard deviation 1
+        self.embedding = nn.Embedding(config.vocab_size + 1, config.dim)  # standard deviation 1; GPT: row V begins a text, it is no mask
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.norm = nn.LayerNorm(config.dim, bias=False)
         self.head = nn.Linear(config.dim, config.vocab_size, bias=False)
         for last in [self.head, *(m for b in self.blocks for m in (b.attention.output, b.feed_forward[-1]))]:
             nn.init.zeros_(last.weight)
 
-    def forward(self, tokens):
+    def forward(self, tokens, cache=None):
         x = self.embedding(tokens)  # [B, T] -> [B, T, D]
-        for block in self.blocks:
-            x = block(x)
+        for block, kept in zip(self.blocks, cache or [None] * len(self.blocks)):
+            x = block(x, kept)  # GPT: each block has a cache of its own
         return self.head(self.norm(x))  # [B, T, V]
 
 

@@ -52,17 +52,18 @@ SAVE_EVERY = 60  # seconds between two saves
 
 
 # ---------------------------------------------------------------------------------------------------------
-# The objective: what the model sees, what it must guess, and the held-out figure
+# The objective: what the model sees, what it must guess, and the held-out figure; and the learning rate
 
 
 @dataclass(frozen=True)
 class Objective:
     """What distinguishes one kind of model from another in the loop below."""
 
-    causal: bool  # may a position see only what is to its left?
-    measure: str  # what `heldout` gives: "bound", or "exact"
+    causal: bool  # False; GPT: True
+    measure: str  # what `heldout` gives: "bound"; GPT: "exact", a likelihood and no bound
     prepare: Callable  # (tokens [B, L], vocab_size, generator) -> inputs [B, L], mask [B, L] of what to guess
-    heldout: Callable  # (model, windows [N, L], draws) -> (nats per token, standard error)
+    heldout: Callable  # (model, windows [N, L]) -> nats per token
+    report: Callable  # (model, windows [N, L]) -> the figure measured carefully, as a sentence
     write: Callable  # (model, tokenizer) -> a short sample, as text
 
 
@@ -74,11 +75,16 @@ def write_sample(model, tokenizer):
     return tokenizer.decode(tokens[0])
 
 
-DIFFUSION = Objective(causal=False, measure="bound", prepare=diffusion.hide_some, heldout=diffusion.heldout_bound, write=write_sample)
+def report_bound(model, windows):
+    """The held-out bound of 16 draws a window, with its standard error."""
+    nats, error = diffusion.heldout_bound(model, windows, draws=16)
+    return f"bound {nats:.4f} +- {error:.4f} nats/character ({nats / math.log(2):.3f} bits)"
 
 
-# ---------------------------------------------------------------------------------------------------------
-# The learning rate
+DIFFUSION = Objective(
+    causal=False, measure="bound", prepare=diffusion.hide_some, report=report_bound, write=write_sample,
+    heldout=lambda model, windows: diffusion.heldout_bound(model, windows)[0],  # one draw a window
+)  # fmt: skip
 
 
 def get_lr(step, progress):
@@ -90,7 +96,7 @@ def get_lr(step, progress):
 
 
 # ---------------------------------------------------------------------------------------------------------
-# Checkpoints
+# Checkpoints, and the log
 
 
 def best_path(out):
@@ -138,8 +144,13 @@ def load_checkpoint(path, device="cpu"):
     return model.to(device).eval(), tokenizer, {k: v for k, v in contents.items() if k != "model"}
 
 
-# ---------------------------------------------------------------------------------------------------------
-# What a run leaves behind: the log and the state
+def load_kind(path, causal, device="cpu"):
+    """`load_checkpoint` for a GPT if causal, else for a dLLM. Raises UserError for the other kind."""
+    model, tokenizer, info = load_checkpoint(path, device)
+    if model.config.causal != causal:
+        kinds = ("masked-diffusion model (dLLM)", "GPT")
+        raise UserError(f"{path} is a {kinds[not causal]}; give the checkpoint of a {kinds[causal]}.")
+    return model, tokenizer, info
 
 
 class Log:
@@ -181,15 +192,6 @@ class Log:
 
 # ---------------------------------------------------------------------------------------------------------
 # The loop
-
-
-def split_text(text, tokenizer, context):
-    """The first 90% of a text as training tokens [N], the rest as held-out windows [M, context]."""
-    tokens = torch.tensor(tokenizer.encode(text))
-    training, heldout = tokens[: len(tokens) * 9 // 10], tokens[len(tokens) * 9 // 10 :]
-    if len(heldout) < context or len(training) <= context:
-        raise UserError(f"the text has {len(text):,} characters; this preset needs {10 * context:,} or more.")
-    return training, heldout[: len(heldout) // context * context].view(-1, context)
 
 
 class Run:
@@ -251,12 +253,12 @@ class Run:
         weights = {name: value.bfloat16() for name, value in self.model.state_dict().items()}
         shipped = copy.deepcopy(self.model).eval()
         shipped.load_state_dict(weights)  # rounded to bfloat16, computing in float32
-        self.heldout, _ = objective.heldout(shipped, windows)
+        self.heldout = objective.heldout(shipped, windows)
         if self.heldout < self.best:
             self.best = self.heldout
             save_checkpoint(self.contents(weights), best_path(self.args.out))
-        tqdm.write(f"\nstep {self.step:,}: held-out {objective.measure} {self.heldout:.3f} nats/character", sys.stderr)
-        tqdm.write(objective.write(shipped, self.tokenizer), sys.stderr)
+        figure = f"step {self.step:,}: held-out {objective.measure} {self.heldout:.3f} nats/character"
+        tqdm.write(f"\n{figure}\n{objective.write(shipped, self.tokenizer)}", sys.stderr)
 
 
 def train(args, objective, tokenizer, config, training, windows, saved=None):
@@ -354,7 +356,7 @@ class Reporter:
         print(
             f"{run.step:,} steps, {run.characters():,} characters, {run.seconds:.0f} s of training",
             f"Best held-out {self.objective.measure}: {best}",
-            f"Checkpoint {run.args.out}, curve {self.log.draw(self.objective.measure)}",
+            f"Checkpoint {run.args.out}, curve {self.log.draw(self.objective.measure) or 'not drawn, for want of matplotlib'}",
             "Go on with --resume." if run.progress() < 1 else "To generate from the best weights:",
             sep="\n", file=sys.stderr,
         )  # fmt: skip
@@ -363,7 +365,7 @@ class Reporter:
 # ---------------------------------------------------------------------------------------------------------
 # The command line
 
-SETTINGS = dict(data=None, preset="auto", batch=32, lr=0.025, seed=0)  # fixed for the whole of a run; the defaults
+SETTINGS = dict(data=None, preset="auto", batch=32, lr=0.025, dropout=0.0, seed=0)  # fixed for the whole of a run; the defaults
 LIMITS = ("steps", "minutes")  # may be changed when a run is resumed
 
 
@@ -380,10 +382,12 @@ def training_parser(doc, out):
     limit.add_argument("--minutes", type=number(float, 0.01), help="train for so long, evaluations not counted (default: 5)")
     add("--batch", type=number(int, 1), help=f"windows of text in a step (default: {default['batch']})")
     add("--lr", type=number(float, 0), help=f"Muon's learning rate; AdamW's follows (default: {default['lr']})")
+    add("--dropout", type=number(float, 0, 0.9), help=f"share of each block's output to drop in training (default: {default['dropout']})")
     add("--seed", type=number(int, 0, 2**63 - 1), help=f"default: {default['seed']}")
     add("--device", choices=transformer.DEVICES, default="auto", help="default: auto")
     add("--out", type=Path, default=out, metavar="FILE", help=f"the run's checkpoint (default: checkpoints/{out.name})")
     add("--resume", action="store_true", help="go on with the run in --out; only --steps, --minutes and --device may change")
+    add("--evaluate", metavar="FILE", help="train nothing: measure this checkpoint on the held-out text")
     return parser
 
 
@@ -411,39 +415,35 @@ def settle(args):
     return saved
 
 
-def train_on_text(args, objective):
-    """Settles the flags, reads the text, trains."""
+def train_on_text(args, objective, generate):
+    """Settles the flags, reads the text, trains, and prints the command, beginning with `generate`, that writes text."""
     saved = settle(args)
     text = lesson1.load_text(args.data)
     tokenizer = load_checkpoint(args.out)[1] if saved else lesson1.Tokenizer(sorted(set(text)))
-    config = transformer.Config(tokenizer.vocab_size, causal=objective.causal, **transformer.PRESETS[args.preset])
+    shape = transformer.PRESETS[args.preset]
+    config = transformer.Config(tokenizer.vocab_size, **shape, causal=objective.causal, dropout=args.dropout)
     if saved and asdict(config) != saved["config"]:
         raise UserError(f"the run in {args.out} is of another kind of model; resume it with the script that began it.")
-    train(args, objective, tokenizer, config, *split_text(text, tokenizer, config.context), saved)
+    train(args, objective, tokenizer, config, *lesson1.split_text(text, tokenizer, config.context), saved)
+    if os.environ.get("RANK", "0") == "0":
+        best = best_path(args.out)  # there is none before the first evaluation
+        print(f"{generate} --checkpoint {shlex.quote(str(best if best.exists() else args.out))}")
 
 
-def print_evaluation(args):
-    """Prints the held-out figure of a checkpoint, carefully: 16 draws a window."""
+def print_evaluation(args, objective):
+    """Prints the held-out figure of the checkpoint --evaluate."""
     device = transformer.pick_device(args.device)
-    model, tokenizer, _ = load_checkpoint(args.evaluate, device)
-    if model.config.causal:
-        raise UserError(f"{args.evaluate} is a GPT, for which the bound means nothing.")
-    windows = split_text(lesson1.load_text(args.data), tokenizer, model.config.context)[1].to(device)
-    nats, error = diffusion.heldout_bound(model, windows, draws=16)
-    print(f"{args.evaluate}: bound {nats:.4f} +- {error:.4f} nats/character ({nats / math.log(2):.3f} bits)")
+    model, tokenizer, _ = load_kind(args.evaluate, objective.causal, device)
+    _, windows = lesson1.split_text(lesson1.load_text(args.data), tokenizer, model.config.context)
+    print(f"{args.evaluate}: {objective.report(model, windows.to(device))}")
 
 
 def main():
     """The command line of 05_train.py."""
-    parser = training_parser(__doc__, "my_shakespeare.pt")
-    parser.add_argument("--evaluate", metavar="FILE", help="train nothing: measure this checkpoint on the held-out text")
-    args = parser.parse_args()
+    args = training_parser(__doc__, "my_shakespeare.pt").parse_args()
     if args.evaluate:
-        return print_evaluation(args)
-    train_on_text(args, DIFFUSION)
-    if os.environ.get("RANK", "0") == "0":
-        best = best_path(args.out)  # there is none before the first evaluation
-        print(f"python 06_generate.py --checkpoint {shlex.quote(str(best if best.exists() else args.out))}")
+        return print_evaluation(args, DIFFUSION)
+    train_on_text(args, DIFFUSION, "python 06_generate.py")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ Run:        python 06_generate.py                                        (a few 
             python 06_generate.py --checkpoint hf://OWNER/REPO/FILE.pt
 Last line:  the last line of the text. The text alone goes to standard output.
 
-Later lessons take from here: generate, generating_parser.
+Later lessons take from here: generate, generating_parser, add_text_flags, load_generator, seeded_generator, make_canvas.
 
 Exercises (answers in docs/answers.md)
   1. Write the same seed with --steps 256, 64, 16 and 4. Which mistakes come with haste, and why these?
@@ -168,19 +168,25 @@ def save_gif(path, frames, tokenizer, mask_id):
 # The command line
 
 
+def add_text_flags(flags, checkpoint):
+    """Adds to a parser, or to a group of it, the flags that every script has that writes text."""
+    number, add = lesson1.between, flags.add_argument
+    add("--checkpoint", default=str(checkpoint), metavar="FILE", help=f"a file, or hf://OWNER/REPO/PATH (default: checkpoints/{checkpoint.name})")
+    add("--prompt", default="", help="how the text begins")
+    add("--len", type=number(int, 1), default=256, help="letters, the prompt included (default: %(default)s)")
+    add("--temp", type=number(float, 0, 10), default=0.8, help="temperature: 0 always takes the likeliest letter (default: %(default)s)")
+    add("--topk", type=number(int, 1), help="draw among this many likeliest letters only (default: all)")
+    add("--num", type=number(int, 1), default=1, help="how many texts (default: %(default)s)")
+
+
 def generating_parser(doc):
-    """The flags that all generating scripts share."""
+    """The flags of the scripts that write by unmasking."""
     number = lesson1.between
     parser = lesson1.Parser(doc)
     add = parser.add_argument
-    add("--checkpoint", default=str(SHIPPED), metavar="FILE", help="a file, or hf://OWNER/REPO/PATH (default: checkpoints/shakespeare.pt)")
-    add("--prompt", default="", help="how the text begins")
-    add("--len", type=number(int, 1), default=256, help="letters, the prompt included (default: %(default)s)")
+    add_text_flags(parser, SHIPPED)
     add("--steps", type=number(int, 1), help="passes of the model, fewer being faster (default: one for every letter)")
-    add("--temp", type=number(float, 0, 10), default=0.8, help="temperature: 0 always takes the likeliest letter (default: %(default)s)")
-    add("--topk", type=number(int, 1), help="draw among this many likeliest letters only (default: all)")
     add("--order", choices=diffusion.ORDERS, default="certainty", help="which letters come first (default: %(default)s)")
-    add("--num", type=number(int, 1), default=1, help="how many texts (default: %(default)s)")
     add("--seed", type=number(int, 0, 2**63 - 1), help="the same seed and flags, the same text (default: drawn, and printed)")
     add("--device", choices=transformer.DEVICES, default="auto", help="default: auto")
     add("--watch", action="store_true", help="show the text while it is unmasked")
@@ -188,15 +194,21 @@ def generating_parser(doc):
     return parser
 
 
-def load_generator(parser, args):
+def load_generator(parser, args, causal=False):
     """Loads --checkpoint and checks the flags that depend on it. Returns (model, tokenizer)."""
     device = transformer.pick_device(args.device)
-    model, tokenizer, _ = training.load_checkpoint(find_checkpoint(args.checkpoint), device)
-    if model.config.causal:
-        raise UserError(f"{args.checkpoint} is a GPT; give the checkpoint of a masked-diffusion model.")
+    model, tokenizer, _ = training.load_kind(find_checkpoint(args.checkpoint), causal, device)
     if args.topk is not None and args.topk > tokenizer.vocab_size:
         parser.error(f"--topk {args.topk} is too large; this model has {tokenizer.vocab_size} letters to choose from")
     return model, tokenizer
+
+
+def seeded_generator(seed):
+    """A generator with this seed; for None with a fresh one, which is printed so that the text can be had again."""
+    if seed is None:
+        seed = random.randrange(2**31)
+        print(f"seed {seed}", file=sys.stderr)
+    return torch.Generator().manual_seed(seed)
 
 
 def main():
@@ -213,9 +225,6 @@ def main():
     mask_id, device = model.config.vocab_size, next(model.parameters()).device
     canvas = make_canvas(tokenizer.encode(args.prompt), args.len, args.num, mask_id, device)
 
-    if args.seed is None:
-        args.seed = random.randrange(2**31)
-        print(f"seed {args.seed}", file=sys.stderr)
     frames, view = [], LiveView(tokenizer, mask_id)
 
     def show(canvas):
@@ -226,8 +235,7 @@ def main():
 
     tokens = generate(
         model, canvas, args.steps or args.len, temperature=args.temp, top_k=args.topk, order=args.order,
-        generator=torch.Generator().manual_seed(args.seed),
-        on_step=show,
+        generator=seeded_generator(args.seed), on_step=show,
     )  # fmt: skip
     view.erase()
     print("\n\n".join(tokenizer.decode(row) for row in tokens))

@@ -59,6 +59,27 @@ def small_checkpoint(small_model, tmp_path):
     return path
 
 
+def random_gpt(V, context, std=0.3):
+    """A GPT with random weights that depend on everything to the left."""
+    transformer = import_module("03_transformer")
+    torch.manual_seed(0)
+    model = transformer.Transformer(transformer.Config(V, context, n_layers=2, n_heads=2, dim=16, causal=True))
+    for matrix in (p for p in model.parameters() if p.ndim == 2):
+        torch.nn.init.normal_(matrix, std=std)
+    return model.eval()
+
+
+@pytest.fixture
+def gpt_checkpoint(tmp_path):
+    """The path of a small GPT as a checkpoint for generating, with the alphabet of VERSE."""
+    from dataclasses import asdict
+
+    units = sorted(set(VERSE))
+    model, path = random_gpt(len(units), 32), tmp_path / "gpt.pt"
+    torch.save(dict(model=model.state_dict(), config=asdict(model.config), units=units, step=0), path)
+    return path
+
+
 class Quiet(BaseHTTPRequestHandler):
     """A request handler that logs nothing."""
 

@@ -56,7 +56,7 @@ def test_learning_rate_warms_up_and_falls():
 def test_split_is_ninety_to_ten_without_overlap():
     text = "".join(chr(0x4E00 + i) for i in range(1000))
     tokenizer = lesson1.Tokenizer(sorted(set(text)))
-    tokens, windows = training.split_text(text, tokenizer, context=30)
+    tokens, windows = lesson1.split_text(text, tokenizer, context=30)
     assert tokenizer.decode(tokens) == text[:900]
     assert tokenizer.decode(windows.flatten()) == text[900:990]
     assert windows.shape == (3, 30)
@@ -76,7 +76,7 @@ def test_a_whole_run_leaves_what_it_says(tmp_path, text_file):
 
     model, tokenizer, info = training.load_checkpoint(tmp_path / "run_best.pt")
     assert info["heldout"] == pytest.approx(min(measured), abs=1e-4)
-    _, windows = training.split_text(text_file.read_text(), tokenizer, 128)
+    _, windows = lesson1.split_text(text_file.read_text(), tokenizer, 128)
     assert training.diffusion.heldout_bound(model, windows)[0] == pytest.approx(info["heldout"], abs=1e-4)
     assert all(value.dtype == torch.bfloat16 for value in load(tmp_path / "run_best.pt")["model"].values())
 

@@ -1,0 +1,176 @@
+"""Lesson 7. What does a GPT do differently?
+
+Surprisingly little. The transformer is that of lesson 3, the loop is that of lesson 5, and so are the data, the
+optimizers and the flags. Every line of the project where the two kinds of model part carries a comment that begins with
+"GPT:"; training prints them first. What is left for this file is the objective, guess the next character, and the
+way of writing, one character after the other, with a cache that makes it fast.
+
+Builds on:  lessons 1 (text), 2 (KeyValueCache), 3 (the model), 4 (draw_tokens), 5 (the loop) and 6 (flags).
+Run:        python 07_train_gpt.py                                 (5 minutes, and what the evaluations take)
+            python 07_train_gpt.py --dropout 0.1 --minutes 20 --out checkpoints/gpt20.pt
+            python 07_train_gpt.py --evaluate checkpoints/gpt.pt
+            python 07_train_gpt.py --generate --prompt "ROMEO:" --len 400
+            python 07_train_gpt.py --generate --checkpoint checkpoints/my_gpt_best.pt
+Last line:  the command that generates text from what was trained; with --generate, the last line of the text.
+
+The held-out figure is exact: a GPT gives each text a probability, and needs no bound. On little text it soon learns by
+heart; the best held-out weights are kept in NAME_best.pt.
+
+Exercises (answers in docs/answers.md; use --steps 200 --batch 8 --data with a file of the first 50,000 characters of
+data/tinyshakespeare.txt, and --out checkpoints/a.pt, then b.pt: a minute each)
+  1. Let shift_right return `tokens` instead of `inputs`. How low does the loss fall, and what does the sample look like? Why?
+  2. Train without dropout and with --dropout 0.2. Which training loss is lower, which held-out figure, and when do they part?
+  3. In continue_text, replace L // 2 by L - 2, to keep as much as fits. How much slower does it write 400 characters, and why?
+"""
+
+import math
+import re
+import sys
+from importlib import import_module
+
+import torch
+from torch.nn import functional as F
+
+lesson1 = import_module("01_tensors")
+attention = import_module("02_attention")
+transformer = import_module("03_transformer")
+diffusion = import_module("04_diffusion")
+training = import_module("05_train")
+generation = import_module("06_generate")
+
+SHIPPED_GPT = lesson1.ROOT / "checkpoints" / "gpt.pt"
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The objective: guess the next character
+
+
+def shift_right(tokens, vocab_size, generator=None):
+    """The training input of a GPT: tokens [B, L] moved one place to the right, row V first; and a mask that is all True.
+
+    Position i then sees the tokens before i, and must guess token i: all L of them, the first one from row V alone, which
+    stands for the beginning. Nothing is drawn at random.
+    """
+    beginning = torch.full_like(tokens[:, :1], vocab_size)  # [B, 1]
+    inputs = torch.cat([beginning, tokens[:, :-1]], dim=1)  # [B, L]; GPT: nothing is masked, the answer is one place ahead
+    return inputs, torch.ones_like(tokens, dtype=torch.bool)  # GPT: every position is guessed in every step
+
+
+@torch.inference_mode()
+def nats_by_position(model, windows):
+    """[L] the exact -log p(token | those before it in its window), averaged over windows [N, L], for each position.
+
+    By the chain rule, log p(x) is the sum of these over a window: an exact likelihood, where a dLLM has a bound.
+    """
+    total = torch.zeros(windows.shape[1], dtype=torch.float64)
+    for tokens in windows.split(64):
+        inputs, _ = shift_right(tokens, model.config.vocab_size)
+        logits = model(inputs).float().transpose(1, 2)  # [B, L, V] -> [B, V, L], as cross_entropy has it
+        total += F.cross_entropy(logits, tokens, reduction="none").sum(dim=0).cpu()  # [B, L] -> [L]
+    return total / len(windows)
+
+
+def report_exact(model, windows):
+    """The exact held-out figure; and, since published figures are without it, without each window's first character."""
+    nats = nats_by_position(model, windows)
+    mean, published = nats.mean().item(), nats[1:].mean().item()
+    return (
+        f"exact {mean:.4f} nats/character ({mean / math.log(2):.3f} bits); {published:.4f} nats without the first "
+        f"of each {len(nats)} characters, as published figures have it"
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Writing: one character after the other
+
+
+@torch.inference_mode()
+def continue_text(model, tokens, length, temperature=1.0, top_k=None, generator=None, cached=True):
+    """Continues tokens [B, P] to [B, length], P from 0 to length, one token a pass.
+
+    cached: keep the keys and values of what was read, so that a pass reads one token instead of all. That is possible
+    since nothing to the left of a position depends on it; in a dLLM everything depends on everything.
+    When the context is full, the older half is dropped and the rest read again from the beginning, cached or not.
+    """
+    L, V = model.config.context, model.config.vocab_size
+    start, cache = 0, None  # of what the model sees of the text
+    while tokens.shape[1] < length:
+        if 1 + tokens.shape[1] - start > L:  # row V and the tokens
+            start, cache = tokens.shape[1] - L // 2, None
+        if cache:
+            inputs = tokens[:, -1:]  # [B, 1]
+        else:
+            beginning = tokens.new_full((len(tokens), 1), V)
+            inputs = torch.cat([beginning, tokens[:, start:]], dim=1)  # [B, 1 + what is seen]
+        if cached:
+            cache = cache or [attention.KeyValueCache() for _ in model.blocks]
+            logits = model(inputs, cache)[:, -1:]  # [B, 1, V]
+        else:
+            logits = model(inputs)[:, -1:]
+        drawn = diffusion.draw_tokens(logits.float(), temperature, top_k, generator)  # [B, 1]; GPT: always the next one
+        tokens = torch.cat([tokens, drawn], dim=1)
+    return tokens
+
+
+def can_cache(model):
+    """Whether the model takes a cache; those of older checkpoints do not."""
+    return isinstance(model, transformer.Transformer)
+
+
+def write_gpt_sample(model, tokenizer):
+    """A few lines from the model as it is, as many letters as lesson 5's sample has."""
+    start = torch.zeros(1, 0, dtype=torch.long, device=model.head.weight.device)
+    tokens = continue_text(model, start, model.config.context, 0.8, generator=torch.Generator().manual_seed(0))
+    return tokenizer.decode(tokens[0])
+
+
+NEXT_TOKEN = training.Objective(
+    causal=True, measure="exact", prepare=shift_right, report=report_exact, write=write_gpt_sample,
+    heldout=lambda model, windows: nats_by_position(model, windows).mean().item(),
+)  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The walk-through, and the command line
+
+
+def list_differences():
+    """Prints every line of the lessons where a GPT differs, as FILE:LINE: why."""
+    print("Where a GPT differs from the dLLM of the lessons before:", file=sys.stderr)
+    for path in sorted(lesson1.ROOT.glob("0[2-7]_*.py")):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            if found := re.search(r"# .*\bGPT: (.*)", line):
+                print(f"  {path.name}:{number}: {found.group(1)}", file=sys.stderr)
+
+
+def write(parser, args):
+    """Writes --num texts with --checkpoint."""
+    model, tokenizer = generation.load_generator(parser, args, causal=True)
+    ids = tokenizer.encode(args.prompt)
+    canvas = generation.make_canvas(ids, args.len, args.num, model.config.vocab_size, next(model.parameters()).device)
+    prompt = canvas[:, : len(ids)]  # [num, P]; GPT: a canvas is of no use, the text grows
+    generator = generation.seeded_generator(args.seed)
+    tokens = continue_text(model, prompt, args.len, args.temp, args.topk, generator, can_cache(model))
+    print("\n\n".join(tokenizer.decode(row) for row in tokens))
+
+
+def main():
+    """The command line of 07_train_gpt.py."""
+    parser = training.training_parser(__doc__, "my_gpt.pt")
+    parser.add_argument("--generate", action="store_true", help="train nothing: write text with --checkpoint")
+    before = set(vars(parser.parse_args([])))
+    generation.add_text_flags(parser.add_argument_group("with --generate"), SHIPPED_GPT)
+    args = parser.parse_args()
+    if args.generate:
+        return write(parser, args)
+    for name in vars(args).keys() - before:
+        if getattr(args, name) != parser.get_default(name):
+            parser.error(f"--{name} goes with --generate")
+    if args.evaluate:
+        return training.print_evaluation(args, NEXT_TOKEN)
+    list_differences()
+    training.train_on_text(args, NEXT_TOKEN, "python 07_train_gpt.py --generate")
+
+
+if __name__ == "__main__":
+    lesson1.run(main)
