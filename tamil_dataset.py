@@ -1,0 +1,269 @@
+"""Where does the Tamil verse come from, and what must be done to it?
+
+Downloads the Thirukkural (1,330 couplets) and four Sangam anthologies from Project Madurai, takes the verse out of the
+pages, mends the misprints whose reading is certain, and writes data/tamil.txt: one poem after the other, a blank line
+between two. No numbers, headings, authors' names or English are left in it.
+
+Run:        python tamil_dataset.py                               (a few seconds, once the pages are there)
+            python tamil_dataset.py --works thirukkural kuruntokai
+            python tamil_dataset.py --stats                       (counts only; writes nothing)
+Last line:  the path of the file. What was found and what was mended goes to standard error.
+
+The raw files stay in data/ as they came: Project Madurai lets its pages be passed on with their header intact.
+"""
+
+import json
+import re
+import sys
+import unicodedata
+from collections import Counter
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from importlib import import_module
+from typing import Callable
+
+lesson1 = import_module("01_tensors")
+UserError = lesson1.UserError
+
+DATA = lesson1.ROOT / "data"
+TAMIL_TEXT = DATA / "tamil.txt"
+THIRUKKURAL = "https://raw.githubusercontent.com/tk120404/thirukkural/40db0c31c6d92a98a1e558f4edf427341810d61a/thirukkural.json"
+THIRUKKURAL_SHA256 = "00db3a7b6f02917b09bc2b2fb27564e9a21094f2295a8afd79a53b09a17af8e3"
+MADURAI = "https://www.projectmadurai.org/pm_etexts/utf8/"
+
+VOWELS = "அஆஇஈஉஊஎஏஐஒஓஔ"
+CONSONANTS = "கஙசஞடணதநபமயரலவழளறன"
+GRANTHA = "ஜஶஷஸஹ"  # for words from Sanskrit
+SIGNS = "\u0bbe\u0bbf\u0bc0\u0bc1\u0bc2\u0bc6\u0bc7\u0bc8\u0bca\u0bcb\u0bcc"  # a consonant's vowel, if not a; in the order of VOWELS
+PULLI = "\u0bcd"  # the consonant has no vowel
+AYTHAM = "ஃ"
+LETTER = f"[{VOWELS}{AYTHAM}]|[{CONSONANTS}{GRANTHA}][{SIGNS}{PULLI}]?"  # what counts as one letter in Tamil
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Mending
+
+
+E_SIGN, AA_SIGN, I_SIGN, AU_SIGN, LLA = "\u0bc6", "\u0bbe", "\u0bbf", "\u0bcc", "ள"
+MISPRINTS = (  # (pattern, replacement, what it is); all come from conversions out of older fonts
+    (f"\u0ba6வ்ரு", f"வ{E_SIGN}ரூ", "an e sign before its letter, in verur (Thirukkural 599)"),
+    (f"\u0ba6ஒழு", f"ப{E_SIGN}{AA_SIGN}ழு", "an e sign for po, in pozhudu (Ainkurunuru 427)"),
+    ("\u0ba6(?=நொ)", "", "an e sign twice (Ainkurunuru 491)"),
+    ("\u0ba7 க்", f"{I_SIGN}க்", "an i sign, and a space inside a word (Thirukkural 1192)"),
+    ("\u0ba7", I_SIGN, "an i sign as an unassigned character"),
+    (f"{PULLI}\u0ba1", AA_SIGN, "an aa sign as an unassigned character"),
+    (f"(?<={AA_SIGN})\u0ba1", "", "an aa sign twice"),
+    (f"{AU_SIGN}(?=[{SIGNS}])", f"{E_SIGN}{LLA}", "the letter lla taken for half an au sign"),
+    (f"{AU_SIGN}¢", f"{E_SIGN}{LLA}{I_SIGN}", "the same, with an i sign as a cent sign"),
+    ("·", AYTHAM, "the aytham as a middle dot"),
+    ("இயf", "இய", "a stray f"),
+    ("கM", f"கம{PULLI}", "m with pulli as a capital M"),
+)
+
+
+def normalize(text):
+    """NFC, without zero-width characters, with plain spaces, and no space at a line's end."""
+    text = unicodedata.normalize("NFC", text)
+    text = re.sub("[\u200b-\u200d\ufeff]", "", text).replace("\u00a0", " ")
+    return "\n".join(" ".join(line.split()) for line in text.split("\n"))
+
+
+def mend(text):
+    """Repairs MISPRINTS. Returns (text, [(line number, what it was, the line as mended)])."""
+    found = []
+    for pattern, replacement, what in MISPRINTS:
+        for match in re.finditer(pattern, text):
+            found.append((text.count("\n", 0, match.start()), what))
+        text = re.sub(pattern, replacement, text)  # no pattern holds a line break, so that line numbers stay
+    lines = text.split("\n")
+    return unicodedata.normalize("NFC", text), [(number + 1, what, lines[number]) for number, what in sorted(found)]
+
+
+def ill_formed(text):
+    """The characters that are neither part of a Tamil letter nor a space, line break or punctuation, with their counts."""
+    return Counter(re.sub(rf"{LETTER}|[ \n.,;:!?'\"()-]", "", text))
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Verse out of a page
+
+
+class PageLines(HTMLParser):
+    """The lines of a Project Madurai page. Colophons in <small> are left out; NUMBER marks a cell that numbers a poem."""
+
+    BREAKS = {"br", "p", "dd", "td", "tr", "table", "center", "strong", "h2", "h3", "hr"}
+    NUMBER = "#"
+
+    def __init__(self):
+        super().__init__()
+        self.parts, self.small = [], False
+
+    def handle_starttag(self, tag, attributes):
+        if tag in self.BREAKS:
+            self.parts.append("\n")
+        if tag == "td" and ("width", "50") in attributes:
+            self.parts.append(self.NUMBER)
+        self.small = self.small or tag == "small"
+
+    def handle_endtag(self, tag):
+        if tag in self.BREAKS:
+            self.parts.append("\n")
+        if tag == "small":
+            self.small = False
+
+    def handle_data(self, data):
+        if not self.small:
+            self.parts.append(data.replace("\n", " "))  # only tags break lines
+
+
+def page_lines(html):
+    """The text of a page, normalised, as a list of lines that are not empty."""
+    parser = PageLines()
+    parser.feed(html)
+    parser.close()
+    return [line for line in normalize("".join(parser.parts)).split("\n") if line]
+
+
+def split_poems(lines, heading, end):
+    """Everything from each line that `heading` matches to the next one, up to the line that `end` matches.
+
+    Headings are counted, and not read, since printed numbers slip. What follows the number in its line belongs to the poem
+    when the heading captures it as a group. Returns a list of poems, each a list of lines.
+    """
+    poems = []
+    for line in lines:
+        if poems and re.search(end, line):
+            return poems
+        if match := re.match(heading, line):
+            poems.append([match.group(1)] if match.lastindex and match.group(1) else [])
+        elif poems:
+            poems[-1].append(line)
+    return poems
+
+
+def clean_verse(line):
+    """A line of verse without what was printed beside it: line numbers, an author's name, marks of lost text."""
+    line = re.sub(r"(\s*-){2,}", "", line)  # lost text
+    line = re.sub(r"[\s.]*\d[\d\s-]*$", "", line)  # a line number, or "129-18", the numbers of poem and line
+    line = re.sub(r"\s\.$", "", line)  # a speck
+    return re.sub(r"\s+([,;:.?!])", r"\1", line).strip()
+
+
+def verse_of_page(work, path):
+    """The poems on a page of Project Madurai. Raises UserError when it does not look as it should."""
+    try:
+        html = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as problem:
+        raise UserError(f"{path} is not UTF-8 (byte {problem.start}); delete it, so that it is fetched again.")
+    poems = split_poems(page_lines(html), work.heading, work.end)
+    poems = [[clean_verse(re.sub(work.aside, "", line)) for line in poem] for poem in poems]
+    return [[line for line in poem if re.search(LETTER, line)] for poem in poems]
+
+
+def verse_of_thirukkural(work, path):
+    """The couplets, two lines each."""
+    couplets = json.loads(path.read_text(encoding="utf-8"))["kural"]
+    return [[normalize(couplet[line]) for line in ("Line1", "Line2")] for couplet in couplets]
+
+
+LANDSCAPE = "குறிஞ்சி|பாலை|முல்லை|மருதம்|நெய்தல்"  # a poem's landscape stands in its heading
+
+
+@dataclass(frozen=True)
+class Work:
+    """Where a work lies, how its poems are told apart, and how much of it there should be."""
+
+    title: str
+    file: str  # in data/
+    poems: int
+    characters: int  # about
+    read: Callable = verse_of_page
+    heading: str = ""
+    end: str = "முற்றிற்று|முற்றும்$"  # "here it ends"
+    aside: str = "$^"  # what is not verse within a poem; by default, nothing
+
+
+WORKS = {
+    "thirukkural": Work("Thirukkural", "thirukkural.json", 1330, 83_000, verse_of_thirukkural),
+    "natrinai": Work("Natrinai", "madurai/pmuni0296.html", 400, 137_000, heading=rf"\d+[\s.-]*(?:{LANDSCAPE}|மூலபாடம்)"),
+    "kuruntokai": Work(
+        "Kuruntokai", "madurai/pmuni0110.html", 402, 75_600, heading=r"\d+\.|கடவுள் வாழ்த்து$", aside=r"(^|\s)-\s*[^\s-].*$"
+    ),
+    "ainkurunuru": Work(
+        "Ainkurunuru", "madurai/pmuni0028.html", 498, 65_000,
+        heading=r"(?:\d+\s*\.?$|(?:181|211|361)\. *(\S.*))",  # three numbers share a line with the verse
+        aside=r"^.*பத்து\.?$|^.*கிடைக்காத பாடல்$",  # the title of ten poems; "lost poem", twice
+    ),
+    "akananuru": Work(
+        "Akananuru", "madurai/pmuni0229.html", 401, 238_000, heading=PageLines.NUMBER, aside=r"^\d\. .*$"  # a part's title
+    ),
+}  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The whole
+
+
+def fetch_work(work):
+    """Returns the path of a work's file in data/, downloaded if need be."""
+    if work.read is verse_of_thirukkural:
+        return lesson1.download(THIRUKKURAL, THIRUKKURAL_SHA256, DATA / work.file)
+    return lesson1.download(MADURAI + work.file.split("/")[1], None, DATA / work.file)
+
+
+def read_work(work):
+    """The poems of a work, as a list of texts. Raises UserError where there are too few or too many of them, or too
+    little text: a page that has been rearranged must not pass for poetry."""
+    path = fetch_work(work)
+    poems = ["\n".join(poem) for poem in work.read(work, path)]
+    characters = sum(map(len, poems)) + len(poems)
+    near = abs(characters - work.characters) < 0.05 * work.characters
+    if len(poems) != work.poems or not near or not all(poems):
+        raise UserError(
+            f"{path} gives {len(poems)} poems with {characters:,} characters where {work.poems} with about {work.characters:,} "
+            f"are known; the page seems to have changed, so nothing was written."
+        )
+    return poems
+
+
+def collect(names):
+    """Reads and mends the works of these names. Returns {title: [poems]}; reports on standard error."""
+    works = {}
+    for name in names:
+        work = WORKS[name]
+        poems = read_work(work)
+        text, mended = mend("\n\n".join(poems))
+        print(f"{work.title}: {len(poems):,} poems, {len(text):,} characters, {len(mended)} misprints mended", file=sys.stderr)
+        for number, what, line in mended:
+            place = 1 + sum(line == "" for line in text.split("\n")[: number - 1])
+            print(f"  poem {place} in order, {what}: {line}", file=sys.stderr)
+        if left := ill_formed(text):
+            raise UserError(f"{work.title} holds characters that are no Tamil letters: {dict(left)}; nothing was written.")
+        works[work.title] = text.split("\n\n")
+    return works
+
+
+def print_stats(works):
+    """A table of what there is."""
+    print(f"{'work':12}  {'poems':>6}  {'lines':>6}  {'letters':>8}  {'characters':>10}")
+    for title, poems in works.items():
+        text = "\n\n".join(poems)
+        print(f"{title:12}  {len(poems):6,}  {sum(p.count(chr(10)) + 1 for p in poems):6,}  {len(re.findall(LETTER, text)):8,}  {len(text):10,}")
+
+
+def main():
+    """The command line of tamil_dataset.py."""
+    parser = lesson1.Parser(__doc__)
+    parser.add_argument("--works", nargs="+", choices=WORKS, default=list(WORKS), help="only these (default: all)")
+    parser.add_argument("--stats", action="store_true", help="print counts, write nothing")
+    args = parser.parse_args()
+    works = collect(args.works)
+    if args.stats:
+        return print_stats(works)
+    poems = [poem for poems in works.values() for poem in poems]
+    lesson1.write_safely(TAMIL_TEXT, ("\n\n".join(poems) + "\n").encode())
+    print(TAMIL_TEXT)
+
+
+if __name__ == "__main__":
+    lesson1.run(main)
