@@ -10,8 +10,8 @@ Builds on:  nothing. At a first reading, skip the small tools and begin at "Text
 Run:        python 01_tensors.py        (about 10 seconds on a laptop's CPU)
 Last line:  the path of a picture, `figures/01_loss.png`.
 
-Later lessons take from here: load_text, Tokenizer, split_text, and the small tools at the top (Parser, between, UserError, run,
-StopRequest, check, write_safely, save_figure, ROOT).
+Later lessons take from here: load_text, Tokenizer, split_text, random_windows, and the small tools at the top (Parser,
+between, UserError, run, StopRequest, check, write_safely, save_figure, ROOT).
 """
 
 import argparse
@@ -217,6 +217,17 @@ def split_text(text, tokenizer, context):
     if len(heldout) < context or len(training) <= context:
         raise UserError(f"the text has {len(text):,} characters; this model needs {10 * context:,} or more.")
     return training, heldout[: len(heldout) // context * context].view(-1, context)
+
+
+def random_windows(tokens, context, batch):
+    """Returns draw(generator) -> [batch, context]: windows of the tokens [N], from random places."""
+    offsets = torch.arange(context)
+
+    def draw(generator):
+        starts = torch.randint(len(tokens) - context + 1, (batch, 1), generator=generator)  # [batch, 1]
+        return tokens[starts + offsets]  # [batch, context]
+
+    return draw
 
 
 # ---------------------------------------------------------------------------------------------------------

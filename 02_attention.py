@@ -124,15 +124,17 @@ class SelfAttention(nn.Module):
         return x.view(B, T, self.n_heads, D // self.n_heads).transpose(1, 2)
 
     def forward(self, x, cache=None):
-        first = cache.length if cache else 0  # GPT: with a cache, x continues what is in it
+        assert cache is None or self.causal, "what is cached must not depend on what comes later"
+        first = cache.length if cache is not None else 0  # GPT: with a cache, x continues what is in it
         q = self.place(self.split_heads(self.query(x)), first)  # [B, H, T, D/H]
         k = self.place(self.split_heads(self.key(x)), first)  # [B, H, T, D/H]
         v = self.split_heads(self.value(x))  # [B, H, T, D/H]
         if cache is None:
-            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)  # `attend`, fused; GPT: nobody looks to the right
+            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)  # GPT: is_causal, nobody looks to the right; `attend`, fused
         else:
-            k, v = cache.extend(k, v)  # [B, H, S + T, D/H]; GPT: what earlier tokens left is used again
+            k, v = cache.extend(k, v)  # GPT: what earlier tokens left is used again; [B, H, S + T, D/H]
             allowed = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=x.device).tril(first)  # [T, S + T]
+            # is_causal would take the T new tokens for the first T
             mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
         return self.output(mixed.transpose(1, 2).flatten(2))  # [B, H, T, D/H] -> [B, T, D]
 
@@ -193,6 +195,9 @@ def show_direction():
         print(f"  {'causal       ' if causal else 'bidirectional'}  " + "".join("#" if m else "." for m in moved[causal]))
     check("causal: position 5 and those to its right", moved[True].tolist() == [i >= 5 for i in range(12)])
     check("bidirectional: all of them", moved[False].all())
+    causal, cache = SelfAttention(32, 4, causal=True).double(), KeyValueCache()
+    one_by_one = torch.cat([causal(part, cache) for part in x.split(1, dim=1)], dim=1)  # 12 of [1, 1, D] -> [1, 12, D]
+    check("causal: read one by one, with the keys and values kept, the same comes out", torch.allclose(one_by_one, causal(x)))
 
 
 class WithoutPositions(SelfAttention):

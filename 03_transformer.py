@@ -8,8 +8,8 @@ Builds on:  lesson 1 (load_text, Tokenizer, check, save_figure), lesson 2 (SelfA
 Run:        python 03_transformer.py        (about 20 seconds on a laptop's CPU)
 Last line:  the path of a picture, `figures/03_dependence.png`.
 
-Later lessons take from here: Config, PRESETS, Transformer, parameter_count, make_optimizers, ADAMW_LR_RATIO, pick_device,
-DEVICES, native_dtype, join_processes, agree.
+Later lessons take from here: Config, PRESETS, Transformer, parameter_count, make_optimizers, get_lr, ADAMW_LR_RATIO,
+pick_device, DEVICES, native_dtype, join_processes, agree.
 """
 
 import math
@@ -41,9 +41,11 @@ class Config:
     n_heads: int  # H, attention heads in a block
     dim: int  # D, the width of the vector that stands for a token
     causal: bool = False  # GPT: True; a position sees only itself and what is to its left
-    dropout: float = 0.0  # share of each residual update that is dropped in training
+    dropout: float = 0.0  # in training, each number of a residual update is 0 so often, which hinders learning by heart
 
 
+WARMUP_STEPS = 20
+FINAL_LR = 0.05  # the learning rate ends at this share of its peak
 ADAMW_LR_RATIO = 0.24  # AdamW's learning rate as a share of Muon's
 DEVICES = ("auto", "cuda", "mps", "cpu")
 PRESETS = {
@@ -73,7 +75,7 @@ class Transformer(nn.Module):
     """tokens [B, T] -> logits [B, T, V]; T may be any length, but training sees config.context only.
 
     cache, for a causal model alone: a KeyValueCache for every block; tokens are then what follows those in it.
-    The embedding has V + 1 rows: row V is the mask (in a GPT, the beginning of a text). The head has V outputs, so
+    The embedding has V + 1 rows: row V is the mask (in a GPT, the beginning of a window). The head has V outputs, so
     that a mask can never be predicted. The last matrix of every residual update starts at zero, and so does the head:
     an untrained model holds everything equally likely, and each block grows from doing nothing.
     """
@@ -81,7 +83,7 @@ class Transformer(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(config.vocab_size + 1, config.dim)  # standard deviation 1; GPT: row V begins a text, it is no mask
+        self.embedding = nn.Embedding(config.vocab_size + 1, config.dim)  # GPT: row V is no mask, it begins a window; standard deviation 1
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.norm = nn.LayerNorm(config.dim, bias=False)
         self.head = nn.Linear(config.dim, config.vocab_size, bias=False)
@@ -157,6 +159,14 @@ def make_optimizers(model, lr, dtype):
         Muon(hidden, lr, dtype=dtype),
         torch.optim.AdamW(others, lr * ADAMW_LR_RATIO, betas=(0.9, 0.95), weight_decay=0),
     ]
+
+
+def get_lr(step, progress):
+    """The share of the peak learning rate: a straight line down to FINAL_LR, times a warm-up over WARMUP_STEPS.
+
+    step counts from 0; progress in [0, 1] is the share of the run that is done, in steps or in minutes.
+    """
+    return min(1, (step + 1) / WARMUP_STEPS) * (1 - (1 - FINAL_LR) * progress)
 
 
 # ---------------------------------------------------------------------------------------------------------

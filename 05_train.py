@@ -14,6 +14,8 @@ Last line:  the command that generates text from what was trained.
 Beside --out NAME.pt, the whole state of the run, lie NAME_best.pt (the best held-out weights, nothing else),
 NAME.csv (the log) and NAME.png (the curve).
 
+Later lessons take from here: Objective, train, settle, training_parser, train_on_text, load_kind, load_checkpoint, Log.
+
 Exercises (answers in docs/answers.md; use --steps 100 --batch 8 --out checkpoints/a.pt, then b.pt, minutes each)
   1. Set lesson 4's BELL_WIDTH to 10, which is uniform. Why may the two bounds be compared, and the two losses not?
   2. Set lesson 2's START_STRENGTH to 0. How far is the bound behind, and what does the sample look like?
@@ -43,8 +45,6 @@ transformer = import_module("03_transformer")
 diffusion = import_module("04_diffusion")
 UserError = lesson1.UserError
 
-WARMUP_STEPS = 20
-FINAL_LR = 0.05  # the learning rate ends at this share of its peak
 EVALUATIONS = 8  # how often a run measures the held-out bound
 HELDOUT_WINDOWS = 1024  # at most this many windows, evenly spread; TinyShakespeare has fewer
 LOG_ROWS = 200  # how many rows of the log a run writes
@@ -52,15 +52,16 @@ SAVE_EVERY = 60  # seconds between two saves
 
 
 # ---------------------------------------------------------------------------------------------------------
-# The objective: what the model sees, what it must guess, and the held-out figure; and the learning rate
+# The objective: what the model sees, what it must guess, and the held-out figure
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What distinguishes one kind of model from another in the loop below."""
+    """What the loop must know about a kind of model. Lesson 7 trains a GPT, which guesses each letter from those
+    before it, by the same loop and another Objective."""
 
-    causal: bool  # False; GPT: True
-    measure: str  # what `heldout` gives: "bound"; GPT: "exact", a likelihood and no bound
+    causal: bool  # GPT: True, lest a position see what it must guess
+    label: str  # GPT: "exact", for the held-out figure is a likelihood; here "bound"
     prepare: Callable  # (tokens [B, L], vocab_size, generator) -> inputs [B, L], mask [B, L] of what to guess
     heldout: Callable  # (model, windows [N, L]) -> nats per token
     report: Callable  # (model, windows [N, L]) -> the figure measured carefully, as a sentence
@@ -75,24 +76,20 @@ def write_sample(model, tokenizer):
     return tokenizer.decode(tokens[0])
 
 
+def quick_bound(model, windows):
+    """The held-out bound from one draw a window, in nats per token: quick, and +-0.01."""
+    return diffusion.heldout_bound(model, windows)[0]
+
+
 def report_bound(model, windows):
-    """The held-out bound of 16 draws a window, with its standard error."""
+    """The held-out bound from 16 draws a window, with the standard error that the draws leave."""
     nats, error = diffusion.heldout_bound(model, windows, draws=16)
     return f"bound {nats:.4f} +- {error:.4f} nats/character ({nats / math.log(2):.3f} bits)"
 
 
 DIFFUSION = Objective(
-    causal=False, measure="bound", prepare=diffusion.hide_some, report=report_bound, write=write_sample,
-    heldout=lambda model, windows: diffusion.heldout_bound(model, windows)[0],  # one draw a window
-)  # fmt: skip
-
-
-def get_lr(step, progress):
-    """The share of the peak learning rate: a straight line down to FINAL_LR, times a warm-up over WARMUP_STEPS.
-
-    step counts from 0; progress in [0, 1] is the share of the run that is done, in steps or in minutes.
-    """
-    return min(1, (step + 1) / WARMUP_STEPS) * (1 - (1 - FINAL_LR) * progress)
+    causal=False, label="bound", prepare=diffusion.hide_some, heldout=quick_bound, report=report_bound, write=write_sample
+)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -114,7 +111,7 @@ def save_checkpoint(contents, path):
 def read_checkpoint(path):
     """Returns the dict in a checkpoint file, on the CPU. Code in it is never run. Raises UserError."""
     if not Path(path).is_file():
-        raise UserError(f"there is no checkpoint {path}; train one with: python 05_train.py --out {path}")
+        raise UserError(f"there is no checkpoint {path}; train one by lesson 5, 7 or 8 with --out {path}")
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as problem:  # torch raises half a dozen kinds, for a file that is cut short, say
@@ -147,9 +144,10 @@ def load_checkpoint(path, device="cpu"):
 def load_kind(path, causal, device="cpu"):
     """`load_checkpoint` for a GPT if causal, else for a dLLM. Raises UserError for the other kind."""
     model, tokenizer, info = load_checkpoint(path, device)
-    if model.config.causal != causal:
-        kinds = ("masked-diffusion model (dLLM)", "GPT")
-        raise UserError(f"{path} is a {kinds[not causal]}; give the checkpoint of a {kinds[causal]}.")
+    if model.config.causal and not causal:
+        raise UserError(f"{path} is a GPT; this needs a dLLM, such as 05_train.py makes (lesson 7 is for GPTs).")
+    if causal and not model.config.causal:
+        raise UserError(f"{path} is a dLLM; this needs a GPT, such as 07_train_gpt.py makes (lessons 5 and 6 are for dLLMs).")
     return model, tokenizer, info
 
 
@@ -171,7 +169,7 @@ class Log:
         lines = [",".join(self.COLUMNS), *(",".join(map(str, row.values())) for row in self.rows)]
         lesson1.write_safely(self.path, ("\n".join(lines) + "\n").encode())
 
-    def draw(self, measure):
+    def draw(self, label):
         """Saves the curve beside the log and returns its path; None without matplotlib, which training can do without."""
         try:
             import matplotlib
@@ -181,7 +179,7 @@ class Log:
         import matplotlib.pyplot as plt
 
         figure, axes = plt.subplots(figsize=(7, 4))
-        for column, label, style in (("loss", "training loss", "-"), ("heldout", f"held-out {measure}", "o-")):
+        for column, label, style in (("loss", "training loss", "-"), ("heldout", f"held-out {label}", "o-")):
             rows = [row for row in self.rows if row[column]]
             axes.plot([int(r["characters"]) for r in rows], [float(r[column]) for r in rows], style, label=label)
         axes.set(xlabel="characters seen in training", ylabel="nats per character")
@@ -204,22 +202,18 @@ class Run:
         self.model = transformer.Transformer(config).to(device)
         self.optimizers = transformer.make_optimizers(self.model, args.lr, self.dtype)
         self.generator = torch.Generator().manual_seed(args.seed)  # of windows and masks
-        self.step, self.seconds, self.heldout, self.best = 0, 0.0, math.nan, math.inf
+        self.step, self.characters, self.seconds, self.heldout, self.best = 0, 0, 0.0, math.nan, math.inf
 
     def progress(self):
         """The share of the run that is done, from 0 to 1, in steps or in training time."""
         done = self.step / self.args.steps if self.args.steps else self.seconds / (60 * self.args.minutes)
         return min(1.0, done)
 
-    def characters(self):
-        """How many characters the model has been trained on."""
-        return self.step * self.args.batch * self.model.config.context
-
     def contents(self, weights):
         """A checkpoint for generating: the weights, and what is needed to use them."""
         return dict(
             model=weights, config=asdict(self.model.config), units=self.tokenizer.units,
-            step=self.step, characters=self.characters(), seconds=self.seconds, heldout=self.heldout,
+            step=self.step, characters=self.characters, seconds=self.seconds, heldout=self.heldout,
         )  # fmt: skip
 
     def save(self):
@@ -235,6 +229,8 @@ class Run:
 
     def restore(self, saved):
         """Takes up the state that `save` wrote. Raises UserError when the parts do not fit together."""
+        if asdict(self.model.config) != saved.get("config"):
+            raise UserError(f"the run in {self.args.out} is of another kind of model; resume it with the script that began it.")
         try:
             self.model.load_state_dict(saved["model"])
             for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
@@ -243,7 +239,7 @@ class Run:
             torch.set_rng_state(saved["generators"]["cpu"])
             if self.device.type == "cuda" and "cuda" in saved["generators"]:
                 torch.cuda.set_rng_state(saved["generators"]["cuda"], self.device)
-            self.step, self.seconds = saved["step"], saved["seconds"]
+            self.step, self.characters, self.seconds = saved["step"], saved["characters"], saved["seconds"]
             self.heldout, self.best = saved["heldout"], saved["best"]
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as problem:
             raise UserError(f"{self.args.out} is not a whole training checkpoint ({type(problem).__name__}).")
@@ -257,14 +253,15 @@ class Run:
         if self.heldout < self.best:
             self.best = self.heldout
             save_checkpoint(self.contents(weights), best_path(self.args.out))
-        figure = f"step {self.step:,}: held-out {objective.measure} {self.heldout:.3f} nats/character"
+        figure = f"step {self.step:,}: held-out {objective.label} {self.heldout:.3f} nats/character"
         tqdm.write(f"\n{figure}\n{objective.write(shipped, self.tokenizer)}", sys.stderr)
 
 
-def train(args, objective, tokenizer, config, training, windows, saved=None):
-    """Trains a model on the tokens training [N] and measures it on windows [M, L]; `saved`: a checkpoint to resume.
+def train(args, objective, tokenizer, config, draw, windows, saved=None):
+    """Trains a model on what draw(generator) gives, tokens [B, L], and measures it on windows [M, L].
 
     Stops when --steps or --minutes is reached, or on a stop request, and leaves args.out and the files beside it.
+    saved: the checkpoint of a run to go on with.
     """
     rank, processes, device = transformer.join_processes(transformer.pick_device(args.device))
     if args.batch % processes:
@@ -272,22 +269,22 @@ def train(args, objective, tokenizer, config, training, windows, saved=None):
     run = Run(args, tokenizer, config, device)
     if saved:
         run.restore(saved)
+    if rank:
+        torch.manual_seed(args.seed + processes * run.step + rank)  # dropout must differ between processes
     compiles = device.type == "cuda" and importlib.util.find_spec("triton")  # Windows has no triton
     forward = torch.compile(run.model) if compiles else run.model
     forward = nn.parallel.DistributedDataParallel(forward) if processes > 1 else forward
     mine = slice(rank * args.batch // processes, (rank + 1) * args.batch // processes)  # this process's rows
-    training, windows = training.to(device), windows.to(device)
-    offsets = torch.arange(config.context, device=device)
+    windows = windows.to(device)
     stop = lesson1.StopRequest()
     reporter = Reporter(run, objective, windows) if rank == 0 else None
 
     while (progress := transformer.agree(1.0 if stop.made else run.progress(), device)) < 1:
         began = time.perf_counter()
         for optimizer, peak in zip(run.optimizers, (args.lr, args.lr * transformer.ADAMW_LR_RATIO)):
-            optimizer.param_groups[0]["lr"] = peak * get_lr(run.step, progress)
+            optimizer.param_groups[0]["lr"] = peak * transformer.get_lr(run.step, progress)
 
-        starts = torch.randint(len(training) - config.context + 1, (args.batch, 1), generator=run.generator)  # [B, 1]
-        tokens = training[starts.to(device) + offsets]  # [B, L]
+        tokens = draw(run.generator).to(device)  # [B, L]
         inputs, mask = objective.prepare(tokens, config.vocab_size, run.generator)  # [B, L] each
         with torch.autocast(device.type, run.dtype, enabled=run.dtype == torch.bfloat16):
             logits = forward(inputs[mine])  # [B / processes, L, V]
@@ -298,7 +295,7 @@ def train(args, objective, tokenizer, config, training, windows, saved=None):
             optimizer.step()
             optimizer.zero_grad()
 
-        run.step += 1
+        run.step, run.characters = run.step + 1, run.characters + tokens.numel()
         loss = loss.item()  # waits for the device, so that the clock tells the truth
         if not math.isfinite(loss):
             raise UserError("the loss is no longer a number; begin again with a smaller --lr.")
@@ -319,9 +316,9 @@ class Reporter:
         self.run, self.objective = run, objective
         self.windows = windows[:: math.ceil(len(windows) / HELDOUT_WINDOWS)]
         self.log = Log(run.args.out.with_suffix(".csv"), run.step)
-        self.losses, self.saved_at, self.began_at = [], time.monotonic(), (run.step, run.seconds)
-        size = transformer.parameter_count(run.model.config)
-        print(f"{size:,} parameters, {run.device}, {run.dtype}, batch {run.args.batch}", file=sys.stderr)
+        self.losses, self.saved_at, self.began_at = [], time.monotonic(), (run.characters, run.seconds)
+        size = f"{transformer.parameter_count(run.model.config):,} parameters"
+        print(f"{size}, {run.device}, {run.dtype}, batch {run.args.batch}", file=sys.stderr)
         pause = 0.5 if sys.stderr.isatty() else 30  # seconds between two updates; a file wants fewer
         layout = "{percentage:3.0f}%|{bar:20}| {desc}"
         self.bar = tqdm(total=1.0, initial=run.progress(), bar_format=layout, mininterval=pause, file=sys.stderr)
@@ -330,7 +327,7 @@ class Reporter:
         """`before`: the progress before this step; what is done at intervals is done when it passes a mark."""
         run, after = self.run, self.run.progress()
         self.losses.append(loss)
-        speed = (run.step - self.began_at[0]) / (run.seconds - self.began_at[1]) * run.characters() / run.step
+        speed = (run.characters - self.began_at[0]) / (run.seconds - self.began_at[1])
         left = tqdm.format_interval(run.seconds * (1 - after) / after)
         text = f"step {run.step:,}  loss {loss:.3f}  {speed:,.0f} characters/s  {left} left"
         self.bar.set_description_str(text, refresh=False)
@@ -344,7 +341,7 @@ class Reporter:
         if evaluate or int(after * LOG_ROWS) > int(before * LOG_ROWS):
             heldout = f"{run.heldout:.4f}" if evaluate else ""
             lr, mean = run.optimizers[0].param_groups[0]["lr"], sum(self.losses) / len(self.losses)
-            self.log.add(run.step, f"{run.seconds:.1f}", run.characters(), f"{lr:.5f}", f"{mean:.4f}", heldout)
+            self.log.add(run.step, f"{run.seconds:.1f}", run.characters, f"{lr:.5f}", f"{mean:.4f}", heldout)
             self.losses = []
 
     def finish(self):
@@ -354,9 +351,9 @@ class Reporter:
         self.bar.close()
         best = f"{run.best:.3f} nats/character" if run.best < math.inf else "not measured yet"
         print(
-            f"{run.step:,} steps, {run.characters():,} characters, {run.seconds:.0f} s of training",
-            f"Best held-out {self.objective.measure}: {best}",
-            f"Checkpoint {run.args.out}, curve {self.log.draw(self.objective.measure) or 'not drawn, for want of matplotlib'}",
+            f"{run.step:,} steps, {run.characters:,} characters, {run.seconds:.0f} s of training",
+            f"Best held-out {self.objective.label}: {best}",
+            f"Checkpoint {run.args.out}, curve {self.log.draw(self.objective.label) or 'not drawn, for want of matplotlib'}",
             "Go on with --resume." if run.progress() < 1 else "To generate from the best weights:",
             sep="\n", file=sys.stderr,
         )  # fmt: skip
@@ -382,7 +379,7 @@ def training_parser(doc, out):
     limit.add_argument("--minutes", type=number(float, 0.01), help="train for so long, evaluations not counted (default: 5)")
     add("--batch", type=number(int, 1), help=f"windows of text in a step (default: {default['batch']})")
     add("--lr", type=number(float, 0), help=f"Muon's learning rate; AdamW's follows (default: {default['lr']})")
-    add("--dropout", type=number(float, 0, 0.9), help=f"share of each block's output to drop in training (default: {default['dropout']})")
+    add("--dropout", type=number(float, 0, 0.9), help=f"share of each residual update to drop in training (default: {default['dropout']})")
     add("--seed", type=number(int, 0, 2**63 - 1), help=f"default: {default['seed']}")
     add("--device", choices=transformer.DEVICES, default="auto", help="default: auto")
     add("--out", type=Path, default=out, metavar="FILE", help=f"the run's checkpoint (default: checkpoints/{out.name})")
@@ -415,27 +412,29 @@ def settle(args):
     return saved
 
 
-def train_on_text(args, objective, generate):
-    """Settles the flags, reads the text, trains, and prints the command, beginning with `generate`, that writes text."""
-    saved = settle(args)
+def train_on_text(args, saved, objective, generate):
+    """Trains on the text of --data and prints the command, `generate` and more, that writes text. saved: see `settle`."""
     text = lesson1.load_text(args.data)
     tokenizer = load_checkpoint(args.out)[1] if saved else lesson1.Tokenizer(sorted(set(text)))
     shape = transformer.PRESETS[args.preset]
     config = transformer.Config(tokenizer.vocab_size, **shape, causal=objective.causal, dropout=args.dropout)
-    if saved and asdict(config) != saved["config"]:
-        raise UserError(f"the run in {args.out} is of another kind of model; resume it with the script that began it.")
-    train(args, objective, tokenizer, config, *lesson1.split_text(text, tokenizer, config.context), saved)
+    tokens, windows = lesson1.split_text(text, tokenizer, config.context)
+    train(args, objective, tokenizer, config, lesson1.random_windows(tokens, config.context, args.batch), windows, saved)
+    print_command(generate, args.out)
+
+
+def print_command(generate, out):
+    """Prints the command that generates from the best weights of the run in `out`; only one process does."""
     if os.environ.get("RANK", "0") == "0":
-        best = best_path(args.out)  # there is none before the first evaluation
-        print(f"{generate} --checkpoint {shlex.quote(str(best if best.exists() else args.out))}")
+        best = best_path(out)  # there is none before the first evaluation
+        print(f"{generate} --checkpoint {shlex.quote(str(best if best.exists() else out))}")
 
 
 def print_evaluation(args, objective):
     """Prints the held-out figure of the checkpoint --evaluate."""
-    device = transformer.pick_device(args.device)
-    model, tokenizer, _ = load_kind(args.evaluate, objective.causal, device)
+    model, tokenizer, _ = load_kind(args.evaluate, objective.causal, transformer.pick_device(args.device))
     _, windows = lesson1.split_text(lesson1.load_text(args.data), tokenizer, model.config.context)
-    print(f"{args.evaluate}: {objective.report(model, windows.to(device))}")
+    print(f"{args.evaluate}: {objective.report(model, windows.to(model.head.weight.device))}")
 
 
 def main():
@@ -443,7 +442,7 @@ def main():
     args = training_parser(__doc__, "my_shakespeare.pt").parse_args()
     if args.evaluate:
         return print_evaluation(args, DIFFUSION)
-    train_on_text(args, DIFFUSION, "python 06_generate.py")
+    train_on_text(args, settle(args), DIFFUSION, "python 06_generate.py")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ Run:        python 06_generate.py                                        (a few 
             python 06_generate.py --checkpoint hf://OWNER/REPO/FILE.pt
 Last line:  the last line of the text. The text alone goes to standard output.
 
-Later lessons take from here: generate, generating_parser, add_text_flags, load_generator, seeded_generator, make_canvas.
+Later lessons take from here: generate, generating_parser, add_text_flags, load_generator, seeded_generator, make_canvas, longest_copy.
 
 Exercises (answers in docs/answers.md)
   1. Write the same seed with --steps 256, 64, 16 and 4. Which mistakes come with haste, and why these?
@@ -103,6 +103,19 @@ def find_checkpoint(name):
     return path
 
 
+def longest_copy(pieces, text):
+    """The length of the longest passage in any of the pieces that stands in the text, letter for letter."""
+    longest = 0
+    for piece in pieces:
+        start = 0
+        while start + longest < len(piece):
+            if piece[start : start + longest + 1] in text:
+                longest += 1
+            else:
+                start += 1
+    return longest
+
+
 # ---------------------------------------------------------------------------------------------------------
 # Showing
 
@@ -168,29 +181,27 @@ def save_gif(path, frames, tokenizer, mask_id):
 # The command line
 
 
-def add_text_flags(flags, checkpoint):
-    """Adds to a parser, or to a group of it, the flags that every script has that writes text."""
+def add_text_flags(flags, checkpoint, length=256):
+    """Adds to a parser, or to a group of it, the flags that every script has that writes text; two of the defaults differ."""
     number, add = lesson1.between, flags.add_argument
     add("--checkpoint", default=str(checkpoint), metavar="FILE", help=f"a file, or hf://OWNER/REPO/PATH (default: checkpoints/{checkpoint.name})")
     add("--prompt", default="", help="how the text begins")
-    add("--len", type=number(int, 1), default=256, help="letters, the prompt included (default: %(default)s)")
+    add("--len", type=number(int, 1), default=length, help="letters, the prompt included (default: %(default)s)")
     add("--temp", type=number(float, 0, 10), default=0.8, help="temperature: 0 always takes the likeliest letter (default: %(default)s)")
     add("--topk", type=number(int, 1), help="draw among this many likeliest letters only (default: all)")
     add("--num", type=number(int, 1), default=1, help="how many texts (default: %(default)s)")
 
 
-def generating_parser(doc):
+def generating_parser(doc, checkpoint, length=256):
     """The flags of the scripts that write by unmasking."""
     number = lesson1.between
     parser = lesson1.Parser(doc)
     add = parser.add_argument
-    add_text_flags(parser, SHIPPED)
+    add_text_flags(parser, checkpoint, length)
     add("--steps", type=number(int, 1), help="passes of the model, fewer being faster (default: one for every letter)")
     add("--order", choices=diffusion.ORDERS, default="certainty", help="which letters come first (default: %(default)s)")
     add("--seed", type=number(int, 0, 2**63 - 1), help="the same seed and flags, the same text (default: drawn, and printed)")
     add("--device", choices=transformer.DEVICES, default="auto", help="default: auto")
-    add("--watch", action="store_true", help="show the text while it is unmasked")
-    add("--gif", metavar="FILE", help="save the unmasking as an animation")
     return parser
 
 
@@ -213,7 +224,9 @@ def seeded_generator(seed):
 
 def main():
     """The command line of 06_generate.py."""
-    parser = generating_parser(__doc__)
+    parser = generating_parser(__doc__, SHIPPED)
+    parser.add_argument("--watch", action="store_true", help="show the text while it is unmasked")
+    parser.add_argument("--gif", metavar="FILE", help="save the unmasking as an animation")
     args = parser.parse_args()
     if (args.watch or args.gif) and args.num > 1:
         parser.error("--watch and --gif show one text; leave out --num")

@@ -2,8 +2,8 @@
 
 Surprisingly little. The transformer is that of lesson 3, the loop is that of lesson 5, and so are the data, the
 optimizers and the flags. Every line of the project where the two kinds of model part carries a comment that begins with
-"GPT:"; training prints them first. What is left for this file is the objective, guess the next character, and the
-way of writing, one character after the other, with a cache that makes it fast.
+"GPT:"; training prints them first. What is left for this file is the objective (guess the next character) and the way of
+writing (one character after the other, with a cache that makes it fast).
 
 Builds on:  lessons 1 (text), 2 (KeyValueCache), 3 (the model), 4 (draw_tokens), 5 (the loop) and 6 (flags).
 Run:        python 07_train_gpt.py                                 (5 minutes, and what the evaluations take)
@@ -14,16 +14,17 @@ Run:        python 07_train_gpt.py                                 (5 minutes, a
 Last line:  the command that generates text from what was trained; with --generate, the last line of the text.
 
 The held-out figure is exact: a GPT gives each text a probability, and needs no bound. On little text it soon learns by
-heart; the best held-out weights are kept in NAME_best.pt.
+heart: --dropout hinders that, and the best held-out weights are kept in NAME_best.pt.
 
 Exercises (answers in docs/answers.md; use --steps 200 --batch 8 --data with a file of the first 50,000 characters of
 data/tinyshakespeare.txt, and --out checkpoints/a.pt, then b.pt: a minute each)
   1. Let shift_right return `tokens` instead of `inputs`. How low does the loss fall, and what does the sample look like? Why?
   2. Train without dropout and with --dropout 0.2. Which training loss is lower, which held-out figure, and when do they part?
-  3. In continue_text, replace L // 2 by L - 2, to keep as much as fits. How much slower does it write 400 characters, and why?
+  3. In continue_text, replace L // 2 by L - 1, to keep as much as fits. How much slower does it write 400 characters, and why?
 """
 
 import math
+import os
 import re
 import sys
 from importlib import import_module
@@ -48,11 +49,11 @@ SHIPPED_GPT = lesson1.ROOT / "checkpoints" / "gpt.pt"
 def shift_right(tokens, vocab_size, generator=None):
     """The training input of a GPT: tokens [B, L] moved one place to the right, row V first; and a mask that is all True.
 
-    Position i then sees the tokens before i, and must guess token i: all L of them, the first one from row V alone, which
-    stands for the beginning. Nothing is drawn at random.
+    Position i then sees the tokens before i, and must guess token i: all L of them. Row V of the embedding, in a dLLM the
+    mask, stands for the beginning of the window: nothing is known of what came before. Nothing is drawn at random.
     """
     beginning = torch.full_like(tokens[:, :1], vocab_size)  # [B, 1]
-    inputs = torch.cat([beginning, tokens[:, :-1]], dim=1)  # [B, L]; GPT: nothing is masked, the answer is one place ahead
+    inputs = torch.cat([beginning, tokens[:, :-1]], dim=1)  # GPT: nothing is masked, the answer is one place ahead; [B, L]
     return inputs, torch.ones_like(tokens, dtype=torch.bool)  # GPT: every position is guessed in every step
 
 
@@ -90,48 +91,53 @@ def continue_text(model, tokens, length, temperature=1.0, top_k=None, generator=
 
     cached: keep the keys and values of what was read, so that a pass reads one token instead of all. That is possible
     since nothing to the left of a position depends on it; in a dLLM everything depends on everything.
-    When the context is full, the older half is dropped and the rest read again from the beginning, cached or not.
+    When the context is full, the older half is dropped and the rest read again as a window of its own, cached or not.
     """
     L, V = model.config.context, model.config.vocab_size
-    start, cache = 0, None  # of what the model sees of the text
+    beginning = tokens.new_full((len(tokens), 1), V)  # [B, 1]
+    start, cache = 0, None  # the model sees tokens[:, start:]
     while tokens.shape[1] < length:
-        if 1 + tokens.shape[1] - start > L:  # row V and the tokens
-            start, cache = tokens.shape[1] - L // 2, None
-        if cache:
-            inputs = tokens[:, -1:]  # [B, 1]
-        else:
-            beginning = tokens.new_full((len(tokens), 1), V)
+        if 1 + tokens.shape[1] - start > L:  # with row V, it no longer fits
+            start, cache = tokens.shape[1] - L // 2, None  # GPT: places count from row V again, so old keys are of no use
+        if cache is None:
             inputs = torch.cat([beginning, tokens[:, start:]], dim=1)  # [B, 1 + what is seen]
-        if cached:
-            cache = cache or [attention.KeyValueCache() for _ in model.blocks]
-            logits = model(inputs, cache)[:, -1:]  # [B, 1, V]
+            cache = [attention.KeyValueCache() for _ in model.blocks] if cached else None
         else:
-            logits = model(inputs)[:, -1:]
-        drawn = diffusion.draw_tokens(logits.float(), temperature, top_k, generator)  # [B, 1]; GPT: always the next one
+            inputs = tokens[:, -1:]  # GPT: all else is in the cache; [B, 1]
+        logits = model(inputs, cache)[:, -1:]  # GPT: only the last position is asked; [B, 1, V]
+        drawn = diffusion.draw_tokens(logits.float(), temperature, top_k, generator)  # [B, 1]
         tokens = torch.cat([tokens, drawn], dim=1)
     return tokens
 
 
 def can_cache(model):
-    """Whether the model takes a cache; those of older checkpoints do not."""
+    """Whether the model keeps a cache; those of older checkpoints do not."""
     return isinstance(model, transformer.Transformer)
 
 
 def write_gpt_sample(model, tokenizer):
     """A few lines from the model as it is, as many letters as lesson 5's sample has."""
     start = torch.zeros(1, 0, dtype=torch.long, device=model.head.weight.device)
-    tokens = continue_text(model, start, model.config.context, 0.8, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    tokens = continue_text(model, start, model.config.context, 0.8, generator=generator, cached=can_cache(model))
     return tokenizer.decode(tokens[0])
 
 
+def mean_nats(model, windows):
+    """The exact held-out figure: nats per token, over all positions."""
+    return nats_by_position(model, windows).mean().item()
+
+
 NEXT_TOKEN = training.Objective(
-    causal=True, measure="exact", prepare=shift_right, report=report_exact, write=write_gpt_sample,
-    heldout=lambda model, windows: nats_by_position(model, windows).mean().item(),
-)  # fmt: skip
+    causal=True, label="exact", prepare=shift_right, heldout=mean_nats, report=report_exact, write=write_gpt_sample
+)
 
 
 # ---------------------------------------------------------------------------------------------------------
 # The walk-through, and the command line
+
+WRITING = ("checkpoint", "prompt", "len", "temp", "topk", "num")
+TRAINING = ("data", "preset", "steps", "minutes", "batch", "lr", "dropout", "out", "resume", "evaluate")
 
 
 def list_differences():
@@ -139,7 +145,7 @@ def list_differences():
     print("Where a GPT differs from the dLLM of the lessons before:", file=sys.stderr)
     for path in sorted(lesson1.ROOT.glob("0[2-7]_*.py")):
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            if found := re.search(r"# .*\bGPT: (.*)", line):
+            if found := re.search(r"# GPT: ([^(].*)", line):
                 print(f"  {path.name}:{number}: {found.group(1)}", file=sys.stderr)
 
 
@@ -147,9 +153,9 @@ def write(parser, args):
     """Writes --num texts with --checkpoint."""
     model, tokenizer = generation.load_generator(parser, args, causal=True)
     ids = tokenizer.encode(args.prompt)
-    canvas = generation.make_canvas(ids, args.len, args.num, model.config.vocab_size, next(model.parameters()).device)
-    prompt = canvas[:, : len(ids)]  # [num, P]; GPT: a canvas is of no use, the text grows
+    canvas = generation.make_canvas(ids, args.len, args.num, model.config.vocab_size, model.head.weight.device)
     generator = generation.seeded_generator(args.seed)
+    prompt = canvas[:, : len(ids)]  # [num, P]: no masks, the text grows from here
     tokens = continue_text(model, prompt, args.len, args.temp, args.topk, generator, can_cache(model))
     print("\n\n".join(tokenizer.decode(row) for row in tokens))
 
@@ -158,18 +164,19 @@ def main():
     """The command line of 07_train_gpt.py."""
     parser = training.training_parser(__doc__, "my_gpt.pt")
     parser.add_argument("--generate", action="store_true", help="train nothing: write text with --checkpoint")
-    before = set(vars(parser.parse_args([])))
     generation.add_text_flags(parser.add_argument_group("with --generate"), SHIPPED_GPT)
     args = parser.parse_args()
+    for name in TRAINING if args.generate else WRITING:
+        if getattr(args, name) != parser.get_default(name):
+            parser.error(f"--{name} does not go with --generate" if args.generate else f"--{name} goes with --generate")
     if args.generate:
         return write(parser, args)
-    for name in vars(args).keys() - before:
-        if getattr(args, name) != parser.get_default(name):
-            parser.error(f"--{name} goes with --generate")
     if args.evaluate:
         return training.print_evaluation(args, NEXT_TOKEN)
-    list_differences()
-    training.train_on_text(args, NEXT_TOKEN, "python 07_train_gpt.py --generate")
+    saved = training.settle(args)
+    if os.environ.get("RANK", "0") == "0":
+        list_differences()
+    training.train_on_text(args, saved, NEXT_TOKEN, "python 07_train_gpt.py --generate")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """Lesson 10. Which writes better, a dLLM or a GPT, and what does a step buy?
 
 Two models of the same size, trained on the same text by the same loop, measured in the same unit on the same windows:
-an exact likelihood for the GPT, a bound for the dLLM. Then a judge reads what they write. A text that repeats itself
-is easy to find fluent, so fluency is never shown without diversity beside it.
+an exact likelihood for the GPT, a bound for the dLLM. Then a judge reads what they write. To such a judge a text that
+repeats common words looks fluent, so fluency is never shown without diversity beside it.
 
-Builds on:  lessons 1 (text), 3 (sizes), 4 (the bound, sample), 5 (load_kind), 6 (generate) and 7 (continue_text).
-Run:        python 10_compare.py            (half an hour on a laptop's CPU: 50,000 passes of text; --pieces 8 is a quick look)
+Builds on:  lessons 1 (text), 3 (devices), 5 (load_kind, Log), 6 (generate, longest_copy) and 7 (continue_text).
+Run:        python 10_compare.py            (half an hour on a laptop's CPU; --pieces 8 is a quick look)
             python 10_compare.py --dllm checkpoints/my_shakespeare_best.pt --gpt checkpoints/my_gpt_best.pt
 Last line:  the path of a picture, `figures/10_speed.png`.
 
@@ -13,11 +13,10 @@ The other pictures are figures/10_curves.png, drawn from the logs (.csv) beside 
 
 Exercises (answers in docs/answers.md; use --pieces 16)
   1. Let the judge be a 2-gram model (ORDER = 2). Which figures of the table still tell good text from bad?
-  2. Draw the "real" pieces from the training text. What happens to each of the four figures, and which one gives it away?
+  2. Judge the first pieces of the training text instead of pieces from all of it. What happens to their diversity, and why?
   3. Run it with another --seed. Which differences between two rows survive, and what do the standard errors say of them?
 """
 
-import csv
 import math
 import re
 import statistics
@@ -32,7 +31,6 @@ from tqdm import tqdm
 
 lesson1 = import_module("01_tensors")
 transformer = import_module("03_transformer")
-diffusion = import_module("04_diffusion")
 training = import_module("05_train")
 generation = import_module("06_generate")
 gpt_lesson = import_module("07_train_gpt")
@@ -40,14 +38,15 @@ UserError = lesson1.UserError
 
 ORDER = 6  # the judge guesses a character from the five before it
 CHARACTERS_A_PASS = (1, 2, 4, 8, 16, 32)
-TEMPERATURES = {  # for every order those that span what is worth seeing
+TEMPERATURES = {  # confidence sharpens by itself (lesson 4, c), so it needs more heat
     "confidence": (1.0, 1.3, 1.6, 2.0),
     "certainty": (0.6, 0.7, 0.8, 0.9, 1.0),
     "random": (0.4, 0.6, 0.8, 1.0),
 }
 GPT_TEMPERATURES = (0.6, 0.7, 0.8, 0.9, 1.0)
 TOP_KS = (3, 5, 10)  # at one character a pass, by certainty, at temperature 1
-SAME_DIVERSITY = 0.03  # a setting may be this much less diverse than real text, and be called as diverse
+SAME_DIVERSITY = 0.03  # how far a setting's diversity may be from real text's, to either side
+SPEED_LENGTH = 256  # characters of the text that is timed
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -58,16 +57,16 @@ class Judge:
     """Knows the training text, and gives four figures to any pieces of text.
 
     Fluency is the cross-entropy under a character n-gram model, interpolated as Witten and Bell have it (Chen and Goodman,
-    arXiv cmp-lg/9606011): with N(h) the number of times that the history h occurs, and D(h) that of the
-    different characters that follow it,
+    arXiv cmp-lg/9606011): with N(h) the number of times that the history h occurs, and D(h) that of the different
+    characters that follow it,
 
         p(c | h) = (N(hc) + D(h) p(c | h without its first character)) / (N(h) + D(h))
 
-    and below the empty history, 1/V.
+    so that the less a history tells, the more the history one character shorter decides; below the empty one stands 1/V.
     """
 
-    def __init__(self, text, order=ORDER):
-        self.text, self.order, self.vocab_size = text, order, len(set(text))
+    def __init__(self, text, vocab_size, order=ORDER):
+        self.text, self.order, self.vocab_size = text, order, vocab_size
         self.words = set(re.findall(r"[\w']+", text))
         self.counts, self.seen, self.different = Counter(), Counter(), Counter()  # N(hc), N(h), D(h)
         for n in range(1, order + 1):
@@ -108,15 +107,7 @@ class Judge:
 
     def longest_copy(self, pieces):
         """The length of the longest passage in any piece that stands in the training text."""
-        longest = 0
-        for piece in pieces:
-            start = 0
-            while start + longest < len(piece):
-                if piece[start : start + longest + 1] in self.text:
-                    longest += 1
-                else:
-                    start += 1
-        return longest
+        return generation.longest_copy(pieces, self.text)
 
 
 def with_error(figure, pieces):
@@ -146,8 +137,8 @@ class Verdict:
 
     def row(self):
         """As a row of a table."""
-        cells = (f"{self.nats[0]:.2f} ± {self.nats[1]:.2f}", f"{self.words[0]:.1%} ± {self.words[1]:.1%}")
-        return f"| {self.label} | {' | '.join(cells)} | {self.distinct[0]:.3f} ± {self.distinct[1]:.3f} | {self.longest} |"
+        cells = (f"{self.nats[0]:.2f} +- {self.nats[1]:.2f}", f"{self.words[0]:.1%} +- {self.words[1]:.1%}")
+        return f"| {self.label} | {' | '.join(cells)} | {self.distinct[0]:.3f} +- {self.distinct[1]:.3f} | {self.longest} |"
 
 
 def judge_pieces(judge, label, pieces):
@@ -178,85 +169,79 @@ class Setting:
 
 def all_settings():
     """The settings that are judged."""
-    grid = [
-        Setting(order, temperature, characters)
-        for order, temperatures in TEMPERATURES.items()
-        for characters in CHARACTERS_A_PASS
-        for temperature in temperatures
-    ]
-    return grid + [Setting("certainty", 1.0, top_k=top_k) for top_k in TOP_KS]
+    settings = [Setting("certainty", 1.0, top_k=top_k) for top_k in TOP_KS]
+    for order, temperatures in TEMPERATURES.items():
+        for characters in CHARACTERS_A_PASS:
+            settings += [Setting(order, temperature, characters) for temperature in temperatures]
+    return settings
 
 
 class Writers:
-    """Both models, with one way of calling them. They must share an alphabet."""
+    """Both models, with one way of calling them. They must share an alphabet and a context."""
 
     def __init__(self, args):
         device = transformer.pick_device(args.device)
-        self.dllm, self.tokenizer, self.dllm_info = training.load_kind(args.dllm, False, device)
-        self.gpt, other, self.gpt_info = training.load_kind(args.gpt, True, device)
+        dllm_file, gpt_file = generation.find_checkpoint(args.dllm), generation.find_checkpoint(args.gpt)
+        self.dllm, self.tokenizer, self.dllm_info = training.load_kind(dllm_file, False, device)
+        self.gpt, other, self.gpt_info = training.load_kind(gpt_file, True, device)
         if self.tokenizer.units != other.units:
             raise UserError(f"{args.dllm} and {args.gpt} do not have the same alphabet, so they cannot be compared.")
         if self.dllm.config.context != self.gpt.config.context:
             raise UserError(f"{args.dllm} and {args.gpt} do not have the same context, so their windows differ.")
-        self.seed, self.device, self.context = args.seed, device, self.dllm.config.context
+        self.device, self.context = device, self.dllm.config.context
 
     def texts(self, tokens):
         """[N, L] tokens -> N texts."""
-        return [self.tokenizer.decode(row) for row in tokens]
+        return [self.tokenizer.decode(row) for row in tokens.tolist()]
 
-    def by_dllm(self, setting, num, length):
+    def by_dllm(self, setting, num, length, seed):
         """num texts of that length, by the dLLM."""
-        generator = torch.Generator().manual_seed(self.seed)
         canvas = torch.full((num, length), self.tokenizer.vocab_size, device=self.device)
-        return self.texts(
-            generation.generate(
-                self.dllm, canvas, math.ceil(length / setting.characters), temperature=setting.temperature,
-                top_k=setting.top_k, order=setting.order, generator=generator,
-            )
+        tokens = generation.generate(
+            self.dllm, canvas, math.ceil(length / setting.characters), temperature=setting.temperature,
+            top_k=setting.top_k, order=setting.order, generator=torch.Generator().manual_seed(seed),
         )  # fmt: skip
+        return self.texts(tokens)
 
-    def by_gpt(self, temperature, num, length, cached=True):
+    def by_gpt(self, temperature, num, length, seed, cached=True):
         """num texts of that length, by the GPT."""
-        generator = torch.Generator().manual_seed(self.seed)
         empty = torch.zeros(num, 0, dtype=torch.long, device=self.device)
+        generator = torch.Generator().manual_seed(seed)
         cached = cached and gpt_lesson.can_cache(self.gpt)
         return self.texts(gpt_lesson.continue_text(self.gpt, empty, length, temperature, generator=generator, cached=cached))
 
 
-def real_pieces(windows, num):
-    """num of the held-out windows [M, L], spread evenly over all of them. Returns [num, L]."""
+def spread(windows, num):
+    """num of the windows [M, L], spread evenly over all of them: [num, L]."""
     if num > len(windows):
         raise UserError(f"--pieces {num} is too many; the held-out text has {len(windows)} windows.")
     return windows[torch.linspace(0, len(windows) - 1, num).round().long()]
 
 
 # ---------------------------------------------------------------------------------------------------------
-# The comparison
+# The models
 
 
-def show_models(writers, windows):
-    """The two models, what each was given, and the held-out figures in the same unit."""
-    print("\n1. The models\n")
-    print("| | dLLM | GPT |\n|---|---|---|")
-    models, infos = (writers.dllm, writers.gpt), (writers.dllm_info, writers.gpt_info)
+def log_of(checkpoint):
+    """The rows of the log beside a checkpoint NAME.pt or NAME_best.pt; none if there is no log."""
+    path = generation.find_checkpoint(checkpoint)
+    return training.Log(path.with_name(path.stem.removesuffix("_best") + ".csv"), step=math.inf).rows
+
+
+def show_models(writers, args, windows, seen):
+    """What each model was given, and the figures in the same unit: on held-out windows and on as many seen in training."""
+    print("\n1. The models\n\n| | dLLM | GPT |\n|---|---|---|")
+    models, infos, logs = (writers.dllm, writers.gpt), (writers.dllm_info, writers.gpt_info), (log_of(args.dllm), log_of(args.gpt))
     rows = {"parameters": [f"{sum(p.numel() for p in model.parameters()):,}" for model in models]}
     for key in ("characters", "seconds"):
-        rows[f"{key} of training"] = [f"{info[key]:,.0f}" if key in info else "not recorded" for info in infos]
-    rows["dropout"] = [str(model.config.dropout) for model in models]
+        rows[f"{key} of training, until these weights"] = [f"{info[key]:,.0f}" if key in info else "not recorded" for info in infos]
+        rows[f"{key} of the whole run"] = [f"{float(log[-1][key]):,.0f}" if log else "not recorded" for log in logs]
+    rows["dropout"] = [str(info["config"]["dropout"]) if "config" in info else "not recorded" for info in infos]
+    for name, data in (("held-out text", windows), ("as much text from training", seen)):
+        rows[name] = [training.report_bound(writers.dllm, data), gpt_lesson.report_exact(writers.gpt, data)]
     for name, cells in rows.items():
         print(f"| {name} | {' | '.join(cells)} |")
-    held = training.report_bound(writers.dllm, windows), gpt_lesson.report_exact(writers.gpt, windows)
-    print(f"| held-out text | {held[0]} | {held[1]} |")
-
-
-def read_log(checkpoint):
-    """The rows of the log beside a checkpoint NAME.pt or NAME_best.pt, or None."""
-    path = Path(checkpoint)
-    path = path.with_name(path.stem.removesuffix("_best") + ".csv")
-    if not path.exists():
-        return None
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    print("\nA bound below the exact figure proves the dLLM better; a bound above it proves nothing.")
 
 
 def draw_curves(args):
@@ -265,138 +250,183 @@ def draw_curves(args):
 
     figure, axes = plt.subplots(figsize=(7, 4.5))
     for name, path, color in (("dLLM, bound", args.dllm, "tab:blue"), ("GPT, exact", args.gpt, "tab:red")):
-        rows = read_log(path)
-        if rows is None:
+        rows = log_of(path)
+        if not rows:
             print(f"No log beside {path}, so its curve is missing from the picture.")
-            continue
-        for column, label, style in (("heldout", f"{name}, held-out text", "o-"), ("loss", f"{name.split(',')[0]}, training loss", ":")):
-            points = [(int(row["characters"]) / 1e6, float(row[column])) for row in rows if row[column]]
-            axes.plot(*zip(*points), style, color=color, label=label, markersize=4)
-    axes.set(xlabel="million characters of training", ylabel="nats per character", ylim=(0.8, 2.6))
+        for column, label, style in (("heldout", "on held-out text", "o-"), ("loss", "training loss (another quantity)", ":")):
+            measured = [row for row in rows if row[column]]
+            x, y = [int(row["characters"]) / 1e6 for row in measured], [float(row[column]) for row in measured]
+            axes.plot(x, y, style, color=color, label=f"{name}, {label}" if column == "heldout" else f"{name[:4]}, {label}", markersize=4)
+    axes.set(xlabel="million characters of training", ylabel="nats per character", ylim=(0, 3))
     axes.legend()
-    lesson1.save_figure(figure, "10_curves.png")
+    lesson1.save_figure(figure, args.pictures / "10_curves.png")
 
 
-def judge_all(writers, judge, real):
-    """Judges real text, the GPT and the dLLM. Returns {"real" | GPT temperature | Setting: Verdict}."""
-    num, length = real.shape
-    print(f"\n2. The judge: {num} pieces of {length} characters each, ± one standard error\n")
-    print("| text | nats/character | words known | distinct 4-grams | longest copy |\n|---|---|---|---|---|")
-    jobs = {"real": ("real, held out", lambda: writers.texts(real))}
+# ---------------------------------------------------------------------------------------------------------
+# The comparison
+
+
+@dataclass
+class Verdicts:
+    """All that the judge said."""
+
+    held_out: Verdict  # on real text
+    seen: Verdict  # on real text from the training part
+    gpt: list  # a Verdict for each of GPT_TEMPERATURES
+    dllm: dict  # Setting -> Verdict
+
+
+def judge_all(writers, judge, args, windows, seen):
+    """Judges real text, the GPT and the dLLM, and prints the table. Returns Verdicts."""
+    num, length = args.pieces, writers.context
+    print(f"\n2. The judge: {num} pieces of {length} characters each, +- one standard error over the pieces\n")
+    print("| text | nats/character | known words | distinct 4-grams | longest copy |\n|---|---|---|---|---|")
+    held_out = judge_pieces(judge, "real, held out", writers.texts(spread(windows, num)))
+    real_seen = judge_pieces(judge, "real, from training", writers.texts(spread(seen, num)))
+    print(held_out.row(), real_seen.row(), sep="\n")
+    gpt, dllm = [], {}
     for temperature in GPT_TEMPERATURES:
-        jobs[temperature] = (f"GPT, {temperature}", lambda t=temperature: writers.by_gpt(t, num, length))
-    for setting in all_settings():
-        jobs[setting] = (str(setting), lambda s=setting: writers.by_dllm(s, num, length))
-    verdicts = {}
-    for key, (label, write) in tqdm(jobs.items(), desc="judging", leave=False):
-        verdicts[key] = judge_pieces(judge, label, write())
-        tqdm.write(verdicts[key].row())
-    return verdicts
+        gpt.append(judge_pieces(judge, f"GPT, {temperature}", writers.by_gpt(temperature, num, length, args.seed)))
+        print(gpt[-1].row())
+    for setting in tqdm(all_settings(), desc="judging", leave=False):
+        dllm[setting] = judge_pieces(judge, str(setting), writers.by_dllm(setting, num, length, args.seed))
+        tqdm.write(dllm[setting].row())
+    return Verdicts(held_out, real_seen, gpt, dllm)
 
 
-def show_choice(verdicts):
-    """Of the settings that are as diverse as real text, the most fluent: the defaults of lesson 6."""
-    real = verdicts["real"].distinct[0]
-    diverse = [v for key, v in verdicts.items() if isinstance(key, Setting) and abs(v.distinct[0] - real) <= SAME_DIVERSITY]
-    print(f"\n3. As diverse as real text, {real:.3f} ± {SAME_DIVERSITY}, and the most fluent of those\n")
-    for verdict in sorted(diverse, key=lambda v: v.nats[0])[:5]:
-        print(verdict.row())
-    if not diverse:
-        print("None.")
+def most_fluent(verdicts, count=5):
+    """The settings of the dLLM that are as diverse as real text, most fluent first.
+
+    As diverse as pieces from the training text, which the model learned to write like. Held-out text is one stretch of the book,
+    with fewer speakers: it is less diverse than pieces drawn from ten times as much.
+    """
+    target = verdicts.seen.distinct[0]
+    alike = [s for s, verdict in verdicts.dllm.items() if abs(verdict.distinct[0] - target) <= SAME_DIVERSITY]
+    return sorted(alike, key=lambda setting: verdicts.dllm[setting].nats[0])[:count]
+
+
+def show_choice(writers, judge, args, verdicts):
+    """The most fluent of those as diverse as real text, judged again on other texts, since the best of many figures is
+    partly luck."""
+    target = verdicts.seen.distinct[0]
+    print(f"\n3. As diverse as text from training ({target:.3f} +- {SAME_DIVERSITY}), the most fluent; judged again with another seed\n")
+    for setting in most_fluent(verdicts):
+        again = writers.by_dllm(setting, args.pieces, writers.context, args.seed + 1)
+        print(verdicts.dllm[setting].row(), judge_pieces(judge, f"{setting}, again", again).row(), sep="\n")
 
 
 def show_samples(verdicts, temperature=0.8):
     """The first piece of each, not picked, at one temperature."""
     print(f"\n4. The first pieces, at temperature {temperature}")
-    for key in (temperature, *(Setting("certainty", temperature, characters) for characters in (1, 4, 16))):
-        print(f"\n--- {verdicts[key].label}\n{verdicts[key].pieces[0]}")
+    shown = [verdicts.gpt[GPT_TEMPERATURES.index(temperature)]]
+    shown += [verdicts.dllm[Setting("certainty", temperature, characters)] for characters in (1, 4, 16)]
+    for verdict in shown:
+        print(f"\n--- {verdict.label}\n{verdict.pieces[0]}")
 
 
-def draw_steps(verdicts):
-    """Saves the picture of what a step buys: fluency against diversity, a curve over temperatures for each haste."""
+def draw_steps(args, verdicts):
+    """Saves the picture of what a step buys: fluency against diversity, a curve over temperatures for each number of
+    characters a pass."""
     import matplotlib.pyplot as plt
 
     figure, panels = plt.subplots(1, 3, figsize=(15, 5), sharex=True, sharey=True, layout="constrained")
     colors = plt.get_cmap("viridis")(torch.linspace(0, 0.9, len(CHARACTERS_A_PASS)).numpy())
+
+    def draw(axes, points, style, **options):
+        x, x_error = zip(*(verdict.distinct for verdict in points))
+        y, y_error = zip(*(verdict.nats for verdict in points))
+        axes.errorbar(x, y, y_error, x_error, fmt=style, markersize=5, linewidth=1, elinewidth=0.5, **options)
+
     for axes, (order, temperatures) in zip(panels, TEMPERATURES.items()):
         for characters, color in zip(CHARACTERS_A_PASS, colors):
-            points = [verdicts[Setting(order, temperature, characters)] for temperature in temperatures]
-            x, y = [v.distinct[0] for v in points], [v.nats[0] for v in points]
-            axes.plot(x, y, "o-", color=color, markersize=4, label=f"dLLM, {characters} a pass")
-        points = [verdicts[temperature] for temperature in GPT_TEMPERATURES]
-        axes.plot([v.distinct[0] for v in points], [v.nats[0] for v in points], "s--", color="tab:red", markersize=4, label="GPT")
-        axes.plot(verdicts["real"].distinct[0], verdicts["real"].nats[0], "*", color="black", markersize=14, label="real text")
+            points = [verdicts.dllm[Setting(order, temperature, characters)] for temperature in temperatures]
+            draw(axes, points, "o-", color=color, label=f"dLLM, {characters} a pass")
+        if order == "certainty":
+            points = [verdicts.dllm[Setting("certainty", 1.0, top_k=top_k)] for top_k in TOP_KS]
+            draw(axes, points, "^:", color="tab:orange", label=f"dLLM, 1 a pass, top-k {', '.join(map(str, TOP_KS))}")
+        draw(axes, verdicts.gpt, "s--", color="tab:red", label="GPT")
+        draw(axes, [verdicts.held_out], "*", color="black", label="real text, held out")
+        draw(axes, [verdicts.seen], "X", color="black", label="real text, from training")
         axes.set(title=f"{order}, temperatures {', '.join(map(str, temperatures))}", xlabel="diversity: share of distinct 4-grams")
     panels[0].set_ylabel("nats per character to the judge: less is more fluent")
-    panels[0].legend()
-    lesson1.save_figure(figure, "10_steps.png")
+    panels[1].legend(fontsize=8)
+    lesson1.save_figure(figure, args.pictures / "10_steps.png")
 
 
-def seconds_of(write, repeats=3):
-    """The median time of a few calls."""
+# ---------------------------------------------------------------------------------------------------------
+# Speed
+
+
+def characters_per_second(write, repeats=3):
+    """The median speed of a few calls that write SPEED_LENGTH characters."""
     times = []
     for _ in range(repeats):
         began = time.perf_counter()
         write()
         times.append(time.perf_counter() - began)
-    return statistics.median(times)
+    return SPEED_LENGTH / statistics.median(times)
 
 
-def show_speed(writers, length=256):
-    """Characters per second of a single text, against the number of passes."""
-    print(f"\n5. Speed: one text of {length} characters, median of 3\n")
-    print("| | passes | characters/s |\n|---|---|---|")
-    rates = {}
+def show_speed(writers):
+    """Characters per second of a single text. Returns [(name, passes, characters/s)]."""
+    print(f"\n5. Speed: one text of {SPEED_LENGTH} characters, median of 3\n")
+    rates = []
     for characters in CHARACTERS_A_PASS:
         setting = Setting("certainty", 0.8, characters)
-        rates[length // characters] = length / seconds_of(lambda: writers.by_dllm(setting, 1, length))
-        print(f"| dLLM, {characters} a pass | {length // characters} | {rates[length // characters]:,.0f} |")
-    for cached, name in ((True, "GPT, with cache"), (False, "GPT, without cache")):
-        rates[name] = length / seconds_of(lambda: writers.by_gpt(0.8, 1, length, cached))
-        print(f"| {name} | {length} | {rates[name]:,.0f} |")
-    print(f"\nThe cache makes the GPT {rates['GPT, with cache'] / rates['GPT, without cache']:.1f} times faster.")
+        rate = characters_per_second(lambda: writers.by_dllm(setting, 1, SPEED_LENGTH, 0))
+        rates.append((f"dLLM, {characters} a pass", SPEED_LENGTH // characters, rate))
+    for cached in (False, True) if gpt_lesson.can_cache(writers.gpt) else (False,):
+        rate = characters_per_second(lambda: writers.by_gpt(0.8, 1, SPEED_LENGTH, 0, cached))
+        rates.append(("GPT, with cache" if cached else "GPT, without cache", SPEED_LENGTH, rate))
+    print("| | passes | characters/s |\n|---|---|---|")
+    for name, passes, rate in rates:
+        print(f"| {name} | {passes} | {rate:,.0f} |")
+    if gpt_lesson.can_cache(writers.gpt):
+        print(f"\nThe cache makes the GPT {rates[-1][2] / rates[-2][2]:.1f} times faster.")
     return rates
 
 
-def draw_speed(rates, length=256):
+def draw_speed(args, rates):
     """Saves the picture of the speeds."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 4))
-    passes = [key for key in rates if isinstance(key, int)]
-    axes.plot(passes, [rates[p] for p in passes], "o-", label="dLLM")
-    for name, mark in (("GPT, with cache", "s"), ("GPT, without cache", "D")):
-        axes.plot(length, rates[name], mark, color="tab:red", label=name)
-    axes.set(xscale="log", yscale="log", xlabel=f"passes for {length} characters", ylabel="characters per second")
-    axes.set_xticks(passes, passes)
+    dllm = [(passes, rate) for name, passes, rate in rates if name.startswith("dLLM")]
+    axes.plot(*zip(*dllm), "o-", label="dLLM")
+    for (name, passes, rate), mark in zip([row for row in rates if row[0].startswith("GPT")], "Ds"):
+        axes.plot(passes, rate, mark, color="tab:red", label=name)
+    axes.set(xscale="log", yscale="log", xlabel=f"passes for {SPEED_LENGTH} characters", ylabel="characters per second")
+    axes.set_xticks([passes for passes, _ in dllm], [passes for passes, _ in dllm])
     axes.minorticks_off()
     axes.legend()
-    lesson1.save_figure(figure, "10_speed.png")
+    lesson1.save_figure(figure, args.pictures / "10_speed.png")
 
 
 def main():
     """The command line of 10_compare.py."""
     parser = lesson1.Parser(__doc__)
     add, number = parser.add_argument, lesson1.between
-    add("--dllm", default=generation.SHIPPED, metavar="FILE", help="default: checkpoints/shakespeare.pt")
-    add("--gpt", default=gpt_lesson.SHIPPED_GPT, metavar="FILE", help="default: checkpoints/gpt.pt")
+    add("--dllm", default=str(generation.SHIPPED), metavar="FILE", help="default: checkpoints/shakespeare.pt")
+    add("--gpt", default=str(gpt_lesson.SHIPPED_GPT), metavar="FILE", help="default: checkpoints/gpt.pt")
     add("--data", metavar="FILE", help="the text that both were trained on (default: TinyShakespeare, downloaded once)")
     add("--pieces", type=number(int, 2), default=48, help="texts that the judge reads of each kind (default: %(default)s)")
-    add("--seed", type=number(int, 0, 2**63 - 1), default=0, help="default: %(default)s")
+    add("--pictures", type=Path, default=lesson1.ROOT / "figures", metavar="FOLDER", help="default: figures")
+    add("--seed", type=number(int, 0, 2**63 - 2), default=0, help="default: %(default)s")
     add("--device", choices=transformer.DEVICES, default="auto", help="default: auto")
     args = parser.parse_args()
+    args.pictures = args.pictures.resolve()
 
     writers = Writers(args)
-    text = lesson1.load_text(args.data)
-    tokens, windows = lesson1.split_text(text, writers.tokenizer, writers.context)
-    real = real_pieces(windows, args.pieces)
-    show_models(writers, windows.to(writers.device))
+    tokens, windows = lesson1.split_text(lesson1.load_text(args.data), writers.tokenizer, writers.context)
+    seen = tokens[: len(tokens) // writers.context * writers.context].view(-1, writers.context)
+    judge = Judge(writers.tokenizer.decode(tokens), writers.tokenizer.vocab_size)
+    show_models(writers, args, windows.to(writers.device), spread(seen, len(windows)).to(writers.device))
     draw_curves(args)
-    verdicts = judge_all(writers, Judge(writers.tokenizer.decode(tokens)), real)
-    show_choice(verdicts)
+    verdicts = judge_all(writers, judge, args, windows, seen)
+    show_choice(writers, judge, args, verdicts)
     show_samples(verdicts)
-    draw_steps(verdicts)
-    draw_speed(show_speed(writers))
+    draw_steps(args, verdicts)
+    draw_speed(args, show_speed(writers))
 
 
 if __name__ == "__main__":

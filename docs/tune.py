@@ -63,7 +63,7 @@ def main():
         set_constant(name, value)
     with tempfile.TemporaryDirectory() as folder:
         args = training.training_parser(__doc__, "tune.pt").parse_args([*flags, "--out", str(Path(folder) / "tune.pt")])
-        training.train_on_text(args, training.DIFFUSION, "")
+        training.train_on_text(args, training.settle(args), training.DIFFUSION, "")
         run = training.read_checkpoint(training.best_path(args.out))
     print(f"{run['heldout']:.3f} nats/character, {run['characters']:,} characters, {run['seconds']:.0f} s: {' '.join(sys.argv[1:])}")
 

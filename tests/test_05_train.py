@@ -16,6 +16,7 @@ from conftest import ROOT, assert_refused, environment, run_script, start
 
 lesson1 = import_module("01_tensors")
 training = import_module("05_train")
+transformer = import_module("03_transformer")
 
 
 def train(tmp_path, text_file, *arguments, out="run.pt", **options):
@@ -47,10 +48,10 @@ def wait_for(path, process):
 
 
 def test_learning_rate_warms_up_and_falls():
-    assert training.get_lr(0, 0) == pytest.approx(1 / training.WARMUP_STEPS)
-    assert training.get_lr(training.WARMUP_STEPS, 0) == 1
-    assert training.get_lr(1000, 0.5) == pytest.approx((1 + training.FINAL_LR) / 2)
-    assert training.get_lr(1000, 1) == pytest.approx(training.FINAL_LR)
+    assert transformer.get_lr(0, 0) == pytest.approx(1 / transformer.WARMUP_STEPS)
+    assert transformer.get_lr(transformer.WARMUP_STEPS, 0) == 1
+    assert transformer.get_lr(1000, 0.5) == pytest.approx((1 + transformer.FINAL_LR) / 2)
+    assert transformer.get_lr(1000, 1) == pytest.approx(transformer.FINAL_LR)
 
 
 def test_split_is_ninety_to_ten_without_overlap():

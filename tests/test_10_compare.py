@@ -6,13 +6,13 @@ from importlib import import_module
 
 import pytest
 import torch
-from conftest import ROOT, VERSE, assert_refused, random_gpt, run_script
+from conftest import VERSE, assert_refused, random_gpt, run_script
 
 compare = import_module("10_compare")
 
 
 def test_judge_worked_out_by_hand():
-    judge = compare.Judge("abab", order=2)  # a: 2, b: 2; after a: b twice; after b: a once
+    judge = compare.Judge("abab", 2, order=2)  # a: 2, b: 2; after a: b twice; after b: a once
     a = b = (2 + 2 * 0.5) / (4 + 2)  # four characters, two different ones, 1/V = 0.5 below
     after_a = (2 + 1 * b) / (2 + 1)
     after_b = (1 + 1 * a) / (1 + 1)
@@ -24,19 +24,19 @@ def test_judge_worked_out_by_hand():
 
 @pytest.mark.parametrize("history", ["", "S", "Shall", "mmer'", "qqqqq", "t qqq", "xt tha"])
 def test_judge_gives_probabilities_that_sum_to_one(history):
-    judge = compare.Judge(VERSE)
+    judge = compare.Judge(VERSE, len(set(VERSE)))
     p = [judge.probability(history, character) for character in sorted(set(VERSE))]
     assert sum(p) == pytest.approx(1) and min(p) > 0
 
 
 def test_judge_finds_order_in_order_and_not_in_a_shuffle():
-    judge = compare.Judge(VERSE * 3)
+    judge = compare.Judge(VERSE * 3, len(set(VERSE)))
     shuffled = "".join(VERSE[i] for i in torch.randperm(len(VERSE), generator=torch.Generator().manual_seed(0)))
     assert judge.nats([VERSE]) < 0.5 < judge.nats([shuffled]) - 2
 
 
 def test_known_words_distinct_grams_and_copies():
-    judge = compare.Judge("the cat sat on the mat. it's here")
+    judge = compare.Judge("the cat sat on the mat. it's here", 30)
     assert judge.known_words(["the dog sat", "it's cat"]) == pytest.approx(4 / 5)
     assert judge.known_words(["... "]) == 0
     assert judge.distinct(["abcde", "abcde"]) == 2 / 4  # abcd and bcde, twice each
@@ -54,30 +54,47 @@ def test_errors_are_the_usual_formula_for_means():
         assert figure(share_of_a, pieces) == pytest.approx((sum(values) / 5, expected))
 
 
-def test_real_pieces_come_from_the_whole_of_the_text():
+def test_pieces_come_from_the_whole_of_the_text():
     windows = torch.arange(101)[:, None].expand(-1, 4)
-    assert compare.real_pieces(windows, 5)[:, 0].tolist() == [0, 25, 50, 75, 100]
+    assert compare.spread(windows, 5)[:, 0].tolist() == [0, 25, 50, 75, 100]
     with pytest.raises(compare.UserError, match="--pieces 102"):
-        compare.real_pieces(windows, 102)
+        compare.spread(windows, 102)
 
 
-def test_the_whole_comparison(small_checkpoint, gpt_checkpoint, text_file):
-    log = "step,seconds,characters,lr,loss,heldout\n1,1.0,64,0.01,2.5,\n2,2.0,128,0.01,2.4,2.45\n"
-    gpt_checkpoint.with_suffix(".csv").write_text(log)
-    code, out, err = run_script("10_compare.py", "--dllm", small_checkpoint, "--gpt", gpt_checkpoint, "--data", text_file, "--pieces", 3)
+def test_the_choice_is_the_most_fluent_of_those_as_diverse_as_real_text():
+    def verdict(nats, distinct):
+        return compare.Verdict("", (nats, 0), (1, 0), (distinct, 0), 0, [])
+
+    settings = [compare.Setting("random", t) for t in (0.1, 0.2, 0.3, 0.4, 0.5)]
+    values = [(1.0, 0.2), (2.0, 0.62), (1.9, 0.66), (1.5, 0.69), (0.5, 0.99)]
+    dllm = {setting: verdict(*value) for setting, value in zip(settings, values)}
+    verdicts = compare.Verdicts(verdict(1.7, 0.2), verdict(1.6, 0.64), [], dllm)
+    assert [setting.temperature for setting in compare.most_fluent(verdicts)] == [0.3, 0.2]
+
+
+LOG = "step,seconds,characters,lr,loss,heldout\n1,1.0,64,0.01,2.5,\n2,2.0,128,0.01,2.4,2.45\n"
+
+
+def test_the_whole_comparison(small_checkpoint, gpt_checkpoint, text_file, tmp_path):
+    gpt_checkpoint.with_suffix(".csv").write_text(LOG)
+    flags = ["--dllm", small_checkpoint, "--gpt", gpt_checkpoint, "--data", text_file, "--pieces", 3, "--pictures", tmp_path / "pictures"]
+    code, out, err = run_script("10_compare.py", *flags)
     assert code == 0, err
-    for part in ("bound", "exact", "without the first of each 32 characters", "| real, held out |", "| GPT, 0.8 |",
-                 "| dLLM, 32 a pass, random, 1.0 |", "dLLM, 1 a pass, certainty, 1.0, top-k 3", "times faster", f"No log beside {small_checkpoint}"):  # fmt: skip
+    for part in ("bound", "exact", "without the first of each 32 characters", "| real, held out |", "| real, from training |", "| GPT, 0.8 |",
+                 "| characters of the whole run | not recorded | 128 |", "| dLLM, 32 a pass, random, 1.0 |",
+                 "dLLM, 1 a pass, certainty, 1.0, top-k 3", "times faster", f"No log beside {small_checkpoint}"):  # fmt: skip
         assert part in out, part
-    assert len(re.findall(r"^\| dLLM, \d+ a pass, .*%", out, re.M)) >= 13 * 6 + 3
-    for name in ("10_curves", "10_steps", "10_speed"):
-        assert (ROOT / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-    assert out.strip().splitlines()[-1] == str(ROOT / "figures" / "10_speed.png")
+    rows = re.findall(r"^\| dLLM, \d+ a pass, (?!.*again).*%", out, re.M)
+    assert len(set(rows)) >= len(compare.all_settings()) == 13 * 6 + 3
+    pictures = sorted((tmp_path / "pictures").iterdir())
+    assert [path.name for path in pictures] == ["10_curves.png", "10_speed.png", "10_steps.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
+    assert out.strip().splitlines()[-1] == str(tmp_path / "pictures" / "10_speed.png")
 
 
 def test_both_kinds_are_needed(small_checkpoint, gpt_checkpoint, text_file):
-    assert_refused(run_script("10_compare.py", "--dllm", gpt_checkpoint, "--gpt", gpt_checkpoint), 1, "GPT")
-    assert_refused(run_script("10_compare.py", "--dllm", small_checkpoint, "--gpt", small_checkpoint), 1, "dLLM")
+    assert_refused(run_script("10_compare.py", "--dllm", gpt_checkpoint, "--gpt", gpt_checkpoint), 1, "is a GPT;")
+    assert_refused(run_script("10_compare.py", "--dllm", small_checkpoint, "--gpt", small_checkpoint), 1, "is a dLLM;")
     assert_refused(run_script("10_compare.py", "--pieces", "1"), 2, "--pieces")
     assert_refused(run_script("10_compare.py", "--gpt", "nowhere.pt", "--dllm", small_checkpoint), 1, "nowhere.pt")
 

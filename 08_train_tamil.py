@@ -1,0 +1,194 @@
+"""Lesson 8. What was English about our model, and what was not?
+
+Tamil is written in letters, and a letter is often two characters of Unicode: a consonant and a vowel sign, or a
+consonant and the dot that says "no vowel". A model of characters can put a vowel sign where no consonant stands, and
+one that writes many characters at once does so all the time. So here a token is a whole letter. The tokenizer's class, the
+model, the loop and the sampler are those of the lessons before; only the list of units is new, and what counts as a window.
+
+Builds on:  lessons 1 (Tokenizer), 4 (bound), 5 (the loop); tamil_dataset.py (what a letter is, and the poems).
+Run:        python tamil_dataset.py                               (first: it fetches the poems)
+            python 08_train_tamil.py                              (5 minutes, and what the evaluations take)
+            python 08_train_tamil.py --units codepoints --out checkpoints/codepoints.pt
+            python 08_train_tamil.py --data data/tamil_wiki.txt --out checkpoints/prose.pt
+Last line:  the command that generates verse from what was trained.
+
+Poems are separated by blank lines; every tenth one is held out, so that all works are represented in both parts. A
+couplet, a poem of two lines, is also a window by itself, with nothing before or after it.
+
+Exercises (answers in docs/answers.md; use --steps 100 --batch 8 --out checkpoints/a.pt, then b.pt, minutes each)
+  1. Train with --units codepoints. Why may the two held-out figures in nats per token not be compared? What may be?
+  2. Set COUPLET_SHARE to 0, and compare the bits per couplet. What did the windows of one couplet teach?
+  3. How many of the letters on the grid occur in the training text? What does the model make of the others?
+"""
+
+import math
+import re
+import sys
+from collections import Counter
+from importlib import import_module
+from itertools import product
+
+import torch
+
+lesson1 = import_module("01_tensors")
+transformer = import_module("03_transformer")
+diffusion = import_module("04_diffusion")
+training = import_module("05_train")
+tamil = import_module("tamil_dataset")
+UserError = lesson1.UserError
+
+COUPLET_SHARE = 0.5  # of the batches that are couplets, each a window of its own
+OFTEN = 100  # a character that is not on the grid becomes a unit if it occurs so often
+OTHERS = [*"0123456789", *" \n.,;:!?'\"()-"]
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The alphabet
+
+
+def letter_grid():
+    """All letters of Tamil: vowels, the aytham, and every consonant with every vowel and with none."""
+    consonants = tamil.CONSONANTS + tamil.GRANTHA
+    return [*tamil.VOWELS, tamil.AYTHAM, *(c + sign for c, sign in product(consonants, ["", *tamil.SIGNS, tamil.PULLI]))]
+
+
+def make_units(text, kind):
+    """The units for a text: "letters" or "codepoints". The alphabet does not depend on the text, save for characters
+    that are not Tamil and occur OFTEN in it."""
+    units = letter_grid() if kind == "letters" else sorted(set("".join(letter_grid())))
+    known = {*"".join(units), *OTHERS}
+    foreign = Counter(character for character in text if character not in known)
+    return units + OTHERS + sorted(character for character, count in foreign.items() if count >= OFTEN)
+
+
+def keep_known(tokenizer, text):
+    """The text without what no unit covers: there is no "unknown" token. Says how much was dropped."""
+    kept = "".join(tokenizer.pattern.findall(text))
+    if len(kept) < len(text):
+        print(f"{len(text) - len(kept):,} of {len(text):,} characters are not in the alphabet and were dropped", file=sys.stderr)
+    return kept
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Poems
+
+
+def split_poems_for_training(text):
+    """A text -> (training poems, held-out poems); every tenth one is held out."""
+    poems = [poem.strip("\n") for poem in re.split(r"\n{2,}", text) if poem.strip()]
+    if len(poems) < 10:
+        raise UserError(f"the text has {len(poems)} poems, separated by blank lines; ten or more are needed.")
+    heldout = poems[9::10]
+    return [poem for i, poem in enumerate(poems) if i % 10 != 9], heldout
+
+
+def couplets_of(poems):
+    """Those poems that are couplets."""
+    return [poem for poem in poems if poem.count("\n") == 1]
+
+
+def by_length(tokenizer, couplets):
+    """{length: tokens [N, length]}: couplets of one length make a batch without padding."""
+    groups = {}
+    for couplet in couplets:
+        ids = tokenizer.encode(couplet)
+        groups.setdefault(len(ids), []).append(ids)
+    return {length: torch.tensor(rows) for length, rows in groups.items()}
+
+
+def poem_windows(tokenizer, poems, couplets, context, batch):
+    """Returns draw(generator) -> tokens [batch, L]: windows of the poems in a row, or, as often as COUPLET_SHARE says,
+    couplets of one length, each a window by itself."""
+    tokens = torch.tensor(tokenizer.encode("\n\n".join(poems)))
+    if len(tokens) <= context:
+        raise UserError(f"the poems to train on have {len(tokens):,} tokens; more than {context} are needed.")
+    from_anywhere = lesson1.random_windows(tokens, context, batch)
+    groups = list(by_length(tokenizer, couplets).values())
+    sizes = torch.tensor([float(len(group)) for group in groups])
+
+    def draw(generator):
+        if not groups or torch.rand((), generator=generator) >= COUPLET_SHARE:
+            return from_anywhere(generator)
+        group = groups[torch.multinomial(sizes, 1, generator=generator)]  # [N, L], every couplet being equally likely
+        return group[torch.randint(len(group), (batch,), generator=generator)]
+
+    return draw
+
+
+@torch.inference_mode()
+def bits_per_couplet(model, tokenizer, couplets, draws=64):
+    """The bound in bits per couplet, each a window of its own length, and its standard error over the couplets.
+
+    Bits per couplet compare models whose tokens differ: each must spell the same couplets.
+    """
+    generator, bits = torch.Generator().manual_seed(0), []
+    for length, rows in by_length(tokenizer, couplets).items():
+        copies = rows.repeat_interleave(draws, dim=0).to(model.head.weight.device)  # [N * draws, length]
+        nats = torch.cat([diffusion.bound(model, part, generator=generator) for part in copies.split(256)])
+        bits.append(nats.view(-1, draws).mean(dim=1) * length / math.log(2))  # [N]
+    bits = torch.cat(bits)
+    return bits.mean().item(), bits.std().item() / math.sqrt(len(bits))
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The command line
+
+
+def load_tamil(args):
+    """The text of --data, or data/tamil.txt. Raises UserError where it is not there, or is not Tamil."""
+    if args.data is None and not tamil.TAMIL_TEXT.exists():
+        raise UserError(f"{tamil.TAMIL_TEXT} is not there yet; make it with: python tamil_dataset.py")
+    text = tamil.normalize(lesson1.load_text(args.data or tamil.TAMIL_TEXT))
+    letters = sum(map(len, re.findall(tamil.LETTER, text)))
+    if letters < 0.5 * len(re.sub(r"\s", "", text)):
+        raise UserError(f"{args.data} is not Tamil: only {letters:,} of its {len(text):,} characters are.")
+    return text
+
+
+def tokens_per_letter(tokenizer, text):
+    """How many tokens stand for one of letter_grid's tokens, so that both kinds of unit get a context of equal length."""
+    letters = lesson1.Tokenizer(letter_grid() + OTHERS)
+    return len(tokenizer.encode(text)) / len(letters.pattern.findall(text))
+
+
+def evaluate(args, text):
+    """Prints the bits per held-out couplet of the checkpoint --evaluate."""
+    model, tokenizer, _ = training.load_kind(args.evaluate, False, transformer.pick_device(args.device))
+    _, heldout = split_poems_for_training(keep_known(tokenizer, text))
+    couplets = couplets_of(heldout)
+    if not couplets:
+        raise UserError("none of the poems held out is a couplet, so there is nothing to measure.")
+    bits, error = bits_per_couplet(model, tokenizer, couplets)
+    print(f"{args.evaluate}: bound {bits:.1f} +- {error:.1f} bits per couplet ({len(couplets)} couplets)")
+
+
+def train_on_poems(args, text, saved):
+    """Trains on the poems in a text; `saved`: the checkpoint to go on with, or None."""
+    tokenizer = training.load_checkpoint(args.out)[1] if saved else lesson1.Tokenizer(make_units(text, args.units))
+    text = keep_known(tokenizer, text)
+    poems, heldout = split_poems_for_training(text)
+    shape = transformer.PRESETS[args.preset]
+    shape = {**shape, "context": round(shape["context"] * tokens_per_letter(tokenizer, text))}
+    config = transformer.Config(tokenizer.vocab_size, **shape, dropout=args.dropout)
+    tokens = torch.tensor(tokenizer.encode("\n\n".join(heldout)))
+    if len(tokens) < config.context:
+        raise UserError(f"the poems held out have {len(tokens):,} tokens; {config.context} or more are needed.")
+    windows = tokens[: len(tokens) // config.context * config.context].view(-1, config.context)
+    draw = poem_windows(tokenizer, poems, couplets_of(poems), config.context, args.batch)
+    training.train(args, training.DIFFUSION, tokenizer, config, draw, windows, saved)
+    training.print_command("python 09_generate_tamil.py", args.out)
+
+
+def main():
+    """The command line of 08_train_tamil.py."""
+    parser = training.training_parser(__doc__, "my_tamil.pt")
+    parser.add_argument("--units", choices=("letters", "codepoints"), default="letters", help="what a token is (default: letters)")
+    args = parser.parse_args()
+    if args.evaluate:
+        return evaluate(args, load_tamil(args))
+    saved = training.settle(args)
+    train_on_poems(args, load_tamil(args), saved)
+
+
+if __name__ == "__main__":
+    lesson1.run(main)
