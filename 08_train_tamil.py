@@ -1,19 +1,21 @@
 """Lesson 8. What was English about our model, and what was not?
 
 Tamil is written in letters, and a letter is often two characters of Unicode: a consonant and a vowel sign, or a
-consonant and the dot that says "no vowel". A model of characters can put a vowel sign where no consonant stands, and
-one that writes many characters at once does so all the time. So here a token is a whole letter. The tokenizer's class, the
-model, the loop and the sampler are those of the lessons before; only the list of units is new, and what counts as a window.
+consonant and the dot that says "no vowel". கொக்கு, a heron, is six characters and three letters: கொ, க், கு. A model of
+characters can put a vowel sign where no consonant stands, and one that writes many at once does so all the time. So here
+a token is a whole letter. The tokenizer's class, the model, the loop and the sampler are those of the lessons before; only
+the list of units is new, and what counts as a window.
 
-Builds on:  lessons 1 (Tokenizer), 4 (bound), 5 (the loop); tamil_dataset.py (what a letter is, and the poems).
+Builds on:  lessons 1 (Tokenizer), 3 (presets), 4 (bound), 5 (the loop); tamil_dataset.py (what a letter is, the poems).
 Run:        python tamil_dataset.py                               (first: it fetches the poems)
             python 08_train_tamil.py                              (5 minutes, and what the evaluations take)
             python 08_train_tamil.py --units codepoints --out checkpoints/codepoints.pt
             python 08_train_tamil.py --data data/tamil_wiki.txt --out checkpoints/prose.pt
 Last line:  the command that generates verse from what was trained.
 
-Poems are separated by blank lines; every tenth one is held out, so that all works are represented in both parts. A
-couplet, a poem of two lines, is also a window by itself, with nothing before or after it.
+Poems are separated by blank lines; of every ten in a row one, drawn by lot, is held out, so that all works are
+represented in both parts. A couplet, a poem of two lines, is also a window by itself, with nothing before or after it.
+What lesson 5's loop calls a character is a token here: a letter, or, with --units codepoints, less than that.
 
 Exercises (answers in docs/answers.md; use --steps 100 --batch 8 --out checkpoints/a.pt, then b.pt, minutes each)
   1. Train with --units codepoints. Why may the two held-out figures in nats per token not be compared? What may be?
@@ -22,6 +24,7 @@ Exercises (answers in docs/answers.md; use --steps 100 --batch 8 --out checkpoin
 """
 
 import math
+import random
 import re
 import sys
 from collections import Counter
@@ -39,7 +42,7 @@ UserError = lesson1.UserError
 
 COUPLET_SHARE = 0.5  # of the batches that are couplets, each a window of its own
 OFTEN = 100  # a character that is not on the grid becomes a unit if it occurs so often
-OTHERS = [*"0123456789", *" \n.,;:!?'\"()-"]
+OTHERS = [*"0123456789", *" \n", *tamil.PUNCTUATION]
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -47,7 +50,8 @@ OTHERS = [*"0123456789", *" \n.,;:!?'\"()-"]
 
 
 def letter_grid():
-    """All letters of Tamil: vowels, the aytham, and every consonant with every vowel and with none."""
+    """All letters of Tamil: vowels, the aytham, and every consonant with every vowel and with none. (Two clusters that have
+    signs of their own, க்ஷ and ஸ்ரீ, are two letters here.)"""
     consonants = tamil.CONSONANTS + tamil.GRANTHA
     return [*tamil.VOWELS, tamil.AYTHAM, *(c + sign for c, sign in product(consonants, ["", *tamil.SIGNS, tamil.PULLI]))]
 
@@ -74,26 +78,42 @@ def keep_known(tokenizer, text):
 
 
 def split_poems_for_training(text):
-    """A text -> (training poems, held-out poems); every tenth one is held out."""
+    """A text -> (training poems, held-out poems): of every ten in a row one is held out.
+
+    By lot, since every tenth couplet of the Thirukkural is the last one of its chapter.
+    """
     poems = [poem.strip("\n") for poem in re.split(r"\n{2,}", text) if poem.strip()]
     if len(poems) < 10:
         raise UserError(f"the text has {len(poems)} poems, separated by blank lines; ten or more are needed.")
-    heldout = poems[9::10]
-    return [poem for i, poem in enumerate(poems) if i % 10 != 9], heldout
+    lot = random.Random(0)
+    chosen = {start + lot.randrange(10) for start in range(0, len(poems) - 9, 10)}
+    heldout = [poem for i, poem in enumerate(poems) if i in chosen]
+    return [poem for i, poem in enumerate(poems) if i not in chosen], heldout
 
 
 def couplets_of(poems):
-    """Those poems that are couplets."""
-    return [poem for poem in poems if poem.count("\n") == 1]
+    """Those poems that are couplets. None where they are rare: in prose, two lines are an accident."""
+    couplets = [poem for poem in poems if poem.count("\n") == 1]
+    return couplets if len(couplets) >= len(poems) / 10 else []
+
+
+def couplets_or_refuse(poems):
+    """The couplets among some poems. Raises UserError when there are fewer than two."""
+    couplets = couplets_of(poems)
+    if len(couplets) < 2:
+        raise UserError("this needs a text of which many poems are couplets, such as data/tamil.txt.")
+    return couplets
 
 
 def by_length(tokenizer, couplets):
-    """{length: tokens [N, length]}: couplets of one length make a batch without padding."""
+    """{length: (places, tokens [N, length])}: couplets of one length make a batch without padding; where they stood."""
     groups = {}
-    for couplet in couplets:
+    for place, couplet in enumerate(couplets):
         ids = tokenizer.encode(couplet)
-        groups.setdefault(len(ids), []).append(ids)
-    return {length: torch.tensor(rows) for length, rows in groups.items()}
+        places, rows = groups.setdefault(len(ids), ([], []))
+        places.append(place)
+        rows.append(ids)
+    return {length: (places, torch.tensor(rows)) for length, (places, rows) in groups.items()}
 
 
 def poem_windows(tokenizer, poems, couplets, context, batch):
@@ -103,13 +123,13 @@ def poem_windows(tokenizer, poems, couplets, context, batch):
     if len(tokens) <= context:
         raise UserError(f"the poems to train on have {len(tokens):,} tokens; more than {context} are needed.")
     from_anywhere = lesson1.random_windows(tokens, context, batch)
-    groups = list(by_length(tokenizer, couplets).values())
+    groups = [rows for length, (_, rows) in by_length(tokenizer, couplets).items() if length <= context]
     sizes = torch.tensor([float(len(group)) for group in groups])
 
     def draw(generator):
         if not groups or torch.rand((), generator=generator) >= COUPLET_SHARE:
             return from_anywhere(generator)
-        group = groups[torch.multinomial(sizes, 1, generator=generator)]  # [N, L], every couplet being equally likely
+        group = groups[torch.multinomial(sizes, 1, generator=generator).item()]  # [N, L], every couplet being equally likely
         return group[torch.randint(len(group), (batch,), generator=generator)]
 
     return draw
@@ -117,17 +137,22 @@ def poem_windows(tokenizer, poems, couplets, context, batch):
 
 @torch.inference_mode()
 def bits_per_couplet(model, tokenizer, couplets, draws=64):
-    """The bound in bits per couplet, each a window of its own length, and its standard error over the couplets.
+    """[N] the bound in bits of each couplet, as a window of its own length.
 
-    Bits per couplet compare models whose tokens differ: each must spell the same couplets.
+    Bits per couplet compare models whose tokens differ, since each must spell the same couplets. The model is given the
+    length; in code points it says about one bit more than in letters, in favour of code points.
     """
-    generator, bits = torch.Generator().manual_seed(0), []
-    for length, rows in by_length(tokenizer, couplets).items():
+    generator, bits = torch.Generator().manual_seed(0), torch.empty(len(couplets))
+    for length, (places, rows) in by_length(tokenizer, couplets).items():
         copies = rows.repeat_interleave(draws, dim=0).to(model.head.weight.device)  # [N * draws, length]
-        nats = torch.cat([diffusion.bound(model, part, generator=generator) for part in copies.split(256)])
-        bits.append(nats.view(-1, draws).mean(dim=1) * length / math.log(2))  # [N]
-    bits = torch.cat(bits)
-    return bits.mean().item(), bits.std().item() / math.sqrt(len(bits))
+        nats = [diffusion.bound(model, part, generator=generator) for part in copies.split(draws)]  # each stratified
+        bits[places] = torch.cat(nats).view(-1, draws).mean(dim=1).cpu() * length / math.log(2)  # [N]
+    return bits
+
+
+def mean_and_error(values):
+    """(mean, standard error) of values [N]."""
+    return values.mean().item(), values.std().item() / math.sqrt(len(values))
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -141,34 +166,34 @@ def load_tamil(args):
     text = tamil.normalize(lesson1.load_text(args.data or tamil.TAMIL_TEXT))
     letters = sum(map(len, re.findall(tamil.LETTER, text)))
     if letters < 0.5 * len(re.sub(r"\s", "", text)):
-        raise UserError(f"{args.data} is not Tamil: only {letters:,} of its {len(text):,} characters are.")
+        raise UserError(f"{args.data or tamil.TAMIL_TEXT} is not Tamil: it has {letters:,} Tamil letters in {len(text):,} characters.")
     return text
 
 
 def tokens_per_letter(tokenizer, text):
-    """How many tokens stand for one of letter_grid's tokens, so that both kinds of unit get a context of equal length."""
-    letters = lesson1.Tokenizer(letter_grid() + OTHERS)
-    return len(tokenizer.encode(text)) / len(letters.pattern.findall(text))
+    """How many tokens stand for one token of letters, so that both kinds of unit get a context of equal length."""
+    letters = lesson1.Tokenizer(make_units(text, "letters"))
+    return len(tokenizer.encode(text)) / len(letters.encode(text))
 
 
 def evaluate(args, text):
     """Prints the bits per held-out couplet of the checkpoint --evaluate."""
     model, tokenizer, _ = training.load_kind(args.evaluate, False, transformer.pick_device(args.device))
     _, heldout = split_poems_for_training(keep_known(tokenizer, text))
-    couplets = couplets_of(heldout)
-    if not couplets:
-        raise UserError("none of the poems held out is a couplet, so there is nothing to measure.")
-    bits, error = bits_per_couplet(model, tokenizer, couplets)
+    couplets = couplets_or_refuse(heldout)
+    bits, error = mean_and_error(bits_per_couplet(model, tokenizer, couplets))
     print(f"{args.evaluate}: bound {bits:.1f} +- {error:.1f} bits per couplet ({len(couplets)} couplets)")
 
 
 def train_on_poems(args, text, saved):
     """Trains on the poems in a text; `saved`: the checkpoint to go on with, or None."""
-    tokenizer = training.load_checkpoint(args.out)[1] if saved else lesson1.Tokenizer(make_units(text, args.units))
+    units = saved["units"] if saved else make_units(text, args.units or "letters")
+    tokenizer = lesson1.Tokenizer(units)
     text = keep_known(tokenizer, text)
     poems, heldout = split_poems_for_training(text)
     shape = transformer.PRESETS[args.preset]
-    shape = {**shape, "context": round(shape["context"] * tokens_per_letter(tokenizer, text))}
+    context = saved["config"]["context"] if saved else round(shape["context"] * tokens_per_letter(tokenizer, text))
+    shape = {**shape, "context": context}
     config = transformer.Config(tokenizer.vocab_size, **shape, dropout=args.dropout)
     tokens = torch.tensor(tokenizer.encode("\n\n".join(heldout)))
     if len(tokens) < config.context:
@@ -182,8 +207,10 @@ def train_on_poems(args, text, saved):
 def main():
     """The command line of 08_train_tamil.py."""
     parser = training.training_parser(__doc__, "my_tamil.pt")
-    parser.add_argument("--units", choices=("letters", "codepoints"), default="letters", help="what a token is (default: letters)")
+    parser.add_argument("--units", choices=("letters", "codepoints"), help="what a token is (default: letters)")
     args = parser.parse_args()
+    if args.resume and args.units:
+        parser.error("--units cannot be changed by --resume; leave it out")
     if args.evaluate:
         return evaluate(args, load_tamil(args))
     saved = training.settle(args)

@@ -2,27 +2,26 @@
 
 Writes verse with the model of lesson 8, by the sampler of lesson 4. With --kural it writes couplets on a canvas that
 says where the line breaks and where the poem ends; with --score it counts what can be counted: are the letters letters, the
-words words, do the feet follow the metre (kural venba), do the lines rhyme? Each figure stands between that of real couplets
-the model has not seen and that of the same couplets with their words shuffled.
+words words, do the feet follow the metre (kural venba), do the lines rhyme? Each figure is printed beside that of real
+couplets that the model has not seen, and of the same couplets with their words shuffled.
 
-Builds on:  lessons 4 (sample), 6 (flags, longest_copy) and 8 (poems); tamil_dataset.py (what a letter is).
+Builds on:  lessons 3 (devices), 4 (sample), 5 (load_kind), 6 (flags, make_canvas, longest_copy) and 8 (poems);
+            tamil_dataset.py (what a letter is).
 Run:        python 09_generate_tamil.py
             python 09_generate_tamil.py --kural --num 5 --seed 1
             python 09_generate_tamil.py --score                           (some minutes; needs data/tamil.txt)
             python 09_generate_tamil.py --score --codepoints checkpoints/codepoints_best.pt
-Last line:  the last line of the verse; with --score, the path of a picture, `figures/09_ill_formed.png`, if --codepoints is
-            given, else the last row of the table.
+Last line:  the last line of the verse; with --score the last row of the table, or, with --codepoints, the path of a
+            picture, `figures/09_ill_formed.png`.
 
 Exercises (answers in docs/answers.md)
-  1. Write --kural --seed 1 at --temp 0.5, 0.8 and 1.1, and scan the metre of 100 couplets of each. What does heat cost?
-  2. Drop the rule for a final u in `scansions`. Which share of real couplets still passes, and why the difference?
-  3. Shuffle the words of a couplet until it scans. How many of 1,000 shuffles do? What does that say of the figures?
+  1. Run --score at --temp 0.5, 0.8 and 1.1. What does heat cost, and what does it buy?
+  2. Drop the second way in `scansions`. Which share of real couplets still passes, and why the difference?
+  3. Shuffle the words of the first couplet of the Thirukkural 1,000 times. How many of them scan? How many rhyme?
 """
 
-import math
 import random
 import re
-import statistics
 from importlib import import_module
 from itertools import product
 
@@ -39,11 +38,15 @@ tamil = import_module("tamil_dataset")
 
 SHIPPED_TAMIL = lesson1.ROOT / "checkpoints" / "tamil.pt"
 SHORT_VOWELS = "அஇஉஎஒ"
-PASSES = (1, 2, 4, 8, 16, 32)  # of the picture
+SHORT_U = ("கு", "சு", "டு", "து", "பு", "று", "வு")  # what is left unspoken before a vowel, and vu, treated alike
+WORD = r"[\u0b80-\u0bff]+"
+PASSES = (1, 2, 4, 8, 16, 32, 64)  # of the picture
 
 
 # ---------------------------------------------------------------------------------------------------------
-# The metre
+# The metre. A couplet has seven feet, four and three; the editions print a foot as a word, so here a word is a foot. A foot is
+# made of one to three metremes (acai): ner, N, and nirai, R. Not done: the i that u becomes before y, and words that are
+# divided where the feet are not.
 
 
 def letters_of(word):
@@ -61,9 +64,9 @@ def vowel_of(letter):
 
 
 def metremes(word):
-    """The syllables of the metre (acai) in a word: "R" (nirai), a short vowel and another vowel, or "N" (ner), any other.
+    """The metremes of a word: "R", a short vowel and another vowel, or "N", any other vowel.
 
-    A letter without a vowel closes the syllable before it. ai counts as short unless it begins the word.
+    A letter without a vowel closes the metreme before it. ai counts as short unless it begins the word.
     """
     kinds = ""  # s: short, l: long, dot: no vowel
     for place, letter in enumerate(letters_of(word)):
@@ -73,16 +76,10 @@ def metremes(word):
     return "".join("R" if len(group) == 2 else "N" for group in re.findall("s[sl]|[sl]", kinds))
 
 
-def ends_in_u(word):
-    """Whether a word ends in a short u."""
-    letters = letters_of(word)
-    return bool(letters) and vowel_of(letters[-1]) == "உ"
-
-
 def scansions(word, following):
-    """The ways to scan a word: as it stands, and, where it ends in u and a vowel follows, without the u, as it is spoken."""
+    """The ways to scan a word: as it stands, and, where it ends in a short u and a vowel follows, without the u, as spoken."""
     ways = [metremes(word)]
-    if ends_in_u(word) and following[:1] and following[0] in tamil.VOWELS:
+    if word.endswith(SHORT_U) and following and following[0] in tamil.VOWELS:
         ways.append(metremes(word[:-1] + tamil.PULLI))
     return ways
 
@@ -90,20 +87,20 @@ def scansions(word, following):
 def follows_metre(feet, last_word):
     """A simplified kural venba: feet, a list of strings of N and R; last_word, of the last foot.
 
-    A foot has two syllables, or three of which the last is N; the last foot has one, or two of which the second is N and
+    A foot has two metremes, or three of which the last is N; the last foot has one, or two of which the second is N and
     ends in u. After a foot of two that ends in N comes an R; after any other foot comes an N.
     """
     *inner, last = feet
     if not all(len(foot) == 2 or (len(foot) == 3 and foot[2] == "N") for foot in inner):
         return False
-    if not (len(last) == 1 or (len(last) == 2 and last[1] == "N" and ends_in_u(last_word))):
+    if not (len(last) == 1 or (len(last) == 2 and last[1] == "N" and last_word.endswith(SHORT_U))):
         return False
     return all(after[0] == ("R" if foot[1:] == "N" else "N") for foot, after in zip(feet, feet[1:]))
 
 
 def words_of(couplet):
     """The words of each line of a couplet: [[words], [words]]."""
-    return [re.findall(r"[\u0b80-\u0bff]+", line) for line in couplet.split("\n")]
+    return [re.findall(WORD, line) for line in couplet.split("\n")]
 
 
 def four_and_three(couplet):
@@ -126,27 +123,28 @@ def spoken_metre(couplet):
 
 
 def rhymes(couplet):
-    """Whether the second letters of both lines have the same consonant (etukai)."""
-    seconds = [letters_of("".join(words))[1:2] for words in words_of(couplet)]
-    return len(seconds) == 2 and all(seconds) and seconds[0][0][0] == seconds[1][0][0]
+    """Whether the second letters of both lines have the same consonant (etukai). Tradition also asks that the first
+    letters be both short or both long; that is not checked."""
+    lines = [letters_of("".join(words)) for words in words_of(couplet)]
+    if len(lines) != 2 or min(map(len, lines)) < 2:
+        return False
+    return lines[0][1][0] == lines[1][1][0]  # a letter's first character is its consonant
 
 
 # ---------------------------------------------------------------------------------------------------------
 # Writing
 
 
-def write_verse(model, tokenizer, args, generator):
-    """--num pieces of verse of --len letters."""
-    canvas = torch.full((args.num, args.len), tokenizer.vocab_size, device=model.head.weight.device)
-    ids = tokenizer.encode(tamil.normalize(args.prompt))
-    canvas[:, : len(ids)] = torch.tensor(ids, dtype=torch.long)
-    return [tokenizer.decode(row) for row in unmask(model, canvas, args.steps, args, generator)]
-
-
 def unmask(model, canvas, steps, args, generator):
     """Lesson 4's `sample` with the flags of the command line; steps: None for one pass a letter."""
-    steps = steps or canvas.shape[1]
-    return diffusion.sample(model, canvas, steps, args.temp, args.topk, args.order, generator)
+    return diffusion.sample(model, canvas, steps or canvas.shape[1], args.temp, args.topk, args.order, generator)
+
+
+def write_verse(model, tokenizer, args, generator):
+    """--num pieces of verse of --len letters, the prompt included."""
+    ids = tokenizer.encode(tamil.normalize(args.prompt))
+    canvas = generation.make_canvas(ids, args.len, args.num, tokenizer.vocab_size, model.head.weight.device)
+    return [tokenizer.decode(row) for row in unmask(model, canvas, args.steps, args, generator)]
 
 
 def write_couplets(model, tokenizer, shapes, steps, args, generator):
@@ -164,7 +162,12 @@ def write_couplets(model, tokenizer, shapes, steps, args, generator):
 def draw_shapes(tokenizer, couplets, num, generator):
     """The lengths of the two lines of num couplets, drawn from those given."""
     chosen = torch.randint(len(couplets), (num,), generator=generator).tolist()
-    return [tuple(len(tokenizer.encode(line)) for line in couplets[i].split("\n")) for i in chosen]
+    return shapes_of(tokenizer, [couplets[i] for i in chosen])
+
+
+def shapes_of(tokenizer, couplets):
+    """[(length of line 1, of line 2)] in tokens."""
+    return [tuple(len(tokenizer.encode(line)) for line in couplet.split("\n")) for couplet in couplets]
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -175,7 +178,7 @@ class Score:
     """Measures a couplet: every figure is a share, or a number of letters, of one couplet, to be averaged."""
 
     def __init__(self, training_text):
-        self.lexicon = set(re.findall(r"[\u0b80-\u0bff]+", training_text))
+        self.lexicon = set(re.findall(WORD, training_text))
         self.letters = self.as_letters(training_text)
 
     @staticmethod
@@ -213,50 +216,68 @@ class Score:
 
 def average(function, couplets):
     """(mean, standard error) of a figure over couplets."""
-    values = [float(function(couplet)) for couplet in couplets]
-    return statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values))
+    return lesson8.mean_and_error(torch.tensor([float(function(couplet)) for couplet in couplets]))
 
 
 def shuffle_words(couplet, source):
-    """The same words in another order, as many in each line as before; the marks at the end stay."""
-    lines = words_of(couplet)
-    words = sum(lines, [])
+    """The same words in another order, as many in each line as before; punctuation stays where it is."""
+    words = re.findall(WORD, couplet)
     source.shuffle(words)
-    return " ".join(words[: len(lines[0])]) + "\n" + " ".join(words[len(lines[0]) :])
+    return re.sub(WORD, lambda match: words.pop(), couplet)
+
+
+def read_couplets(tokenizer, args):
+    """(the training text, its couplets, the couplets held out) of --data."""
+    poems, heldout = lesson8.split_poems_for_training(lesson8.keep_known(tokenizer, lesson8.load_tamil(args)))
+    return "\n\n".join(poems), lesson8.couplets_or_refuse(poems), lesson8.couplets_or_refuse(heldout)
+
+
+def print_row(name, form, cells):
+    """A row of the table; cells: (mean, standard error) each."""
+    print(f"| {name} | {' | '.join(' +- '.join(form.format(value) for value in cell) for cell in cells)} |")
 
 
 def print_score(model, tokenizer, args, generator):
     """The table: generated couplets beside real ones that were held out, and those with their words shuffled."""
-    poems, heldout = lesson8.split_poems_for_training(lesson8.load_tamil(args))
-    known, real = lesson8.couplets_of(poems), lesson8.couplets_of(heldout)
+    text, known, real = read_couplets(tokenizer, args)
     source = random.Random(0)
-    columns = {
-        f"generated ({args.num})": write_couplets(model, tokenizer, draw_shapes(tokenizer, known, args.num, generator), args.steps, args, generator),
-        f"real, held out ({len(real)})": real,
-        "their words shuffled": [shuffle_words(couplet, source) for couplet in real for _ in range(4)],
-    }
-    bits, error = lesson8.bits_per_couplet(model, tokenizer, real)
-    print(f"held-out bound {bits:.1f} ± {error:.1f} bits per couplet\n")
-    print(f"| | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
-    for name, (function, form) in Score("\n\n".join(poems)).figures().items():
-        cells = [" ± ".join(form.format(value) for value in average(function, couplets)) for couplets in columns.values()]
-        print(f"| {name} | {' | '.join(cells)} |")
-    return known
+    shuffled = [shuffle_words(couplet, source) for couplet in real]
+    written = write_couplets(model, tokenizer, draw_shapes(tokenizer, known, args.num, generator), args.steps, args, generator)
+    print(f"| | generated ({len(written)}) | real, held out ({len(real)}) | their words shuffled |\n|---|---|---|---|")
+    for name, (function, form) in Score(text).figures().items():
+        print_row(name, form, [average(function, couplets) for couplets in (written, real, shuffled)])
+    bits = [lesson8.mean_and_error(lesson8.bits_per_couplet(model, tokenizer, couplets)) for couplets in (written, real, shuffled)]
+    print_row("the model's bound, bits per couplet", "{:.1f}", bits)
 
 
-def draw_ill_formed(writers, known, args, generator):
-    """Saves the picture of ill-formed letters against the number of passes; writers: {name: (model, tokenizer)}."""
+def compare_code_points(writers, args, generator):
+    """Letters against code points: bits per held-out couplet, and the picture of ill-formed letters against the number of
+    passes, for couplets of the same shapes. writers: {name: (model, tokenizer)}."""
+    (_, tokenizer), *_ = writers.values()
+    _, known, real = read_couplets(tokenizer, args)
+    chosen = [known[i] for i in torch.randint(len(known), (args.num,), generator=generator).tolist()]
+    bits, shares = {}, {}
+    for name, (model, tokenizer) in writers.items():
+        bits[name] = lesson8.bits_per_couplet(model, tokenizer, real)
+        print(f"{name}: bound {' +- '.join(f'{value:.1f}' for value in lesson8.mean_and_error(bits[name]))} bits per held-out couplet")
+        shapes = shapes_of(tokenizer, chosen)
+        texts = [write_couplets(model, tokenizer, shapes, passes, args, generator) for passes in tqdm(PASSES, desc=name, leave=False)]
+        shares[name] = [average(Score("").ill_formed, couplets) for couplets in texts]
+        print(f"{name}: ill-formed letters " + ", ".join(f"{mean:.1%} in {passes}" for (mean, _), passes in zip(shares[name], PASSES)) + " passes")
+    gain, error = lesson8.mean_and_error(bits["code points"] - bits["letters"])
+    print(f"letters save {gain:.1f} +- {error:.1f} bits a couplet, {gain / bits['code points'].mean():.1%}")
+    draw_ill_formed(shares, args)
+
+
+def draw_ill_formed(shares, args):
+    """Saves the picture; shares: {name: [(mean, standard error) for each of PASSES]}."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 4))
-    score = Score("")
-    for name, (model, tokenizer) in writers.items():
-        shapes = draw_shapes(tokenizer, known, args.num, generator)
-        points = [write_couplets(model, tokenizer, shapes, passes, args, generator) for passes in tqdm(PASSES, desc=name, leave=False)]
-        means, errors = zip(*(average(score.ill_formed, couplets) for couplets in points))
-        axes.errorbar(PASSES, [100 * m for m in means], [100 * e for e in errors], fmt="o-", label=name)
-        print(f"{name}: " + ", ".join(f"{mean:.1%} at {passes}" for mean, passes in zip(means, PASSES)))
-    axes.set(xscale="log", xlabel="passes for a couplet", ylabel="ill-formed letters, %")
+    for name, points in shares.items():
+        means, errors = zip(*points)
+        axes.errorbar(PASSES, [100 * mean for mean in means], [100 * error for error in errors], fmt="o-", label=name)
+    axes.set(xscale="log", xlabel="passes for a couplet", ylabel="ill-formed letters, %", title=f"order {args.order}, temperature {args.temp}")
     axes.set_xticks(PASSES, PASSES)
     axes.legend()
     lesson1.save_figure(figure, "09_ill_formed.png")
@@ -266,39 +287,31 @@ def draw_ill_formed(writers, known, args, generator):
 # The command line
 
 
-def check_lengths(parser, args, model, tokenizer):
-    """Refuses what does not fit the model."""
-    context, ids = model.config.context, tokenizer.encode(tamil.normalize(args.prompt))
-    if args.len > context:
-        parser.error(f"--len {args.len} is too long; this model was trained on {context} letters")
-    if len(ids) > args.len:
-        parser.error(f"the prompt has {len(ids)} letters, more than --len {args.len}; ask for a longer text")
-    if args.prompt and (args.kural or args.score):
-        parser.error("--prompt goes with plain verse; leave out --kural and --score")
-
-
 def main():
     """The command line of 09_generate_tamil.py."""
     parser = generation.generating_parser(__doc__, SHIPPED_TAMIL, length=96)
     parser.add_argument("--kural", action="store_true", help="whole couplets; needs data/tamil.txt for their lengths")
-    parser.add_argument("--score", action="store_true", help="count what can be counted, over --num couplets, 400 unless given")
-    parser.add_argument("--codepoints", metavar="FILE", help="with --score: a model of code points, to draw beside this one")
+    parser.add_argument("--score", action="store_true", help="count what can be counted, over 400 couplets, or --num if that is more")
+    parser.add_argument("--codepoints", metavar="FILE", help="with --score: a model of code points, to compare with this one")
     parser.add_argument("--data", metavar="FILE", help="the verse it was trained on (default: data/tamil.txt)")
     args = parser.parse_args()
+    if args.prompt and (args.kural or args.score):
+        parser.error("--prompt goes with plain verse; leave out --kural and --score")
+    if args.codepoints and not args.score:
+        parser.error("--codepoints goes with --score")
     model, tokenizer = generation.load_generator(parser, args)
-    check_lengths(parser, args, model, tokenizer)
-    if args.score:
-        args.num = max(args.num, 400)
+    if args.len > model.config.context:
+        parser.error(f"--len {args.len} is too long; this model was trained on {model.config.context} letters")
     generator = generation.seeded_generator(args.seed)
     if args.score:
-        known = print_score(model, tokenizer, args, generator)
+        args.num = max(args.num, 400)
+        print_score(model, tokenizer, args, generator)
         if args.codepoints:
-            other, others_tokenizer, _ = training.load_kind(args.codepoints, False, transformer.pick_device(args.device))
-            writers = {"letters": (model, tokenizer), "code points": (other, others_tokenizer)}
-            draw_ill_formed(writers, known, args, generator)
+            other = training.load_kind(args.codepoints, False, transformer.pick_device(args.device))
+            compare_code_points({"letters": (model, tokenizer), "code points": other[:2]}, args, generator)
     elif args.kural:
-        poems, _ = lesson8.split_poems_for_training(lesson8.load_tamil(args))
-        shapes = draw_shapes(tokenizer, lesson8.couplets_of(poems), args.num, generator)
+        _, known, _ = read_couplets(tokenizer, args)
+        shapes = draw_shapes(tokenizer, known, args.num, generator)
         print("\n\n".join(write_couplets(model, tokenizer, shapes, args.steps, args, generator)))
     else:
         print("\n\n".join(write_verse(model, tokenizer, args, generator)))

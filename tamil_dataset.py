@@ -1,8 +1,9 @@
 """Where does the Tamil verse come from, and what must be done to it?
 
 Downloads the Thirukkural (1,330 couplets) and four Sangam anthologies from Project Madurai, takes the verse out of the
-pages, mends the misprints whose reading is certain, and writes data/tamil.txt: one poem after the other, a blank line
-between two. No numbers, headings, authors' names or English are left in it.
+pages, mends what conversions from older fonts broke, and the slips of typists whose reading is certain, and writes
+data/tamil.txt: one poem after the other, a blank line between two. No numbers, headings, authors' names or English are
+left in it; some slips are.
 
 Run:        python tamil_dataset.py                               (a few seconds, once the pages are there)
             python tamil_dataset.py --works thirukkural kuruntokai
@@ -31,12 +32,14 @@ THIRUKKURAL = "https://raw.githubusercontent.com/tk120404/thirukkural/40db0c31c6
 THIRUKKURAL_SHA256 = "00db3a7b6f02917b09bc2b2fb27564e9a21094f2295a8afd79a53b09a17af8e3"
 MADURAI = "https://www.projectmadurai.org/pm_etexts/utf8/"
 
+# A letter of Tamil is a vowel by itself, or a consonant with the vowel that it carries: க ka, கா kaa, கி ki, and க் k
 VOWELS = "அஆஇஈஉஊஎஏஐஒஓஔ"
 CONSONANTS = "கஙசஞடணதநபமயரலவழளறன"
-GRANTHA = "ஜஶஷஸஹ"  # for words from Sanskrit
+GRANTHA = "ஜஶஷஸஹ"  # for words from Sanskrit and other languages
 SIGNS = "\u0bbe\u0bbf\u0bc0\u0bc1\u0bc2\u0bc6\u0bc7\u0bc8\u0bca\u0bcb\u0bcc"  # a consonant's vowel, if not a; in the order of VOWELS
 PULLI = "\u0bcd"  # the consonant has no vowel
 AYTHAM = "ஃ"
+PUNCTUATION = ".,;:!?'\"()-"
 LETTER = f"[{VOWELS}{AYTHAM}]|[{CONSONANTS}{GRANTHA}][{SIGNS}{PULLI}]?"  # what counts as one letter in Tamil
 
 
@@ -44,7 +47,8 @@ LETTER = f"[{VOWELS}{AYTHAM}]|[{CONSONANTS}{GRANTHA}][{SIGNS}{PULLI}]?"  # what 
 # Mending
 
 
-E_SIGN, AA_SIGN, I_SIGN, AU_SIGN, LLA = "\u0bc6", "\u0bbe", "\u0bbf", "\u0bcc", "ள"
+E_SIGN, O_SIGN, AA_SIGN, I_SIGN, AU_SIGN, LLA = "\u0bc6", "\u0bca", "\u0bbe", "\u0bbf", "\u0bcc", "ள"
+TAMIL = "\u0b80-\u0bff"
 MISPRINTS = (  # (pattern, replacement, what it is); all come from conversions out of older fonts
     (f"\u0ba6வ்ரு", f"வ{E_SIGN}ரூ", "an e sign before its letter, in verur (Thirukkural 599)"),
     (f"\u0ba6ஒழு", f"ப{E_SIGN}{AA_SIGN}ழு", "an e sign for po, in pozhudu (Ainkurunuru 427)"),
@@ -53,25 +57,39 @@ MISPRINTS = (  # (pattern, replacement, what it is); all come from conversions o
     ("\u0ba7", I_SIGN, "an i sign as an unassigned character"),
     (f"{PULLI}\u0ba1", AA_SIGN, "an aa sign as an unassigned character"),
     (f"(?<={AA_SIGN})\u0ba1", "", "an aa sign twice"),
-    (f"{AU_SIGN}(?=[{SIGNS}])", f"{E_SIGN}{LLA}", "the letter lla taken for half an au sign"),
+    (f"{E_SIGN}{LLA}(?=வ)", AU_SIGN, "an au sign as an e sign and the letter lla"),
+    (f"(?<=த){AU_SIGN} ?(?=ளிதின்)", f"{E_SIGN}{LLA}{PULLI}", "the letter lla taken for half an au sign"),
+    (f"{AU_SIGN} (?=[{CONSONANTS}]{PULLI}|தல்|வே)", f"{E_SIGN}{LLA}{I_SIGN}", "the same, its i sign lost"),
+    (f"(?<=த){AU_SIGN} ", f"{E_SIGN}{LLA}{PULLI} ", "the same, its pulli lost"),
+    (f"(?<=[யள])டு(?![{TAMIL}])", f"{O_SIGN}டு", "an o sign lost"),
+    (f"(?<=டோ) (?=[ரள]{PULLI}|ளே|மே\\.|வாள் )", "", "a space inside a word"),
+    (f"{AU_SIGN}(?=[{SIGNS}])", f"{E_SIGN}{LLA}", "lla taken for half an au sign"),
     (f"{AU_SIGN}¢", f"{E_SIGN}{LLA}{I_SIGN}", "the same, with an i sign as a cent sign"),
     ("·", AYTHAM, "the aytham as a middle dot"),
+    ("மஞ்ஜை", "மஞ்ஞை", "ja for nya"),
     ("இயf", "இய", "a stray f"),
     ("கM", f"கம{PULLI}", "m with pulli as a capital M"),
 )
+SLIPS = {  # of the typists
+    "மனைக்தக்க": "மனைத்தக்க", "வேண் டற்பாற்": "வேண்டற்பாற்", "காணப்ப படும்": "காணப் படும்", "பொற்யுடைமை": "பொறையுடைமை",
+    "அஇஉறைந்": "அடிஉறைந்", "டவர்க்குல்": "டவர்க்கு", "ளுளகு": "ளுலகு", "தவர் க்கு": "தவர்க்கு", "பட் ட ": "பட்ட ",
+    "த்ரூஉம்": "தரூஉம்", "த்ருஉம்": "தரூஉம்", "ஒஓதல்": "ஓஒதல்", "மதிக்குப் க்குப்": "மதிக்குப்", "த்ஹுறந்தமை": "துறந்தமை",
+    "மரத்ஹ்ட": "மரத்த", "கானத்ஹ்ட": "கானத்த", "பசப்பவௌம்": "பசப்பவும்", "மல்ர்ந்த": "மலர்ந்த", "ந்ன்னுதல்": "நன்னுதல்",
+    "அரிஞ்ர்": "அரிஞர்", "உய்ர்த்தனென்": "உயிர்த்தனென்", "வீஞ்குபு": "வீங்குபு", "எ ன்ஆம்": "என்ஆம்",
+}  # fmt: skip
 
 
 def normalize(text):
-    """NFC, without zero-width characters, with plain spaces, and no space at a line's end."""
-    text = unicodedata.normalize("NFC", text)
-    text = re.sub("[\u200b-\u200d\ufeff]", "", text).replace("\u00a0", " ")
+    """NFC, without zero-width characters; no space at either end of a line, and never two in a row."""
+    text = unicodedata.normalize("NFC", re.sub("[\u200b-\u200d\ufeff]", "", text)).replace("\u00a0", " ")
     return "\n".join(" ".join(line.split()) for line in text.split("\n"))
 
 
 def mend(text):
-    """Repairs MISPRINTS. Returns (text, [(line number, what it was, the line as mended)])."""
+    """Repairs MISPRINTS and SLIPS. Returns (text, [(line number, what it was, the line as mended)])."""
     found = []
-    for pattern, replacement, what in MISPRINTS:
+    slips = [(wrong, right, f"a slip, {wrong}") for wrong, right in SLIPS.items()]
+    for pattern, replacement, what in [*MISPRINTS, *slips]:
         for match in re.finditer(pattern, text):
             found.append((text.count("\n", 0, match.start()), what))
         text = re.sub(pattern, replacement, text)  # no pattern holds a line break, so that line numbers stay
@@ -81,7 +99,7 @@ def mend(text):
 
 def ill_formed(text):
     """The characters that are neither part of a Tamil letter nor a space, line break or punctuation, with their counts."""
-    return Counter(re.sub(rf"{LETTER}|[ \n.,;:!?'\"()-]", "", text))
+    return Counter(re.sub(rf"{LETTER}|[ \n{PUNCTUATION}]", "", text))
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -221,7 +239,7 @@ def read_work(work):
     if len(poems) != work.poems or not near or not all(poems):
         raise UserError(
             f"{path} gives {len(poems)} poems with {characters:,} characters where {work.poems} with about {work.characters:,} "
-            f"are known; the page seems to have changed, so nothing was written."
+            f"are known, so nothing was written; delete it to have it fetched again."
         )
     return poems
 
@@ -254,7 +272,7 @@ def print_stats(works):
 def main():
     """The command line of tamil_dataset.py."""
     parser = lesson1.Parser(__doc__)
-    parser.add_argument("--works", nargs="+", choices=WORKS, default=list(WORKS), help="only these (default: all)")
+    parser.add_argument("--works", nargs="+", choices=WORKS, default=list(WORKS), help="write data/tamil.txt from these only (default: all)")
     parser.add_argument("--stats", action="store_true", help="print counts, write nothing")
     args = parser.parse_args()
     works = collect(args.works)

@@ -61,6 +61,7 @@ def test_first_couplet_of_the_thirukkural():
 def test_a_final_u_before_a_vowel_may_be_dropped():
     assert lesson9.scansions("உடையது", "உடையரோ") == ["RR", "RN"]
     assert lesson9.scansions("உடையது", "கற்க") == ["RR"]
+    assert lesson9.scansions("விடூஉ", "உலகு") == ["RN"]  # there, u marks the length of another one
 
 
 def test_the_scan_tells_real_couplets_from_shuffled_ones(real_couplets):
@@ -68,7 +69,7 @@ def test_the_scan_tells_real_couplets_from_shuffled_ones(real_couplets):
     shuffled = [lesson9.shuffle_words(couplet, source) for couplet in real_couplets]
     share = lambda function, couplets: lesson9.average(function, couplets)[0]  # noqa: E731
     assert share(lesson9.strict_metre, real_couplets) == pytest.approx(0.73, abs=0.02)
-    assert share(lesson9.spoken_metre, real_couplets) == pytest.approx(0.94, abs=0.01)
+    assert share(lesson9.spoken_metre, real_couplets) == pytest.approx(0.95, abs=0.01)
     assert share(lesson9.strict_metre, shuffled) < 0.03 and share(lesson9.spoken_metre, shuffled) < 0.03
     assert share(lesson9.rhymes, real_couplets) == pytest.approx(0.59, abs=0.01)
     assert share(lesson9.rhymes, shuffled) == pytest.approx(0.15, abs=0.03)
@@ -78,6 +79,7 @@ def test_shuffled_couplets_keep_their_words_and_shape(real_couplets):
     for couplet in real_couplets[:50]:
         shuffled = lesson9.shuffle_words(couplet, random.Random(1))
         before, after = lesson9.words_of(couplet), lesson9.words_of(shuffled)
+        assert [c for c in shuffled if c in " \n.,?"] == [c for c in couplet if c in " \n.,?"]
         assert sorted(sum(before, [])) == sorted(sum(after, [])) and list(map(len, before)) == list(map(len, after))
 
 
@@ -110,19 +112,43 @@ def test_the_script_writes_verse_and_couplets(tamil_checkpoint, verse):  # noqa:
     assert first[0] == 0 and first == second and first[2] == ""
 
 
-def test_the_score_and_the_picture(tamil_checkpoint, verse):  # noqa: F811
-    flags = ["--checkpoint", tamil_checkpoint, "--codepoints", tamil_checkpoint, "--seed", 1, "--steps", 1, "--data", verse]
+def test_the_score(tamil_checkpoint, verse):  # noqa: F811
+    flags = ["--checkpoint", tamil_checkpoint, "--seed", 1, "--steps", 1, "--data", verse]
     code, out, err = run_script("09_generate_tamil.py", "--score", *flags)
     assert code == 0, err
-    for part in ("generated (400)", "real, held out (4)", "bits per couplet", "metre, as spoken", "ill-formed letters | 0.0% ± 0.0%"):
+    for part in ("generated (400)", "real, held out (", "| metre, as spoken |", "| the model's bound, bits per couplet |"):
         assert part in out, out
-    assert out.strip().splitlines()[-1] == str(ROOT / "figures" / "09_ill_formed.png")
+    assert "| ill-formed letters | 0.0% +- 0.0% | 0.0% +- 0.0% | 0.0% +- 0.0% |" in out  # letters, by construction
+
+
+def test_code_points_come_out_ill_formed_and_letters_do_not(tamil_checkpoint, verse, tmp_path, monkeypatch, capsys):  # noqa: F811
+    from argparse import Namespace
+
+    training = import_module("05_train")
+    units = lesson8.make_units("", "codepoints")
+    model = transformer.Transformer(transformer.Config(len(units), 256, 1, 2, 16))
+    writers = {"letters": training.load_checkpoint(tamil_checkpoint)[:2], "code points": (model, lesson1.Tokenizer(units))}
+    monkeypatch.setattr(lesson1, "ROOT", tmp_path)
+    monkeypatch.setattr(lesson9, "PASSES", (1, 4))
+    args = Namespace(data=verse, num=50, temp=1.0, topk=None, order="random")
+    lesson9.compare_code_points(writers, args, torch.Generator().manual_seed(0))
+    out = capsys.readouterr().out
+    assert "letters: ill-formed letters 0.0% in 1, 0.0% in 4 passes" in out
+    assert float(out.split("code points: ill-formed letters ")[1].split("%")[0]) > 10  # signs and letters drawn alike
+    assert "letters save" in out
+    assert (tmp_path / "figures" / "09_ill_formed.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_text_without_couplets_is_refused(tamil_checkpoint, tmp_path):
+    (tmp_path / "prose.txt").write_text("\n\n".join(["அகர முதல"] * 30), encoding="utf-8")
+    flags = ["--checkpoint", tamil_checkpoint, "--seed", 1, "--data", tmp_path / "prose.txt"]
+    assert_refused(run_script("09_generate_tamil.py", "--kural", *flags), 1, "couplets")
 
 
 @pytest.mark.parametrize(
     "flags, status, word",
     [(["--len", "129"], 2, "128"), (["--prompt", "Rose"], 1, "'R' at position 1"), (["--kural", "--prompt", "அகர"], 2, "--prompt"),
-     (["--len", "1", "--prompt", "அகர"], 2, "--len 1"), (["--order", "sideways"], 2, "--order"), (["--kural", "--data", "nowhere.txt"], 1, "nowhere.txt")],
+     (["--len", "1", "--prompt", "அகர"], 1, "--len 1"), (["--codepoints", "x.pt"], 2, "--score"), (["--order", "sideways"], 2, "--order"), (["--kural", "--data", "nowhere.txt"], 1, "nowhere.txt")],
 )  # fmt: skip
 def test_bad_input_is_one_sentence(tamil_checkpoint, flags, status, word):
     assert_refused(run_script("09_generate_tamil.py", "--checkpoint", tamil_checkpoint, "--seed", 1, *flags), status, word)

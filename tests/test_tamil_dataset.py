@@ -1,5 +1,6 @@
 """The Tamil verse: counts on the real pages, misprints, and pages that are not what they should be."""
 
+import re
 import shutil
 from importlib import import_module
 
@@ -42,6 +43,8 @@ def test_the_works_are_whole(data, capsys):
             assert not tamil.ill_formed(poem), poem
             assert not any(character.isdigit() or ("a" <= character.lower() <= "z") for character in poem), poem
             assert all(line == line.strip() and line for line in poem.split("\n")), poem
+    everything = "\n".join(poem for poems in works.values() for poem in poems)
+    assert not re.search("யடு |தௌ |டோ ளே", everything)
     report = capsys.readouterr().err
     for poem in (483, 599, 851, 913, 957, 1118, 1192, 1321):
         assert f"poem {poem} in order" in report
@@ -52,7 +55,8 @@ def test_the_works_are_whole(data, capsys):
     "wrong, right, count",
     [("அற\u0ba7ந்து", "அறிந்து", 1), ("அள\u0ba7 க்கும்", "அளிக்கும்", 1), ("\u0ba6வ்ருஉம்", "வெரூஉம்", 1),
      ("தௌிய நசை, வௌி", "தெளிய நசை, வெளி", 2), ("வௌவுநர்", "வௌவுநர்", 0), ("தௌ¢மே", "தெளிமே", 1), ("ஞா\u0ba1ன்றே", "ஞான்றே", 1),
-     ("ஞ்\u0ba1ழலொடு", "ஞாழலொடு", 1), ("அ·து", "அஃது", 1), ("அகர முதல", "அகர முதல", 0)],
+     ("ஞ்\u0ba1ழலொடு", "ஞாழலொடு", 1), ("அ·து", "அஃது", 1), ("அகர முதல", "அகர முதல", 0),
+     ("தௌ ர்ப்ப தௌ மணி", "தெளிர்ப்ப தெள் மணி", 2), ("கெளவை", "கௌவை", 1), ("கேண்மையடு", "கேண்மையொடு", 1), ("எனவேட் டோ ளே", "எனவேட் டோளே", 1)],
 )  # fmt: skip
 def test_misprints_are_mended_and_counted(wrong, right, count):
     mended, found = tamil.mend(f"அ\n{wrong}")
@@ -61,6 +65,7 @@ def test_misprints_are_mended_and_counted(wrong, right, count):
 
 
 def test_normalize():
+    assert tamil.normalize("க\u0bc6\u200c\u0bbe") == "கொ"
     assert tamil.normalize("\ufeffக\u200cொ\u00a0 க\u0bc6\u0bbe \n ப") == "கொ கொ\nப"
 
 
