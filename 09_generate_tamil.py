@@ -15,7 +15,7 @@ Last line:  the last line of the verse; with --score the last row of the table, 
             picture, `figures/09_ill_formed.png`.
 
 Exercises (answers in docs/answers.md)
-  1. Run --score at --temp 0.5, 0.8 and 1.1. What does heat cost, and what does it buy?
+  1. Run --score at --temp 0.5 and 0.8. What does heat cost, and what does it buy?
   2. Drop the second way in `scansions`. Which share of real couplets still passes, and why the difference?
   3. Shuffle the words of the first couplet of the Thirukkural 1,000 times. How many of them scan? How many rhyme?
 """

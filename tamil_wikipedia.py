@@ -1,0 +1,299 @@
+"""Where does a lot of modern Tamil prose come from? This downloads Tamil Wikipedia into data/tamil_wiki.txt.
+
+Run:        python tamil_wikipedia.py --api --limit 100     the first 100 articles, one request for each
+            python tamil_wikipedia.py --dump                all of them, from one large download, the dump
+            python tamil_wikipedia.py --dump FILE           the same, from a dump that you have (.xml or .xml.bz2)
+Builds on:  lesson 1 (Parser, between, UserError, run, ROOT).
+Last line:  the path of the text, ending in `data/tamil_wiki.txt`; the only line on standard output.
+
+--api goes by title, from the first Tamil letter on; titles that begin with a digit or a Latin letter are in the dump
+only. What has come is kept in data/tamil_wiki_api.jsonl: stop at any time, and the next run goes on from there. Delete
+that file to begin again. --dump needs the program wikiextractor, 3.1.0 or later; a download that was stopped goes on.
+
+In the text, a line is a paragraph or a heading, and a blank line stands between two articles. Each run writes it anew.
+The articles are by the contributors of https://ta.wikipedia.org, under CC BY-SA 4.0: say so when you pass them on.
+"""
+
+import bz2
+import contextlib
+import html
+import itertools
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unicodedata
+from importlib import import_module
+from pathlib import Path
+
+from tqdm import tqdm
+
+lesson1 = import_module("01_tensors")
+
+FOLDER = lesson1.ROOT / "data"
+API = "https://ta.wikipedia.org/w/api.php"
+DUMP = "https://dumps.wikimedia.org/tawiki/latest/tawiki-latest-pages-articles.xml.bz2"
+
+HEADERS = {"Accept-Encoding": "gzip"}  # and a name: Wikimedia wants to know what asks, and refuses a library's own
+HEADERS |= {"User-Agent": "tiny-dllm/1.0 (tamil_wikipedia.py of an educational project; one request at a time)"}
+TIMEOUT = (10, 60)  # seconds to connect, and between two pieces of an answer
+ATTEMPTS = 6  # with pauses of 1, 2, 4, 8 and 16 seconds between them, unless the server asks for others
+
+# www.mediawiki.org/wiki/API:Allpages, Extension:TextExtracts, API:Continue, Manual:Maxlag_parameter
+QUERY = dict(action="query", format="json", formatversion=2, maxlag=5)  # maxlag: a busy server may put us off
+QUERY |= dict(generator="allpages", gapfrom="அ", gapfilterredir="nonredirects", gaplimit=1)
+QUERY |= dict(prop="extracts", explaintext=1, exlimit=1)  # the whole text of one page: there is no asking for two
+QUERY |= dict(exsectionformat="plain")  # headings without ==, as wikiextractor writes them
+
+INVISIBLE = dict.fromkeys([0x200B, 0x200C, 0x200D, 0xFEFF])  # zero-width space and joiners, byte order mark
+TAMIL_LETTER = re.compile("[\u0b80-\u0bff]")  # letters and vowel signs
+OTHER_LETTER = re.compile(r"[^\W\d_\u0b80-\u0bff]")
+TAMIL_SHARE = 0.5
+
+
+def clean_article(text):
+    """str -> str: NFC, nothing invisible, plain single spaces, no blank lines. Nothing that can be seen is lost."""
+    text = unicodedata.normalize("NFC", text.translate(INVISIBLE))  # in this order: a joiner may part a vowel sign
+    lines = (" ".join(line.split()) for line in text.splitlines())  # split() knows every space, the no-break one too
+    return "\n".join(line for line in lines if line)
+
+
+def mostly_tamil(text):
+    """Whether a text has Tamil letters, and they are at least TAMIL_SHARE of all its letters."""
+    tamil = len(TAMIL_LETTER.findall(text))
+    return tamil > 0 and tamil >= TAMIL_SHARE * (tamil + len(OTHER_LETTER.findall(text)))
+
+
+def write_articles(articles, path):
+    """Writes texts, a blank line between two, and returns how many there were. Raises UserError if there was none."""
+    temporary, count = path.with_name(path.name + ".tmp"), 0
+    try:
+        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
+            for count, text in enumerate(articles, 1):
+                file.write(f"{text}\n" if count == 1 else f"\n{text}\n")
+        if not count:
+            raise lesson1.UserError(f"no article in Tamil was found; {path} is as it was before.")
+        os.replace(temporary, path)  # until here, what was there stays
+    finally:
+        temporary.unlink(missing_ok=True)
+    return count
+
+
+def patiently(send, address, bar):
+    """Returns send(), tried up to ATTEMPTS times; the bar shows what it waits for. Raises UserError."""
+    import requests
+
+    for attempt in range(ATTEMPTS):
+        try:
+            return send()
+        except requests.RequestException as problem:
+            response = problem.response
+            reason = type(problem).__name__ if response is None else str(problem).split(" for url")[0]
+        # a status 4xx is final, except 429, "too many requests"
+        refused = response is not None and 400 <= response.status_code < 500 and response.status_code != 429
+        if refused or attempt == ATTEMPTS - 1:
+            break
+        asked = "" if response is None else response.headers.get("Retry-After", "")
+        seconds = int(asked) if asked.isdecimal() else 2**attempt
+        bar.set_description(f"{reason}, waiting {seconds} s")
+        time.sleep(seconds)
+        bar.set_description()
+    raise lesson1.UserError(f"no answer from {address} ({reason}); run again to go on from here, nothing is lost.")
+
+
+# ---------------------------------------------------------------------------------------------------------
+# One article after the other, from the API
+
+
+def ask_api(session, address, place):
+    """One request: the place to go on from, a dict of parameters -> the answer. Raises requests.RequestException."""
+    import requests
+
+    response = session.get(address, params=QUERY | place, headers=HEADERS, timeout=TIMEOUT)
+    response.raise_for_status()
+    answer = response.json()
+    if "error" in answer:  # these, maxlag among them, come with status 200
+        raise requests.RequestException(answer["error"].get("code"), response=response)
+    return answer
+
+
+def new_articles(answer, seen):
+    """The articles of an answer, {page id: clean text}, without those that are not Tamil or whose id is in `seen`.
+
+    A page without "extract" is one that has been listed before its turn: its text comes with a later answer.
+    """
+    pages = [page for page in answer.get("query", {}).get("pages", []) if "extract" in page]
+    texts = {str(page["pageid"]): clean_article(page["extract"]) for page in pages}
+    return {page: text for page, text in texts.items() if page not in seen and mostly_tamil(text)}
+
+
+def saved_answers(path):
+    """Yields what earlier runs have saved, and cuts off a last line that was written in part."""
+    size = 0
+    with open(path, "a+b") as file:
+        file.seek(0)
+        for line in file:
+            if not line.endswith(b"\n"):
+                file.truncate(size)
+                return
+            size += len(line)
+            yield json.loads(line)
+
+
+def save_answers(address, path, limit=None):
+    """Asks the API until the file `path` has `limit` articles, or all there are. Raises UserError.
+
+    A line holds the articles of an answer and the place to go on from. Since they are written together, they agree
+    whenever the program stops.
+    """
+    import requests
+
+    seen, place = set(), {}
+    for saved in saved_answers(path):
+        seen.update(saved["articles"])
+        place = saved["continue"]
+    bar = tqdm(initial=len(seen), total=limit, unit=" articles", disable=None)
+    with requests.Session() as session, open(path, "ab") as file, bar:
+        while place is not None and (limit is None or len(seen) < limit):
+            answer = patiently(lambda: ask_api(session, address, place), address, bar)
+            articles, place = new_articles(answer, seen), answer.get("continue")
+            file.write(json.dumps({"articles": articles, "continue": place}).encode() + b"\n")
+            file.flush()
+            seen.update(articles)
+            bar.update(len(articles))
+
+
+def read_api(address, folder, limit=None):
+    """Writes tamil_wiki.txt with the first `limit` articles, or all, and returns their number. Raises UserError."""
+    path = folder / "tamil_wiki_api.jsonl"
+    save_answers(address, path, limit)
+    texts = (text for saved in saved_answers(path) for text in saved["articles"].values())
+    return write_articles(itertools.islice(texts, limit), folder / "tamil_wiki.txt")
+
+
+# ---------------------------------------------------------------------------------------------------------
+# All articles, from the dump
+
+
+def fetch_rest(address, part, tag, bar):
+    """Downloads what is missing of the file `part`. Raises requests.RequestException.
+
+    The file `tag` holds the server's mark of the version that we have a part of (ETag). If the server has a newer
+    version by now, it sends that one, from its beginning.
+    """
+    import requests
+
+    version = tag.read_text(encoding="utf-8") if tag.exists() else ""
+    have = part.stat().st_size if version and part.exists() else 0
+    headers = HEADERS | {"Accept-Encoding": "identity"}
+    if have:  # the last byte that we have comes again: a range of nothing would be an error
+        headers |= {"Range": f"bytes={have - 1}-", "If-Range": version}
+    with requests.get(address, headers=headers, timeout=TIMEOUT, stream=True) as response:
+        response.raise_for_status()
+        begin = have - 1 if response.status_code == 206 else 0
+        size = begin + int(response.headers.get("Content-Length", 0))
+        bar.reset(total=size)
+        bar.update(begin)
+        with open(part, "r+b" if begin else "wb") as file:
+            tag.write_text(response.headers.get("ETag", ""), encoding="utf-8")  # not before an older part is gone
+            file.seek(begin)
+            for piece in response.iter_content(2**16):
+                bar.update(file.write(piece))
+    if part.stat().st_size != size:
+        raise requests.ConnectionError("the connection was cut")
+
+
+def fetch_dump(address, path):
+    """Returns `path`, after downloading the dump into it unless it is there. Raises UserError."""
+    if not path.exists():
+        part, tag = path.with_name(path.name + ".part"), path.with_name(path.name + ".etag")
+        with tqdm(unit="B", unit_scale=True, disable=None) as bar:
+            patiently(lambda: fetch_rest(address, part, tag, bar), address, bar)
+        os.replace(part, path)
+        tag.unlink()
+    return path
+
+
+def check_dump(path):
+    """Raises UserError unless a dump is all there; on one that was cut, wikiextractor would wait for ever."""
+    ending, reason = "", "its last lines are missing"
+    try:
+        with (bz2.open if path.suffix == ".bz2" else open)(path, "rt", encoding="utf-8") as file:
+            while piece := file.read(2**20):
+                ending = ending[-99:] + piece
+    except (OSError, EOFError, UnicodeDecodeError) as problem:
+        ending, reason = "", str(problem)
+    if not ending.rstrip().endswith("</mediawiki>"):
+        raise lesson1.UserError(f"{path} is not a whole dump ({reason}); delete what is there, and run again.")
+
+
+def find_extractor():
+    """The path of the program wikiextractor, from this Python's folder or from PATH. Raises UserError."""
+    folders = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])
+    program = shutil.which("wikiextractor", path=folders)
+    if not program:
+        raise lesson1.UserError('--dump needs the program wikiextractor; get it by: pip install "wikiextractor>=3.1.0"')
+    return program
+
+
+def extracted_texts(program, dump):
+    """Yields the text of every article in a dump. Raises UserError when wikiextractor fails.
+
+    wikiextractor has another licence than this project, so it runs as a program of its own and is never imported.
+    """
+    processes = max(1, min(4, (os.cpu_count() or 1) - 1))  # at most 4, since each takes memory
+    command = [program, "--json", "--no-templates", "--discard_empty", "--quiet", "--processes", str(processes)]
+    command += ["--output", "-", str(dump.resolve())]
+    with tempfile.TemporaryFile() as errors:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, start_new_session=True) as process:
+            try:
+                for line in process.stdout:
+                    yield html.unescape(json.loads(line)["text"])  # "<" comes as "&lt;"
+            except BaseException:  # Ctrl-C, or an error while writing: end it, and the processes that it has started
+                if hasattr(os, "killpg"):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.kill()
+                raise
+        errors.seek(0)
+        complaint = errors.read().decode("utf-8", "replace").strip() or f"exit status {process.returncode}"
+    if process.returncode or "incomplete" in complaint:  # it may lose articles and report success
+        raise lesson1.UserError(f"wikiextractor failed: {complaint.splitlines()[-1]}")
+
+
+def read_dump(program, dump, folder):
+    """Writes tamil_wiki.txt with every article of a dump, and returns their number. Raises UserError."""
+    check_dump(dump)
+    with contextlib.closing(extracted_texts(program, dump)) as texts:
+        cleaned = map(clean_article, tqdm(texts, unit=" articles", disable=None))
+        return write_articles(filter(mostly_tamil, cleaned), folder / "tamil_wiki.txt")
+
+
+def main():
+    """Reads the command line, downloads, and prints the path of the text."""
+    parser = lesson1.Parser(__doc__)
+    way = parser.add_mutually_exclusive_group(required=True)
+    way.add_argument("--api", action="store_true", help="ask for one article after the other")
+    way.add_argument("--dump", nargs="?", const="", metavar="FILE", help="take all from a dump (default: download it)")
+    parser.add_argument("--limit", type=lesson1.between(int, 1), metavar="N", help="with --api: stop after N articles")
+    args = parser.parse_args()
+    if args.limit and not args.api:
+        parser.error("--limit goes with --api only")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` stops it as Ctrl-C does
+    FOLDER.mkdir(exist_ok=True)
+    if args.api:
+        count = read_api(API, FOLDER, args.limit)
+    else:
+        program = find_extractor()  # first, since the download is long
+        dump = Path(args.dump) if args.dump else fetch_dump(DUMP, FOLDER / Path(DUMP).name)
+        count = read_dump(program, dump, FOLDER)
+    print(f"{count:,} articles", file=sys.stderr)
+    print(FOLDER / "tamil_wiki.txt")
+
+
+if __name__ == "__main__":
+    lesson1.run(main)

@@ -1,0 +1,525 @@
+"""Tamil Wikipedia, from local servers: answers made by hand after www.mediawiki.org/wiki/API:Continue, API:Allpages,
+Extension:TextExtracts and Manual:Maxlag_parameter; a dump and wikiextractor, real where they are there, and made up."""
+
+import gzip
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import unicodedata
+from importlib import import_module
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from conftest import ROOT, Quiet, assert_refused, environment, run_script, serving
+
+lesson1 = import_module("01_tensors")
+wikipedia = import_module("tamil_wikipedia")
+SAMPLE = ROOT / "data" / "tamil_wiki" / "AA_wiki_00.txt"
+TINY_DUMP = ROOT / "data" / "tamil_wiki" / "synthetic-tiny-pages-articles.xml.bz2"
+NOWHERE = "http://127.0.0.1:9/w/api.php"  # nothing listens there
+TOTAL = 5
+PAGES = [(10 + n, f"கட்டுரை {n} ஒரு நூல்.\n\n\nவரலாறு\nஅது எண் {n}.") for n in range(TOTAL)]  # page id, text
+TEXTS = [f"கட்டுரை {n} ஒரு நூல்.\nவரலாறு\nஅது எண் {n}." for n in range(TOTAL)]
+
+
+class Wiki(Quiet):
+    """The API: allpages as a generator with one extract per answer. Subclasses set what happens."""
+
+    pages, batch, trouble, asked, busy = PAGES, None, {}, [], threading.Lock()
+
+    def do_GET(self):
+        assert self.busy.acquire(blocking=False), "two requests at once"
+        try:
+            self.answer({name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()})
+        finally:
+            self.busy.release()
+
+    def answer(self, query):
+        self.asked.append((query, dict(self.headers), time.monotonic()))
+        if len(self.asked) in self.trouble:
+            self.trouble[len(self.asked)](self)
+        else:
+            self.send(self.result(query))
+
+    def result(self, query):
+        first, extract = int(query.get("gapcontinue", 0)), int(query.get("excontinue", 0))
+        batch = self.pages[first : first + (self.batch or int(query["gaplimit"]))]
+        listed = [{"pageid": page, "ns": 0, "title": str(page)} for page, _ in batch]
+        listed[extract]["extract"] = batch[extract][1]
+        if extract + 1 < len(batch):
+            place = {"excontinue": extract + 1, "gapcontinue": str(first), "continue": "gapcontinue||"}
+            return {"continue": place, "query": {"pages": listed}}
+        following = first + len(batch)
+        result = {"batchcomplete": True, "query": {"pages": listed}}
+        if self.pages[following:]:
+            result["continue"] = {"gapcontinue": str(following), "continue": "gapcontinue||"}
+        return result
+
+    def send(self, result, status=200, cut=False, **headers):
+        body = gzip.compress(json.dumps(result).encode())
+        self.send_response(status)
+        for name, value in {"Content-Encoding": "gzip", "Content-Length": len(body), **headers}.items():
+            self.send_header(name.replace("_", "-"), str(value))
+        self.end_headers()
+        self.wfile.write(body[: len(body) // 2] if cut else body)
+
+
+def a_wiki(**settings):
+    """A server class of its own, with its own list of what was asked."""
+    return type("SomeWiki", (Wiki,), {"asked": [], "busy": threading.Lock(), **settings})
+
+
+def lag(**headers):
+    """Trouble: the servers' copies are behind; status 200, as documented."""
+    error = {"error": {"code": "maxlag", "info": "Waiting for db1: 7 seconds lagged", "lag": 7}}
+    return lambda server: server.send(error, **headers)
+
+
+def status(number, **headers):
+    """Trouble: an error status."""
+    return lambda server: server.send({}, number, **headers)
+
+
+def cut(server):
+    """Trouble: the connection ends in the middle of an answer."""
+    server.send(server.result({"gaplimit": 1}), cut=True)
+
+
+@pytest.fixture
+def pauses(monkeypatch):
+    """The list of the pauses that were asked for; none is made."""
+    asked = []
+    monkeypatch.setattr(wikipedia.time, "sleep", asked.append)
+    return asked
+
+
+def articles(folder):
+    """The articles in tamil_wiki.txt."""
+    text = (folder / "tamil_wiki.txt").read_text(encoding="utf-8")
+    assert text.endswith("\n") and not text.endswith("\n\n")
+    return text[:-1].split("\n\n")
+
+
+def command(setup, *arguments):
+    """A Python command that changes some of the script's settings and then runs it."""
+    code = "import sys, pathlib; sys.path.insert(0, {0!r}); import tamil_wikipedia as t; {1}; t.lesson1.run(t.main)"
+    return [sys.executable, "-c", code.format(str(ROOT), setup), *map(str, arguments)]
+
+
+def run_with(setup, *arguments, **extra):
+    """Runs it to its end. Returns (exit status, standard output, standard error)."""
+    done = subprocess.run(command(setup, *arguments), env=environment(**extra), capture_output=True, timeout=300)
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+# Cleaning
+
+
+def test_cleaning_keeps_all_that_can_be_seen():
+    clean = wikipedia.clean_article
+    assert clean("a < b மற்றும் c > d\n== ஒன்று == இரண்டு ==") == "a < b மற்றும் c > d\n== ஒன்று == இரண்டு =="
+    assert clean("\ufeffக்\u200cஷ\u200b\u00a0ஒரு  \t நூல் \r\n\n \n\nமுடிவு\n") == "க்ஷ ஒரு நூல்\nமுடிவு"
+    assert clean("க\u0bc6\u0bbe") == clean("க\u0bc6\u200d\u0bbe") == "க\u0bca"
+    assert clean(" \u200b\n\u00a0") == ""
+
+
+@pytest.mark.parametrize(
+    "text, kept",
+    [
+        ("தமிழ் is a language", False),
+        ("தமிழ் (Tamil) ஒரு மொழி", True),
+        ("கa", True),  # exactly half
+        ("கab", False),
+        ("1234 + 5678", False),
+        ("", False),
+        ("हिन्दी भाषा", False),
+    ],
+)
+def test_an_article_is_kept_by_its_share_of_tamil_letters(text, kept):
+    assert wikipedia.mostly_tamil(text) == kept
+
+
+def sample_articles():
+    """(title, body) of the real articles."""
+    if not SAMPLE.exists():
+        pytest.skip("data/tamil_wiki/AA_wiki_00.txt is not there")
+    text = SAMPLE.read_text(encoding="utf-8")
+    found = re.findall(r'<doc id="\d+" url=".*" title="(.*)">\n.*\n((?s:.*?))</doc>', text)
+    assert len(found) == 88
+    return found
+
+
+def test_real_articles_lose_nothing():
+    for title, body in sample_articles():
+        clean = wikipedia.clean_article(body)
+        seen = [c for c in unicodedata.normalize("NFD", body) if not c.isspace() and unicodedata.category(c) != "Cf"]
+        assert [c for c in unicodedata.normalize("NFD", clean) if not c.isspace()] == seen, title
+        assert unicodedata.is_normalized("NFC", clean) and "\n\n" not in clean and "\u00a0" not in clean
+        assert wikipedia.clean_article(clean) == clean
+
+
+def test_real_articles_are_kept_but_for_those_without_a_body():
+    dropped = [title for title, body in sample_articles() if not wikipedia.mostly_tamil(wikipedia.clean_article(body))]
+    assert dropped == [title for title, body in sample_articles() if not body.strip()]
+    assert "முதற் பக்கம்" in dropped and len(dropped) < 10
+
+
+# The API
+
+
+@pytest.mark.parametrize("batch", [None, 2, 5])
+def test_all_articles_come_one_request_each(tmp_path, batch):
+    server = a_wiki(batch=batch)
+    with serving(server) as address:
+        assert wikipedia.read_api(address + "/w/api.php", tmp_path) == TOTAL
+    assert articles(tmp_path) == TEXTS
+    assert len(server.asked) == TOTAL
+    for query, headers, _ in server.asked:
+        assert query.items() >= dict(maxlag="5", prop="extracts", explaintext="1", generator="allpages").items()
+        assert headers["User-Agent"].startswith("tiny-dllm") and "gzip" in headers["Accept-Encoding"]
+
+
+def test_retry_after_is_obeyed(tmp_path):
+    server = a_wiki(trouble={2: status(429, Retry_After=1)})
+    with serving(server) as address:
+        wikipedia.read_api(address, tmp_path)
+    assert articles(tmp_path) == TEXTS
+    assert server.asked[2][2] - server.asked[1][2] >= 1
+    assert server.asked[2][0] == server.asked[1][0]
+
+
+def test_trouble_passes(tmp_path, pauses):
+    trouble = {1: lag(Retry_After=7), 2: lag(), 4: cut, 5: status(503), 6: status(429, Retry_After="30")}
+    with serving(a_wiki(trouble=trouble)) as address:
+        wikipedia.read_api(address, tmp_path)
+    assert articles(tmp_path) == TEXTS
+    assert pauses == [7, 2, 1, 2, 30]
+
+
+def test_attempts_are_bounded_and_what_came_is_kept(tmp_path, pauses):
+    server = a_wiki(trouble={n: status(500) for n in range(3, 100)})
+    with serving(server) as address:
+        with pytest.raises(lesson1.UserError, match="500"):
+            wikipedia.read_api(address, tmp_path)
+        assert len(server.asked) == 2 + 6 and pauses == [1, 2, 4, 8, 16]
+        assert [path.name for path in tmp_path.iterdir()] == ["tamil_wiki_api.jsonl"]
+        server.trouble = {}
+        wikipedia.read_api(address, tmp_path)
+    assert articles(tmp_path) == TEXTS
+    assert len(server.asked) == 8 + TOTAL - 2
+
+
+def test_a_refusal_is_final(tmp_path, pauses):
+    server = a_wiki(trouble={1: status(403)})
+    with serving(server) as address, pytest.raises(lesson1.UserError, match="403"):
+        wikipedia.read_api(address, tmp_path)
+    assert len(server.asked) == 1 and pauses == []
+
+
+def test_other_pages_are_dropped_and_none_comes_twice(tmp_path):
+    other = [(1, ""), (2, "An article in English, about தமிழ்."), PAGES[0], PAGES[1], (11, "மாறிய கட்டுரை"), PAGES[2]]
+    with serving(a_wiki(pages=other)) as address:
+        assert wikipedia.read_api(address, tmp_path) == 3
+    assert articles(tmp_path) == TEXTS[:3]
+
+
+def test_the_limit_counts_articles_and_can_be_raised(tmp_path):
+    server = a_wiki(pages=[(1, "")] + PAGES)
+    with serving(server) as address:
+        assert wikipedia.read_api(address, tmp_path, 2) == 2
+        assert articles(tmp_path) == TEXTS[:2] and len(server.asked) == 3
+        wikipedia.read_api(address, tmp_path, 2)
+        assert articles(tmp_path) == TEXTS[:2] and len(server.asked) == 3
+        wikipedia.read_api(address, tmp_path, 4)
+        assert articles(tmp_path) == TEXTS[:4] and len(server.asked) == 5
+        assert wikipedia.read_api(address, tmp_path) == wikipedia.read_api(address, tmp_path) == TOTAL
+        assert articles(tmp_path) == TEXTS and len(server.asked) == TOTAL + 1
+        assert wikipedia.read_api(address, tmp_path, 1) == 1
+        assert articles(tmp_path) == TEXTS[:1]
+
+
+@pytest.mark.parametrize("lost", [1, 30, 100])
+def test_a_line_that_was_written_in_part_is_asked_for_again(tmp_path, lost):
+    saved = tmp_path / "tamil_wiki_api.jsonl"
+    with serving(a_wiki()) as address:
+        wikipedia.read_api(address, tmp_path, 3)
+        os.truncate(saved, saved.stat().st_size - lost)
+        wikipedia.read_api(address, tmp_path)
+    assert articles(tmp_path) == TEXTS
+
+
+def test_without_an_article_in_tamil_the_old_file_stays(tmp_path):
+    (tmp_path / "tamil_wiki.txt").write_text("old")
+    with serving(a_wiki(pages=[(1, "English"), (2, "")])) as address:
+        with pytest.raises(lesson1.UserError, match="no article in Tamil"):
+            wikipedia.read_api(address, tmp_path)
+    assert (tmp_path / "tamil_wiki.txt").read_text() == "old" and not list(tmp_path.glob("*.tmp"))
+
+
+def test_ctrl_c_leaves_a_state_that_goes_on(tmp_path):
+    waiting = threading.Event()
+    server = a_wiki(trouble={4: lambda server: (waiting.set(), time.sleep(1))})
+    with serving(server) as address:
+        setup = f"t.API = {address!r}; t.FOLDER = pathlib.Path({str(tmp_path)!r})"
+        pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process = subprocess.Popen(command(setup, "--api"), env=environment(), **pipes)
+        assert waiting.wait(300)
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=300) == (b"", b"") and process.returncode == 130
+        assert not (tmp_path / "tamil_wiki.txt").exists()
+        time.sleep(1)  # the server is through with the request that nobody waits for
+        code, out, err = run_with(setup, "--api")
+    assert (code, out, err) == (0, f"{tmp_path / 'tamil_wiki.txt'}\n", f"{TOTAL} articles\n")
+    assert articles(tmp_path) == TEXTS
+    assert len(server.asked) == TOTAL + 1
+
+
+def test_no_network_is_one_sentence(tmp_path):
+    setup = f"t.API = {NOWHERE!r}; t.ATTEMPTS = 1; t.FOLDER = pathlib.Path({str(tmp_path)!r})"
+    assert_refused(run_with(setup, "--api", "--limit", 3), 1, "127.0.0.1:9", "ConnectionError")
+
+
+@pytest.mark.parametrize(
+    "arguments, word",
+    [
+        (["--api", "--limit", 0], "1 or more"),
+        (["--api", "--limit", "many"], "whole number"),
+        (["--dump", "--limit", 3], "--api"),
+        (["--api", "--dump"], "not allowed"),
+        ([], "--api"),
+    ],
+)
+def test_a_wrong_command_line_is_one_sentence(arguments, word, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["tamil_wikipedia.py", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        wikipedia.main()
+    assert_refused((stop.value.code, *capsys.readouterr()), 2, word)
+
+
+def test_help_shows_an_example(tmp_path):
+    code, out, err = run_script("tamil_wikipedia.py", "--help", cwd=tmp_path)
+    assert (code, err) == (0, "") and "python tamil_wikipedia.py --api --limit 100" in out
+
+
+# The dump: its download
+
+NEW, OLD = bytes(range(256)) * 2000, b"old" * 100_000  # 512 kB, 300 kB
+
+
+class Files(Quiet):
+    """A server of one file, with ranges. `cuts`: for each answer to come, after how many bytes the connection ends."""
+
+    content, mark, cuts, begun, tells_length = NEW, '"new"', [], [], True
+
+    def do_GET(self):
+        begin = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        part = begin and self.headers["If-Range"] == self.mark
+        self.begun.append(int(begin[1]) if part else 0)
+        body = self.content[self.begun[-1] :]
+        self.send_response(206 if part else 200)
+        self.send_header("ETag", self.mark)
+        if self.tells_length:
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: self.cuts.pop(0)] if self.cuts else body)
+
+
+def some_files(**settings):
+    return type("SomeFiles", (Files,), {"begun": [], **settings})
+
+
+def test_a_download_that_was_cut_goes_on(tmp_path, pauses):
+    server = some_files(cuts=[200_000, 100_000, 0])
+    with serving(server) as address:
+        assert wikipedia.fetch_dump(address, tmp_path / "dump").read_bytes() == NEW
+        assert len(server.begun) == 4 and pauses == [1, 2, 4]
+        assert server.begun[0] == 0 and server.begun[1] > 100_000 and server.begun[3] == server.begun[2] > 200_000
+        wikipedia.fetch_dump(address, tmp_path / "dump")
+    assert len(server.begun) == 4 and [path.name for path in tmp_path.iterdir()] == ["dump"]
+
+
+def test_a_download_that_stays_cut_has_no_final_name_and_another_run_goes_on(tmp_path, pauses):
+    server = some_files(cuts=[200_000] + [0] * 5)
+    with serving(server) as address:
+        with pytest.raises(lesson1.UserError, match="run again"):
+            wikipedia.fetch_dump(address, tmp_path / "dump")
+        assert not (tmp_path / "dump").exists() and len(server.begun) == 6
+        assert wikipedia.fetch_dump(address, tmp_path / "dump").read_bytes() == NEW
+    assert server.begun[-1] > 100_000
+
+
+def test_a_newer_dump_is_never_joined_to_an_older_one(tmp_path, pauses):
+    with serving(some_files(content=OLD, mark='"old"', cuts=[200_000] + [0] * 5)) as address:
+        with pytest.raises(lesson1.UserError):
+            wikipedia.fetch_dump(address, tmp_path / "dump")
+    assert (tmp_path / "dump.part").stat().st_size > 100_000
+    with serving(some_files()) as address:
+        assert wikipedia.fetch_dump(address, tmp_path / "dump").read_bytes() == NEW
+
+
+def test_a_download_that_was_stopped_before_its_renaming(tmp_path):
+    (tmp_path / "dump.part").write_bytes(NEW)
+    (tmp_path / "dump.etag").write_text('"new"')
+    server = some_files()
+    with serving(server) as address:
+        assert wikipedia.fetch_dump(address, tmp_path / "dump").read_bytes() == NEW
+    assert server.begun == [len(NEW) - 1]
+
+
+def test_a_download_of_unknown_length_is_not_trusted(tmp_path, pauses):
+    with serving(some_files(tells_length=False, cuts=[200_000] * 6)) as address, pytest.raises(lesson1.UserError):
+        wikipedia.fetch_dump(address, tmp_path / "dump")
+    assert not (tmp_path / "dump").exists()
+
+
+def test_no_network_leaves_no_dump(tmp_path, pauses):
+    with pytest.raises(lesson1.UserError, match="127.0.0.1:9"):
+        wikipedia.fetch_dump(NOWHERE, tmp_path / "dump")
+    assert list(tmp_path.iterdir()) == []
+
+
+# The dump: its text
+
+
+@pytest.fixture
+def tiny_dump():
+    """A made-up dump of nine pages, where data/ has it."""
+    if not TINY_DUMP.exists():
+        pytest.skip("data/tamil_wiki/synthetic-tiny-pages-articles.xml.bz2 is not there")
+    return TINY_DUMP
+
+
+@pytest.fixture
+def empty_dump(tmp_path):
+    """A whole dump without a page."""
+    path = tmp_path / "empty.xml"
+    path.write_text("<mediawiki>\n</mediawiki>\n")
+    return path
+
+
+def made_up_extractor(path, body):
+    """A program that takes wikiextractor's place; `put` writes one article."""
+    text = f"#!{sys.executable}\nimport json, os, subprocess, sys, time\n"
+    text += 'put = lambda text: print(json.dumps({"id": "1", "text": text}), flush=True)\n'
+    path.write_text(text + textwrap.dedent(body), encoding="utf-8")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_the_real_wikiextractor_on_a_tiny_dump(tiny_dump, tmp_path):
+    try:
+        program = wikipedia.find_extractor()
+    except lesson1.UserError:
+        pytest.skip("wikiextractor is not installed")
+    setup = f"t.FOLDER = pathlib.Path({str(tmp_path)!r})"
+    code, out, err = run_with(setup, "--dump", tiny_dump)
+    assert (code, out, err) == (0, f"{tmp_path / 'tamil_wiki.txt'}\n", "3 articles\n")
+    found = articles(tmp_path)
+    assert [text.split()[0] for text in found] == ["தமிழ்", "இது", "ஊர்"]  # no redirects, no other namespaces
+    assert "தமிழின் வரலாறு 2000 ஆண்டுகளுக்கும் மேலானது." in found[0] and "a < b மற்றும் c > d." in found[0]
+    assert found[1].count("திருக்குறள் ஒரு நூல்.") == 20
+    assert "க்ஷ." in found[2] and "இரண்டாம் பத்தி." in found[2].splitlines()
+    assert not re.search("[\u200b-\u200d\ufeff\u00a0]|&lt;|&amp;|ref|wikitable", "".join(found))
+    assert wikipedia.read_dump(program, tiny_dump, tmp_path) == 3
+    assert articles(tmp_path) == found
+
+
+@pytest.mark.parametrize("kept", [1200, 1700])
+def test_a_truncated_dump_is_one_sentence(tiny_dump, tmp_path, kept):
+    (tmp_path / "cut.xml.bz2").write_bytes(tiny_dump.read_bytes()[:kept])
+    (tmp_path / "tamil_wiki.txt").write_text("old")
+    program = made_up_extractor(tmp_path / "wikiextractor", "put('தமிழ்')")
+    setup = f"t.FOLDER = pathlib.Path({str(tmp_path)!r}); t.find_extractor = lambda: {program!r}"
+    assert_refused(run_with(setup, "--dump", tmp_path / "cut.xml.bz2"), 1, "not a whole", "cut.xml.bz2")
+    assert (tmp_path / "tamil_wiki.txt").read_text() == "old"
+
+
+def test_what_is_a_whole_dump(tiny_dump, empty_dump, tmp_path):
+    wikipedia.check_dump(tiny_dump)
+    wikipedia.check_dump(empty_dump)
+    (tmp_path / "cut.xml").write_text("<mediawiki>\n<page>\n")
+    (tmp_path / "noise.xml.bz2").write_bytes(b"noise")
+    (tmp_path / "noise.xml").write_bytes(b"\xff\xfe\x00")
+    for name in ("cut.xml", "noise.xml.bz2", "noise.xml", "missing.xml"):
+        with pytest.raises(lesson1.UserError, match="not a whole"):
+            wikipedia.check_dump(tmp_path / name)
+
+
+def test_a_missing_wikiextractor_is_one_sentence_before_any_download(tmp_path):
+    setup = f"sys.executable = '/nowhere/python'; t.DUMP = {NOWHERE!r}; t.FOLDER = pathlib.Path({str(tmp_path)!r})"
+    assert_refused(run_with(setup, "--dump", PATH=str(tmp_path)), 1, "wikiextractor", "pip install")
+
+
+@pytest.mark.parametrize(
+    "ending, word",
+    [
+        ("print('Traceback\\nValueError: bad page', file=sys.stderr); sys.exit(3)", "bad page"),
+        ("sys.exit(4)", "status 4"),
+        ("print('REDUCER_EXIT incomplete: 7 pages', file=sys.stderr)", "7 pages"),
+    ],
+)
+def test_a_wikiextractor_that_fails_leaves_the_old_file(empty_dump, tmp_path, ending, word):
+    (tmp_path / "tamil_wiki.txt").write_text("old")
+    program = made_up_extractor(tmp_path / "extractor", "put('தமிழ்')\n" + ending)
+    with pytest.raises(lesson1.UserError, match=word):
+        wikipedia.read_dump(program, empty_dump, tmp_path)
+    assert (tmp_path / "tamil_wiki.txt").read_text() == "old" and not list(tmp_path.glob("*.tmp"))
+
+
+def test_wikiextractor_gets_its_flags_and_its_text_is_decoded(empty_dump, tmp_path, monkeypatch):
+    monkeypatch.setattr(wikipedia.os, "cpu_count", lambda: 1)
+    body = "put('தமிழ்' * 99 + repr(sys.argv))\nput('அ &lt; ஆ &amp;lt;')\nput('English')"
+    program = made_up_extractor(tmp_path / "extractor", body)
+    assert wikipedia.read_dump(program, empty_dump, tmp_path) == 2
+    flags, text = articles(tmp_path)
+    for flag in ("'--json'", "'--no-templates'", "'--discard_empty'", "'--processes', '1'", repr(str(empty_dump))):
+        assert flag in flags
+    assert text == "அ < ஆ &lt;"
+
+
+def test_ctrl_c_ends_wikiextractor_and_its_processes(empty_dump, tmp_path):
+    body = """
+        child = subprocess.Popen(["sleep", "300"])
+        open(__file__ + ".pids", "w").write(f"{os.getpid()} {child.pid}\\n")
+        put("தமிழ்")
+        time.sleep(300)
+        """
+    program = made_up_extractor(tmp_path / "extractor", body)
+    setup = f"t.FOLDER = pathlib.Path({str(tmp_path)!r}); t.find_extractor = lambda: {program!r}"
+    process = subprocess.Popen(command(setup, "--dump", empty_dump), stderr=subprocess.PIPE, env=environment())
+    pids, deadline = tmp_path / "extractor.pids", time.monotonic() + 300
+    while not (pids.exists() and pids.read_text().endswith("\n")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=300)[1] == b"" and process.returncode == 130
+    assert not (tmp_path / "tamil_wiki.txt").exists() and not list(tmp_path.glob("*.tmp"))
+    for pid in map(int, pids.read_text().split()):
+        assert not is_running(pid)
+
+
+def is_running(pid):
+    """Whether a process is there and has not ended."""
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
+    return state != "" and not state.startswith("Z")
+
+
+def test_memory_does_not_grow_with_the_dump(empty_dump, tmp_path):
+    program = made_up_extractor(tmp_path / "extractor", "for n in range(1500): put('தமிழ் ' * 2000)")
+    code = f"""
+        import pathlib, resource, sys; sys.path.insert(0, {str(ROOT)!r})
+        import tamil_wikipedia as t
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        t.read_dump({program!r}, pathlib.Path({str(empty_dump)!r}), pathlib.Path({str(tmp_path)!r}))
+        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        print((after - before) // (1024 if sys.platform == "linux" else 1024**2))
+        """
+    python = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(python, env=environment(), capture_output=True, timeout=300)
+    assert (tmp_path / "tamil_wiki.txt").stat().st_size > 45e6
+    assert int(done.stdout) < 15  # MB
