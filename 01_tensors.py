@@ -10,8 +10,8 @@ Builds on:  nothing. At a first reading, skip the small tools and begin at "Text
 Run:        python 01_tensors.py        (about 10 seconds on a laptop's CPU)
 Last line:  the path of a picture, `figures/01_loss.png`.
 
-Later lessons take from here: load_text, Tokenizer, split_text, random_windows, and the small tools at the top (Parser,
-between, UserError, run, StopRequest, check, write_safely, save_figure, ROOT).
+Later lessons take from here: load_text, Tokenizer, split_text, consecutive_windows, random_windows, and the small tools at the
+top (Parser, between, UserError, run, StopRequest, check, write_safely, save_figure, ROOT).
 """
 
 import argparse
@@ -161,7 +161,7 @@ def download(url, sha256, path):
 
     The bytes go to a temporary file that is renamed once its checksum is right. Raises UserError.
     """
-    if path.is_file() and sha256 in (None, hashlib.sha256(path.read_bytes()).hexdigest()):
+    if path.is_file() and (sha256 is None or hashlib.sha256(path.read_bytes()).hexdigest() == sha256):
         return path
     import pooch
 
@@ -216,7 +216,12 @@ def split_text(text, tokenizer, context):
     training, heldout = tokens[: len(tokens) * 9 // 10], tokens[len(tokens) * 9 // 10 :]
     if len(heldout) < context or len(training) <= context:
         raise UserError(f"the text has {len(text):,} characters; this model needs {10 * context:,} or more.")
-    return training, heldout[: len(heldout) // context * context].view(-1, context)
+    return training, consecutive_windows(heldout, context)
+
+
+def consecutive_windows(tokens, context):
+    """Tokens [N] -> [N // context, context]; what is left over at the end is left out."""
+    return tokens[: len(tokens) // context * context].view(-1, context)
 
 
 def random_windows(tokens, context, batch):

@@ -130,7 +130,8 @@ class SelfAttention(nn.Module):
         k = self.place(self.split_heads(self.key(x)), first)  # [B, H, T, D/H]
         v = self.split_heads(self.value(x))  # [B, H, T, D/H]
         if cache is None:
-            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)  # GPT: is_causal, nobody looks to the right; `attend`, fused
+            # `attend`, fused
+            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)  # GPT: nobody looks to the right
         else:
             k, v = cache.extend(k, v)  # GPT: what earlier tokens left is used again; [B, H, S + T, D/H]
             allowed = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=x.device).tril(first)  # [T, S + T]

@@ -77,13 +77,14 @@ class Transformer(nn.Module):
     cache, for a causal model alone: a KeyValueCache for every block; tokens are then what follows those in it.
     The embedding has V + 1 rows: row V is the mask (in a GPT, the beginning of a window). The head has V outputs, so
     that a mask can never be predicted. The last matrix of every residual update starts at zero, and so does the head:
-    an untrained model holds everything equally likely, and each block grows from doing nothing.
+    an untrained model holds everything equally likely, and each block grows from doing nothing. The embedding has standard
+    deviation 1, PyTorch's default.
     """
 
     def __init__(self, config):
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(config.vocab_size + 1, config.dim)  # GPT: row V is no mask, it begins a window; standard deviation 1
+        self.embedding = nn.Embedding(config.vocab_size + 1, config.dim)  # GPT: row V is no mask, it begins a window
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.norm = nn.LayerNorm(config.dim, bias=False)
         self.head = nn.Linear(config.dim, config.vocab_size, bias=False)

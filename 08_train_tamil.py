@@ -198,7 +198,7 @@ def train_on_poems(args, text, saved):
     tokens = torch.tensor(tokenizer.encode("\n\n".join(heldout)))
     if len(tokens) < config.context:
         raise UserError(f"the poems held out have {len(tokens):,} tokens; {config.context} or more are needed.")
-    windows = tokens[: len(tokens) // config.context * config.context].view(-1, config.context)
+    windows = lesson1.consecutive_windows(tokens, config.context)
     draw = poem_windows(tokenizer, poems, couplets_of(poems), config.context, args.batch)
     training.train(args, training.DIFFUSION, tokenizer, config, draw, windows, saved)
     training.print_command("python 09_generate_tamil.py", args.out)

@@ -29,9 +29,9 @@ import torch
 from tqdm import tqdm
 
 lesson1 = import_module("01_tensors")
+transformer = import_module("03_transformer")
 diffusion = import_module("04_diffusion")
 training = import_module("05_train")
-transformer = import_module("03_transformer")
 generation = import_module("06_generate")
 lesson8 = import_module("08_train_tamil")
 tamil = import_module("tamil_dataset")
@@ -159,10 +159,9 @@ def write_couplets(model, tokenizer, shapes, steps, args, generator):
     return [couplets[place] for place in range(len(shapes))]
 
 
-def draw_shapes(tokenizer, couplets, num, generator):
-    """The lengths of the two lines of num couplets, drawn from those given."""
-    chosen = torch.randint(len(couplets), (num,), generator=generator).tolist()
-    return shapes_of(tokenizer, [couplets[i] for i in chosen])
+def draw_couplets(couplets, num, generator):
+    """num couplets, drawn from those given, for their shapes."""
+    return [couplets[i] for i in torch.randint(len(couplets), (num,), generator=generator).tolist()]
 
 
 def shapes_of(tokenizer, couplets):
@@ -174,23 +173,23 @@ def shapes_of(tokenizer, couplets):
 # The score
 
 
+def ill_formed_share(couplet):
+    """The share of ill-formed letters: signs that no consonant carries."""
+    stray = sum(count for sign, count in tamil.ill_formed(couplet).items() if sign in tamil.SIGNS + tamil.PULLI)
+    return stray / max(1, stray + len(letters_of(couplet)))
+
+
 class Score:
     """Measures a couplet: every figure is a share, or a number of letters, of one couplet, to be averaged."""
 
     def __init__(self, training_text):
         self.lexicon = set(re.findall(WORD, training_text))
+        self.single = {letter: chr(0xE000 + i) for i, letter in enumerate(lesson8.letter_grid())}
         self.letters = self.as_letters(training_text)
 
-    @staticmethod
-    def as_letters(text):
+    def as_letters(self, text):
         """A text with every letter as a single character, whichever, so that lengths are numbers of letters."""
-        grid = {letter: chr(0xE000 + i) for i, letter in enumerate(lesson8.letter_grid())}
-        return "".join(grid.get(piece, piece) for piece in re.findall(f"{tamil.LETTER}|.", text.replace("\n", " ")))
-
-    def ill_formed(self, couplet):
-        """The share of ill-formed letters: signs that no consonant carries."""
-        stray = sum(count for sign, count in tamil.ill_formed(couplet).items() if sign in tamil.SIGNS + tamil.PULLI)
-        return stray / max(1, stray + len(letters_of(couplet)))
+        return "".join(self.single.get(piece, piece) for piece in re.findall(f"{tamil.LETTER}|.", text.replace("\n", " ")))
 
     def known_words(self, couplet):
         """The share of words that occur in the training text."""
@@ -204,7 +203,7 @@ class Score:
     def figures(self):
         """{name: (function, how to print its average)}"""
         return {
-            "ill-formed letters": (self.ill_formed, "{:.1%}"),
+            "ill-formed letters": (ill_formed_share, "{:.1%}"),
             "4 + 3 words": (four_and_three, "{:.1%}"),
             "metre, as printed": (strict_metre, "{:.1%}"),
             "metre, as spoken": (spoken_metre, "{:.1%}"),
@@ -237,12 +236,15 @@ def print_row(name, form, cells):
     print(f"| {name} | {' | '.join(' +- '.join(form.format(value) for value in cell) for cell in cells)} |")
 
 
-def print_score(model, tokenizer, args, generator):
-    """The table: generated couplets beside real ones that were held out, and those with their words shuffled."""
-    text, known, real = read_couplets(tokenizer, args)
+def print_score(model, tokenizer, text, known, real, args, generator):
+    """The table: generated couplets beside real ones that were held out, and those with their words shuffled.
+
+    text, known, real: as read_couplets gives them.
+    """
     source = random.Random(0)
     shuffled = [shuffle_words(couplet, source) for couplet in real]
-    written = write_couplets(model, tokenizer, draw_shapes(tokenizer, known, args.num, generator), args.steps, args, generator)
+    shapes = shapes_of(tokenizer, draw_couplets(known, args.num, generator))
+    written = write_couplets(model, tokenizer, shapes, args.steps, args, generator)
     print(f"| | generated ({len(written)}) | real, held out ({len(real)}) | their words shuffled |\n|---|---|---|---|")
     for name, (function, form) in Score(text).figures().items():
         print_row(name, form, [average(function, couplets) for couplets in (written, real, shuffled)])
@@ -250,19 +252,17 @@ def print_score(model, tokenizer, args, generator):
     print_row("the model's bound, bits per couplet", "{:.1f}", bits)
 
 
-def compare_code_points(writers, args, generator):
+def compare_code_points(writers, known, real, args, generator):
     """Letters against code points: bits per held-out couplet, and the picture of ill-formed letters against the number of
     passes, for couplets of the same shapes. writers: {name: (model, tokenizer)}."""
-    (_, tokenizer), *_ = writers.values()
-    _, known, real = read_couplets(tokenizer, args)
-    chosen = [known[i] for i in torch.randint(len(known), (args.num,), generator=generator).tolist()]
+    chosen = draw_couplets(known, args.num, generator)
     bits, shares = {}, {}
     for name, (model, tokenizer) in writers.items():
         bits[name] = lesson8.bits_per_couplet(model, tokenizer, real)
         print(f"{name}: bound {' +- '.join(f'{value:.1f}' for value in lesson8.mean_and_error(bits[name]))} bits per held-out couplet")
         shapes = shapes_of(tokenizer, chosen)
         texts = [write_couplets(model, tokenizer, shapes, passes, args, generator) for passes in tqdm(PASSES, desc=name, leave=False)]
-        shares[name] = [average(Score("").ill_formed, couplets) for couplets in texts]
+        shares[name] = [average(ill_formed_share, couplets) for couplets in texts]
         print(f"{name}: ill-formed letters " + ", ".join(f"{mean:.1%} in {passes}" for (mean, _), passes in zip(shares[name], PASSES)) + " passes")
     gain, error = lesson8.mean_and_error(bits["code points"] - bits["letters"])
     print(f"letters save {gain:.1f} +- {error:.1f} bits a couplet, {gain / bits['code points'].mean():.1%}")
@@ -305,13 +305,14 @@ def main():
     generator = generation.seeded_generator(args.seed)
     if args.score:
         args.num = max(args.num, 400)
-        print_score(model, tokenizer, args, generator)
+        text, known, real = read_couplets(tokenizer, args)
+        print_score(model, tokenizer, text, known, real, args, generator)
         if args.codepoints:
             other = training.load_kind(args.codepoints, False, transformer.pick_device(args.device))
-            compare_code_points({"letters": (model, tokenizer), "code points": other[:2]}, args, generator)
+            compare_code_points({"letters": (model, tokenizer), "code points": other[:2]}, known, real, args, generator)
     elif args.kural:
         _, known, _ = read_couplets(tokenizer, args)
-        shapes = draw_shapes(tokenizer, known, args.num, generator)
+        shapes = shapes_of(tokenizer, draw_couplets(known, args.num, generator))
         print("\n\n".join(write_couplets(model, tokenizer, shapes, args.steps, args, generator)))
     else:
         print("\n\n".join(write_verse(model, tokenizer, args, generator)))

@@ -5,7 +5,7 @@ an exact likelihood for the GPT, a bound for the dLLM. Then a judge reads what t
 repeats common words looks fluent, so fluency is never shown without diversity beside it.
 
 Builds on:  lessons 1 (text), 3 (devices), 5 (load_kind, Log), 6 (generate, longest_copy) and 7 (continue_text).
-Run:        python 10_compare.py            (half an hour on a laptop's CPU; --pieces 8 is a quick look)
+Run:        python 10_compare.py            (long on a laptop's CPU; --pieces 8 is a quick look)
             python 10_compare.py --dllm checkpoints/my_shakespeare_best.pt --gpt checkpoints/my_gpt_best.pt
 Last line:  the path of a picture, `figures/10_speed.png`.
 
@@ -188,6 +188,7 @@ class Writers:
             raise UserError(f"{args.dllm} and {args.gpt} do not have the same alphabet, so they cannot be compared.")
         if self.dllm.config.context != self.gpt.config.context:
             raise UserError(f"{args.dllm} and {args.gpt} do not have the same context, so their windows differ.")
+        self.dllm_log, self.gpt_log = log_beside(dllm_file), log_beside(gpt_file)
         self.device, self.context = device, self.dllm.config.context
 
     def texts(self, tokens):
@@ -222,16 +223,15 @@ def spread(windows, num):
 # The models
 
 
-def log_of(checkpoint):
+def log_beside(path):
     """The rows of the log beside a checkpoint NAME.pt or NAME_best.pt; none if there is no log."""
-    path = generation.find_checkpoint(checkpoint)
     return training.Log(path.with_name(path.stem.removesuffix("_best") + ".csv"), step=math.inf).rows
 
 
-def show_models(writers, args, windows, seen):
+def show_models(writers, windows, seen):
     """What each model was given, and the figures in the same unit: on held-out windows and on as many seen in training."""
     print("\n1. The models\n\n| | dLLM | GPT |\n|---|---|---|")
-    models, infos, logs = (writers.dllm, writers.gpt), (writers.dllm_info, writers.gpt_info), (log_of(args.dllm), log_of(args.gpt))
+    models, infos, logs = (writers.dllm, writers.gpt), (writers.dllm_info, writers.gpt_info), (writers.dllm_log, writers.gpt_log)
     rows = {"parameters": [f"{sum(p.numel() for p in model.parameters()):,}" for model in models]}
     for key in ("characters", "seconds"):
         rows[f"{key} of training, until these weights"] = [f"{info[key]:,.0f}" if key in info else "not recorded" for info in infos]
@@ -244,19 +244,20 @@ def show_models(writers, args, windows, seen):
     print("\nA bound below the exact figure proves the dLLM better; a bound above it proves nothing.")
 
 
-def draw_curves(args):
+def draw_curves(writers, args):
     """Saves the learning curves of both, from their logs."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 4.5))
-    for name, path, color in (("dLLM, bound", args.dllm, "tab:blue"), ("GPT, exact", args.gpt, "tab:red")):
-        rows = log_of(path)
+    dllm = ("dLLM", "bound", args.dllm, writers.dllm_log, "tab:blue")
+    gpt = ("GPT", "exact", args.gpt, writers.gpt_log, "tab:red")
+    for name, figure_is, checkpoint, rows, color in (dllm, gpt):
         if not rows:
-            print(f"No log beside {path}, so its curve is missing from the picture.")
-        for column, label, style in (("heldout", "on held-out text", "o-"), ("loss", "training loss (another quantity)", ":")):
+            print(f"No log beside {checkpoint}, so its curve is missing from the picture.")
+        for column, label, style in (("heldout", f"{figure_is} on held-out text", "o-"), ("loss", "training loss (another quantity)", ":")):
             measured = [row for row in rows if row[column]]
             x, y = [int(row["characters"]) / 1e6 for row in measured], [float(row[column]) for row in measured]
-            axes.plot(x, y, style, color=color, label=f"{name}, {label}" if column == "heldout" else f"{name[:4]}, {label}", markersize=4)
+            axes.plot(x, y, style, color=color, label=f"{name}, {label}", markersize=4)
     axes.set(xlabel="million characters of training", ylabel="nats per character", ylim=(0, 3))
     axes.legend()
     lesson1.save_figure(figure, args.pictures / "10_curves.png")
@@ -418,10 +419,10 @@ def main():
 
     writers = Writers(args)
     tokens, windows = lesson1.split_text(lesson1.load_text(args.data), writers.tokenizer, writers.context)
-    seen = tokens[: len(tokens) // writers.context * writers.context].view(-1, writers.context)
+    seen = lesson1.consecutive_windows(tokens, writers.context)
     judge = Judge(writers.tokenizer.decode(tokens), writers.tokenizer.vocab_size)
-    show_models(writers, args, windows.to(writers.device), spread(seen, len(windows)).to(writers.device))
-    draw_curves(args)
+    show_models(writers, windows.to(writers.device), spread(seen, len(windows)).to(writers.device))
+    draw_curves(writers, args)
     verdicts = judge_all(writers, judge, args, windows, seen)
     show_choice(writers, judge, args, verdicts)
     show_samples(verdicts)

@@ -3,7 +3,7 @@
 Run:        python tamil_wikipedia.py --api --limit 100     the first 100 articles, one request for each
             python tamil_wikipedia.py --dump                all of them, from one large download, the dump
             python tamil_wikipedia.py --dump FILE           the same, from a dump that you have (.xml or .xml.bz2)
-Builds on:  lesson 1 (Parser, between, UserError, run, ROOT).
+Builds on:  lesson 1 (Parser, between, UserError, run, ROOT) and tamil_dataset.py (normalize).
 Last line:  the path of the text, ending in `data/tamil_wiki.txt`; the only line on standard output.
 
 --api goes by title, from the first Tamil letter on; titles that begin with a digit or a Latin letter are in the dump
@@ -27,13 +27,13 @@ import subprocess
 import sys
 import tempfile
 import time
-import unicodedata
 from importlib import import_module
 from pathlib import Path
 
 from tqdm import tqdm
 
 lesson1 = import_module("01_tensors")
+tamil = import_module("tamil_dataset")
 
 FOLDER = lesson1.ROOT / "data"
 API = "https://ta.wikipedia.org/w/api.php"
@@ -50,7 +50,6 @@ QUERY |= dict(generator="allpages", gapfrom="அ", gapfilterredir="nonredirects"
 QUERY |= dict(prop="extracts", explaintext=1, exlimit=1)  # the whole text of one page: there is no asking for two
 QUERY |= dict(exsectionformat="plain")  # headings without ==, as wikiextractor writes them
 
-INVISIBLE = dict.fromkeys([0x200B, 0x200C, 0x200D, 0xFEFF])  # zero-width space and joiners, byte order mark
 TAMIL_LETTER = re.compile("[\u0b80-\u0bff]")  # letters and vowel signs
 OTHER_LETTER = re.compile(r"[^\W\d_\u0b80-\u0bff]")
 TAMIL_SHARE = 0.5
@@ -58,15 +57,14 @@ TAMIL_SHARE = 0.5
 
 def clean_article(text):
     """str -> str: NFC, nothing invisible, plain single spaces, no blank lines. Nothing that can be seen is lost."""
-    text = unicodedata.normalize("NFC", text.translate(INVISIBLE))  # in this order: a joiner may part a vowel sign
-    lines = (" ".join(line.split()) for line in text.splitlines())  # split() knows every space, the no-break one too
+    lines = tamil.normalize("\n".join(text.splitlines())).split("\n")  # splitlines() knows every kind of line break
     return "\n".join(line for line in lines if line)
 
 
 def mostly_tamil(text):
     """Whether a text has Tamil letters, and they are at least TAMIL_SHARE of all its letters."""
-    tamil = len(TAMIL_LETTER.findall(text))
-    return tamil > 0 and tamil >= TAMIL_SHARE * (tamil + len(OTHER_LETTER.findall(text)))
+    letters = len(TAMIL_LETTER.findall(text))
+    return letters > 0 and letters >= TAMIL_SHARE * (letters + len(OTHER_LETTER.findall(text)))
 
 
 def write_articles(articles, path):

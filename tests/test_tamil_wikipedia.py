@@ -35,10 +35,7 @@ class Wiki(Quiet):
 
     def do_GET(self):
         assert self.busy.acquire(blocking=False), "two requests at once"
-        try:
-            self.answer({name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()})
-        finally:
-            self.busy.release()
+        self.answer({name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()})
 
     def answer(self, query):
         self.asked.append((query, dict(self.headers), time.monotonic()))
@@ -63,6 +60,7 @@ class Wiki(Quiet):
 
     def send(self, result, status=200, cut=False, **headers):
         body = gzip.compress(json.dumps(result).encode())
+        self.busy.release()  # before the answer is out: the next question may follow at once
         self.send_response(status)
         for name, value in {"Content-Encoding": "gzip", "Content-Length": len(body), **headers}.items():
             self.send_header(name.replace("_", "-"), str(value))
@@ -116,6 +114,11 @@ def run_with(setup, *arguments, **extra):
     """Runs it to its end. Returns (exit status, standard output, standard error)."""
     done = subprocess.run(command(setup, *arguments), env=environment(**extra), capture_output=True, timeout=300)
     return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+def hear_ctrl_c():
+    """In a process that begins: hears Ctrl-C even if the tests run in the background, where a shell turns that off."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 # Cleaning
@@ -199,7 +202,7 @@ def test_trouble_passes(tmp_path, pauses):
     with serving(a_wiki(trouble=trouble)) as address:
         wikipedia.read_api(address, tmp_path)
     assert articles(tmp_path) == TEXTS
-    assert pauses[:4] == [7, 2, 1, 2] and pauses[-1] == 30  # on a busy machine one more try may be needed
+    assert pauses == [7, 2, 1, 2, 30]
 
 
 def test_attempts_are_bounded_and_what_came_is_kept(tmp_path, pauses):
@@ -264,11 +267,11 @@ def test_without_an_article_in_tamil_the_old_file_stays(tmp_path):
 
 def test_ctrl_c_leaves_a_state_that_goes_on(tmp_path):
     waiting = threading.Event()
-    server = a_wiki(trouble={4: lambda server: (waiting.set(), time.sleep(1))})
+    server = a_wiki(trouble={4: lambda server: (waiting.set(), time.sleep(1), server.busy.release())})
     with serving(server) as address:
         setup = f"t.API = {address!r}; t.FOLDER = pathlib.Path({str(tmp_path)!r})"
         pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        process = subprocess.Popen(command(setup, "--api"), env=environment(), **pipes)
+        process = subprocess.Popen(command(setup, "--api"), env=environment(), preexec_fn=hear_ctrl_c, **pipes)
         assert waiting.wait(300)
         process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=300) == (b"", b"") and process.returncode == 130
@@ -492,7 +495,7 @@ def test_ctrl_c_ends_wikiextractor_and_its_processes(empty_dump, tmp_path):
         """
     program = made_up_extractor(tmp_path / "extractor", body)
     setup = f"t.FOLDER = pathlib.Path({str(tmp_path)!r}); t.find_extractor = lambda: {program!r}"
-    process = subprocess.Popen(command(setup, "--dump", empty_dump), stderr=subprocess.PIPE, env=environment())
+    process = subprocess.Popen(command(setup, "--dump", empty_dump), stderr=subprocess.PIPE, env=environment(), preexec_fn=hear_ctrl_c)
     pids, deadline = tmp_path / "extractor.pids", time.monotonic() + 300
     while not (pids.exists() and pids.read_text().endswith("\n")) and time.monotonic() < deadline:
         time.sleep(0.05)
