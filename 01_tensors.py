@@ -191,18 +191,17 @@ class Tokenizer:
         longest_first = sorted(self.units, key=len, reverse=True)
         self.pattern = re.compile("|".join(re.escape(unit) for unit in longest_first))
 
-    def encode(self, text):
-        """str -> list of ids. Raises UserError, naming the first character that no unit covers."""
-        ids, position = [], 0
+    def encode(self, text, position=0):
+        """str -> list of ids. Raises UserError, naming the first character that no unit covers, and its place in a
+        longer text in which this one begins at `position`."""
+        ids, end = [], 0
         for match in self.pattern.finditer(text):
-            if match.start() != position:
+            if match.start() != end:
                 break
             ids.append(self.id_of[match.group()])
-            position = match.end()
-        if position < len(text):
-            raise UserError(
-                f"the character {text[position]!r} at position {position + 1} is not in the model's vocabulary."
-            )
+            end = match.end()
+        if end < len(text):
+            raise UserError(f"the character {text[end]!r} at position {position + end + 1} is not in the model's vocabulary.")
         return ids
 
     def decode(self, ids):

@@ -21,7 +21,7 @@ Builds on:  lesson 1 (check, save_figure). Uses no transformer: any model(tokens
 Run:        python 04_diffusion.py        (about 20 seconds on a laptop's CPU)
 Last line:  the path of a picture, `figures/04_orders.png`.
 
-Later lessons take from here: hide_some, masked_cross_entropy, heldout_bound, sample, ORDERS.
+Later lessons take from here: hide_some, masked_cross_entropy, heldout_bound, bound_on_part, sample, ORDERS.
 """
 
 import itertools
@@ -142,6 +142,23 @@ def bound_in_time(model, tokens, generator=None):
     log_p = F.log_softmax(model(noisy).float(), dim=-1)  # [B, L, V]
     log_p = log_p.gather(2, tokens[..., None]).squeeze(2)  # [B, L] of the true tokens
     return -(log_p * mask).sum(dim=1) / t / L
+
+
+@torch.inference_mode()
+def bound_on_part(model, tokens, places, generator=None):
+    """[B] the same bound restricted to a part, in nats: on -log p(tokens at places [G] | the rest of tokens [B, L]).
+
+    The rest stays as it is, be it visible or masked. Of the G places n are hidden, n uniform on 1..G; the mean cross-entropy
+    over the hidden ones, times G, is an unbiased estimate. For G = 1 nothing is drawn, and it is -log p itself.
+    """
+    mask_id = model.config.vocab_size
+    part = tokens[:, places]  # [B, G]
+    counts = 1 + (stratified(len(tokens), generator) * len(places)).long().to(tokens.device)  # [B] in 1..G
+    noisy, mask = mask_exactly(part, counts, mask_id, generator)
+    canvas = tokens.clone()
+    canvas[:, places] = noisy
+    logits = model(canvas).float()[:, places]  # [B, G, V]
+    return masked_cross_entropy(logits, part, mask) * len(places)
 
 
 @torch.inference_mode()

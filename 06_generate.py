@@ -182,11 +182,13 @@ def save_gif(path, frames, tokenizer, mask_id):
 
 
 def add_text_flags(flags, checkpoint, length=256):
-    """Adds to a parser, or to a group of it, the flags that every script has that writes text; two of the defaults differ."""
+    """Adds to a parser, or to a group of it, the flags that every script has that writes text; two of the defaults differ.
+    length: None for a script in which the text to fill is given, so that there is no --prompt and no --len."""
     number, add = lesson1.between, flags.add_argument
     add("--checkpoint", default=str(checkpoint), metavar="FILE", help=f"a file, or hf://OWNER/REPO/PATH (default: checkpoints/{checkpoint.name})")
-    add("--prompt", default="", help="how the text begins")
-    add("--len", type=number(int, 1), default=length, help="letters, the prompt included (default: %(default)s)")
+    if length:
+        add("--prompt", default="", help="how the text begins")
+        add("--len", type=number(int, 1), default=length, help="letters, the prompt included (default: %(default)s)")
     add("--temp", type=number(float, 0, 10), default=0.8, help="temperature: 0 always takes the likeliest letter (default: %(default)s)")
     add("--topk", type=number(int, 1), help="draw among this many likeliest letters only (default: all)")
     add("--num", type=number(int, 1), default=1, help="how many texts (default: %(default)s)")

@@ -58,17 +58,19 @@ def shift_right(tokens, vocab_size, generator=None):
 
 
 @torch.inference_mode()
-def nats_by_position(model, windows):
-    """[L] the exact -log p(token | those before it in its window), averaged over windows [N, L], for each position.
+def token_nats(model, tokens):
+    """[B, L] the exact -log p(token | those before it in its row) of tokens [B, L].
 
-    By the chain rule, log p(x) is the sum of these over a window: an exact likelihood, where a dLLM has a bound.
+    By the chain rule, -log p(x) is the sum of these over a row: an exact likelihood, where a dLLM has a bound.
     """
-    total = torch.zeros(windows.shape[1], dtype=torch.float64)
-    for tokens in windows.split(64):
-        inputs, _ = shift_right(tokens, model.config.vocab_size)
-        logits = model(inputs).float().transpose(1, 2)  # [B, L, V] -> [B, V, L], as cross_entropy has it
-        total += F.cross_entropy(logits, tokens, reduction="none").sum(dim=0).cpu()  # [B, L] -> [L]
-    return total / len(windows)
+    inputs, _ = shift_right(tokens, model.config.vocab_size)
+    logits = model(inputs).float().transpose(1, 2)  # [B, L, V] -> [B, V, L], as cross_entropy has it
+    return F.cross_entropy(logits, tokens, reduction="none")
+
+
+def nats_by_position(model, windows):
+    """[L] token_nats, averaged over windows [N, L]."""
+    return torch.cat([token_nats(model, part).cpu() for part in windows.split(64)]).double().mean(dim=0)
 
 
 def report_exact(model, windows):
