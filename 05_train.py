@@ -258,7 +258,7 @@ class Run:
 
 
 def train(args, objective, tokenizer, config, draw, windows, saved=None):
-    """Trains a model on what draw(generator) gives, tokens [B, L], and measures it on windows [M, L].
+    """Trains a model on what draw(generator) gives, tokens [B, L], of which B and L may vary, and measures it on windows [M, L].
 
     Stops when --steps or --minutes is reached, or on a stop request, and leaves args.out and the files beside it.
     saved: the checkpoint of a run to go on with.
@@ -274,7 +274,7 @@ def train(args, objective, tokenizer, config, draw, windows, saved=None):
     compiles = device.type == "cuda" and importlib.util.find_spec("triton")  # Windows has no triton
     forward = torch.compile(run.model) if compiles else run.model
     forward = nn.parallel.DistributedDataParallel(forward) if processes > 1 else forward
-    mine = slice(rank * args.batch // processes, (rank + 1) * args.batch // processes)  # this process's rows
+    mine = slice(rank, None, processes)  # this process's rows
     windows = windows.to(device)
     stop = lesson1.StopRequest()
     reporter = Reporter(run, objective, windows) if rank == 0 else None
@@ -366,13 +366,13 @@ SETTINGS = dict(data=None, preset="auto", batch=32, lr=0.025, dropout=0.0, seed=
 LIMITS = ("steps", "minutes")  # may be changed when a run is resumed
 
 
-def training_parser(doc, out):
+def training_parser(doc, out, data="TinyShakespeare, downloaded once"):
     """The flags that all training scripts share. Those of SETTINGS are None unless given."""
     number, default = lesson1.between, SETTINGS
     out = lesson1.ROOT / "checkpoints" / out
     parser = lesson1.Parser(doc)
     add = parser.add_argument
-    add("--data", metavar="FILE", help="a UTF-8 text file (default: TinyShakespeare, downloaded once)")
+    add("--data", metavar="FILE", help=f"a UTF-8 text file (default: {data})")
     add("--preset", choices=["auto", *transformer.PRESETS], help="default: auto, which is base on CUDA and small elsewhere")
     limit = parser.add_mutually_exclusive_group()
     limit.add_argument("--steps", type=number(int, 1), help="train for so many steps")

@@ -11,7 +11,8 @@ Run:        python 06_generate.py                                        (a few 
             python 06_generate.py --checkpoint hf://OWNER/REPO/FILE.pt
 Last line:  the last line of the text. The text alone goes to standard output.
 
-Later lessons take from here: generate, generating_parser, add_text_flags, load_generator, seeded_generator, make_canvas, longest_copy.
+Later lessons take from here: SHIPPED, generate, make_canvas, longest_copy, LiveView, find_checkpoint, generating_parser,
+add_text_flags, load_generator, seeded_generator.
 
 Exercises (answers in docs/answers.md)
   1. Write the same seed with --steps 256, 64, 16 and 4. Which mistakes come with haste, and why these?

@@ -40,7 +40,7 @@ training = import_module("05_train")
 tamil = import_module("tamil_dataset")
 UserError = lesson1.UserError
 
-COUPLET_SHARE = 0.5  # of the batches that are couplets, each a window of its own
+COUPLET_SHARE = 0.7  # of the batches that are couplets, each a window of its own
 OFTEN = 100  # a character that is not on the grid becomes a unit if it occurs so often
 OTHERS = [*"0123456789", *" \n", *tamil.PUNCTUATION]
 
@@ -117,8 +117,8 @@ def by_length(tokenizer, couplets):
 
 
 def poem_windows(tokenizer, poems, couplets, context, batch):
-    """Returns draw(generator) -> tokens [batch, L]: windows of the poems in a row, or, as often as COUPLET_SHARE says,
-    couplets of one length, each a window by itself."""
+    """Returns draw(generator) -> tokens [B, L]: `batch` windows of the poems in a row, or, as often as COUPLET_SHARE says,
+    couplets of one length, each a window by itself, and so many that they have as many tokens together."""
     tokens = torch.tensor(tokenizer.encode("\n\n".join(poems)))
     if len(tokens) <= context:
         raise UserError(f"the poems to train on have {len(tokens):,} tokens; more than {context} are needed.")
@@ -130,7 +130,8 @@ def poem_windows(tokenizer, poems, couplets, context, batch):
         if not groups or torch.rand((), generator=generator) >= COUPLET_SHARE:
             return from_anywhere(generator)
         group = groups[torch.multinomial(sizes, 1, generator=generator).item()]  # [N, L], every couplet being equally likely
-        return group[torch.randint(len(group), (batch,), generator=generator)]
+        number = batch * context // group.shape[1]
+        return group[torch.randint(len(group), (number,), generator=generator)]  # [number, L]
 
     return draw
 
@@ -206,7 +207,7 @@ def train_on_poems(args, text, saved):
 
 def main():
     """The command line of 08_train_tamil.py."""
-    parser = training.training_parser(__doc__, "my_tamil.pt")
+    parser = training.training_parser(__doc__, "my_tamil.pt", "data/tamil.txt")
     parser.add_argument("--units", choices=("letters", "codepoints"), help="what a token is (default: letters)")
     args = parser.parse_args()
     if args.resume and args.units:

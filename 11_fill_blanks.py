@@ -1,22 +1,21 @@
 """Lesson 11. What can a dLLM do that a GPT cannot? Write the middle.
 
 A GPT knows what stands to the left, and no more. A dLLM was trained to guess hidden letters from all that is visible, so a
-blank in the middle of a text is nothing new to it: the blank is masked, the rest is given, and the sampler of lesson 4 does the
-rest, unchanged. What was given stays as it is.
+blank in the middle of a text is nothing new to it: the blank is masked, all else is given, and the sampler of lesson 4 fills it,
+unchanged. What was given stays as it is.
 
     _       one hidden letter            {12}    twelve hidden letters
     {3-15}  a blank whose length is to be found; the model says which fits best
     \\_ \\{ \\}  the characters themselves
 
-Builds on:  lessons 1 (Tokenizer), 4 (sample, bound_on_part), 6 (flags, LiveView), 7 (the GPT beside it), 8 and 9 (couplets) and
-            10 (the judge).
+Builds on:  lessons 1 (Tokenizer), 4 (sample, bound_on_part), 6 (flags, LiveView), 7 (a GPT), 8, 9 (couplets), 10 (the judge).
 Run:        python 11_fill_blanks.py                              (a walk through examples, some seconds)
             python 11_fill_blanks.py "To be, or ___ to be: that is the ________"
             python 11_fill_blanks.py "My {2-9} lord, what news?" --num 3 --seed 1
             python 11_fill_blanks.py --file letter.txt            (or: python 11_fill_blanks.py < letter.txt)
             python 11_fill_blanks.py --score                      (some minutes; beside a GPT)
             python 11_fill_blanks.py --couplets --checkpoint checkpoints/tamil.pt     (needs data/tamil.txt)
-Last line:  the end of the text; with --score the path of a picture, `figures/11_blanks.png`; with --couplets a row of a table.
+Last line:  the end of the text, or of the walk its last check; with --score the path of a picture, `figures/11_blanks.png`; with --couplets a row of a table.
 
 Exercises (answers in docs/answers.md)
   1. Fill "My ____ lord, farewell" and "My ____ lady, farewell", ten times each. Which fillings does the last word alone decide?
@@ -37,9 +36,7 @@ import torch
 from tqdm import tqdm
 
 lesson1 = import_module("01_tensors")
-transformer = import_module("03_transformer")
 diffusion = import_module("04_diffusion")
-training = import_module("05_train")
 generation = import_module("06_generate")
 gpt_lesson = import_module("07_train_gpt")
 lesson8 = import_module("08_train_tamil")
@@ -48,7 +45,7 @@ compare = import_module("10_compare")
 UserError = lesson1.UserError
 
 NEAR = 16  # letters on each side of a blank by which its length is chosen
-DRAWS = 128  # sets of them that are hidden, to compare lengths
+DRAWS = 128  # times that some of them are hidden and guessed, to score a length
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -63,7 +60,7 @@ class Blank:
     high: int
 
 
-PIECE = re.compile(r"\\(?P<escaped>[_{}])|(?P<line>_+)|\{(?P<low>\d+)(?:-(?P<high>\d+))?\}|(?P<brace>[{}])|(?P<plain>[^\\_{}]+|\\)")
+PIECE = re.compile(r"\\(?P<escaped>[_{}])|(?P<line>_+)|\{(?P<low>\d{1,6})(?:-(?P<high>\d{1,6}))?\}|(?P<brace>[{}])|(?P<plain>[^\\_{}]+|\\)")
 
 
 def read_blanks(text, tokenizer):
@@ -115,7 +112,7 @@ def score_lengths(model, before, after, blank, seed=0):
         row = torch.cat([left, torch.full((n,), mask_id), right]).to(model.head.weight.device)  # [L]
         places = (row != mask_id).nonzero().flatten()  # [G]
         if len(places) == 0:
-            raise UserError("there is nothing beside the blank of unknown length to choose it by; give one length.")
+            raise UserError("no letter beside the blank can be seen to choose its length by; give one length, or shorter ones.")
         generator = torch.Generator().manual_seed(seed)
         scores.append(diffusion.bound_on_part(model, row.expand(DRAWS, -1), places, generator).cpu())
     return torch.stack(scores)
@@ -130,19 +127,19 @@ def find_lengths(model, parts):
     mask_id = model.config.vocab_size
     places = [i for i, part in enumerate(parts) if isinstance(part, Blank)]
     lengths = [(parts[i].low + parts[i].high) // 2 for i in places]
+    if (longest := max(parts[i].high for i in places)) > model.config.context:
+        raise UserError(f"a blank of {longest} letters is too long; this model sees {model.config.context} at once.")
     for number, i in enumerate(places):
         blank = parts[i]
-        if blank.high > model.config.context:
-            raise UserError(f"a blank of {blank.high} letters is too long; this model sees {model.config.context} at once.")
         if blank.low < blank.high:
-            before = lay_out(parts[:i], lengths[:number], mask_id)
-            after = lay_out(parts[i + 1 :], lengths[number + 1 :], mask_id)
+            before = lay_out(parts[:i], lengths[:number], mask_id)  # [A]
+            after = lay_out(parts[i + 1 :], lengths[number + 1 :], mask_id)  # [B]
             scores = score_lengths(model, before, after, blank)
             best, *others = scores.mean(dim=1).argsort()[:4].tolist()
             lengths[number] = blank.low + best
             behind = [(blank.low + other, *lesson8.mean_and_error(scores[other] - scores[best])) for other in others]
-            runners_up = ", ".join(f"{n} (+{mean:.2f} +- {error:.2f})" for n, mean, error in behind)
-            print(f"blank {number + 1}: {blank.low + best} letters; behind it, in nats of the text around it: {runners_up}", file=sys.stderr)
+            text = ", ".join(f"{n} by {mean:.2f} +- {error:.2f}" for n, mean, error in behind)
+            print(f"blank {number + 1}: {blank.low + best} letters fit best; less likely, in nats of the text around it: {text}", file=sys.stderr)
     return lengths
 
 
@@ -179,7 +176,7 @@ def group_blanks(masked, context):
 
 
 def fill(model, canvas, steps, on_step=None, **settings):
-    """Fills the masks of a canvas [B, L], the same in every row, by `sample` of lesson 4; returns it [B, L] without masks.
+    """Fills the masks of a canvas [B, L], which stand at the same places in every row, by `sample` of lesson 4. Returns [B, L].
 
     A canvas longer than the context is filled group by group; in a window, the blanks of later groups stay masked. `steps` is
     the total, shared out among the groups by their masks; no group gets less than one. settings: those of `sample`.
@@ -190,7 +187,7 @@ def fill(model, canvas, steps, on_step=None, **settings):
     masks_left = int(masked.sum())
     canvas = canvas.masked_fill(canvas == mask_id, mask_id + 1)  # all wait
     for first, last in group_blanks(masked.tolist(), context):
-        group = canvas[:, first:last]
+        group = canvas[:, first:last]  # [B, last - first]
         group[group == mask_id + 1] = mask_id  # a view: these are to be filled now
         masks = int(masked[first:last].sum())
         share = max(1, round(steps * masks / masks_left))
@@ -207,9 +204,9 @@ def fill(model, canvas, steps, on_step=None, **settings):
 
 
 def with_marks(tokenizer, tokens, masked):
-    """[L] tokens -> text in which what was masked is bold and green, where standard output is a terminal."""
+    """tokens, masked [L] -> text in which what was masked is bold and green, where standard output is a terminal."""
     begin, end = ("\x1b[1;32m", "\x1b[0m") if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else ("", "")
-    units = (tokenizer.units[i] for i in tokens.tolist())
+    units = [tokenizer.units[i] for i in tokens.tolist()]
     return "".join(begin + unit + end if filled else unit for unit, filled in zip(units, masked.tolist()))
 
 
@@ -224,8 +221,8 @@ PASSES = (1, 2, 4, 8, 16)  # in which hidden words are to be found
 
 
 def score_truth(writers, judge, windows, spans):
-    """Prints the nats/character of what stands at spans, [(start, end)], of windows [N, L]. The dLLM sees both sides, the
-    others the left one. Returns {who: [N figures, for each of SIZES]}."""
+    """Prints the nats/character of what stands at spans, [(start, end)], of windows [N, L]. The dLLM sees both sides,
+    and its figure is a bound (exact for one letter); the others see the left side, and are exact. Returns {who: [N figures, for each of SIZES]}."""
     texts, results = writers.texts(windows), {"dLLM": [], "GPT": [], "n-gram judge": []}
     exact = gpt_lesson.token_nats(writers.gpt, windows).cpu()  # [N, L]
     for start, end in spans:
@@ -235,7 +232,7 @@ def score_truth(writers, judge, windows, spans):
         totals = torch.stack(draws).mean(dim=0), exact[:, start:end].sum(dim=1), torch.tensor(surprises).sum(dim=1)
         for figures, total in zip(results.values(), totals):
             figures.append(total / (end - start))
-    print_figures("nats/character of the truth", results, "{:.2f}")
+    print_figures("nats/character of the truth (dLLM: a bound)", results, "{:.2f}")
     return results
 
 
@@ -249,10 +246,10 @@ def print_figures(title, results, form):
 def gpt_fillings(writers, windows, start, end, args, generator):
     """(the first, the best) of CONTINUATIONS of the left side, [N, L] each. The best is the one after which the GPT finds the
     right side likeliest: its fair chance to use it."""
-    first, best = [], []
+    first, best, cached = [], [], gpt_lesson.can_cache(writers.gpt)
     for window in windows:
-        left = window[:start].expand(CONTINUATIONS, -1)
-        tries = gpt_lesson.continue_text(writers.gpt, left, end, args.temp, args.topk, generator)  # [CONTINUATIONS, end]
+        left = window[:start].expand(CONTINUATIONS, -1)  # [CONTINUATIONS, start]
+        tries = gpt_lesson.continue_text(writers.gpt, left, end, args.temp, args.topk, generator, cached)  # [CONTINUATIONS, end]
         tries = torch.cat([tries, window[end:].expand(CONTINUATIONS, -1)], dim=1)  # [CONTINUATIONS, L]
         first.append(tries[0])
         best.append(tries[gpt_lesson.token_nats(writers.gpt, tries)[:, end:].sum(dim=1).argmin()])
@@ -275,7 +272,7 @@ def real_words(judge, texts, seam):
 
 def score_fillings(writers, judge, windows, spans, args):
     """Prints how good the fillings are. Returns {who: [N shares of characters right, for each of SIZES]}."""
-    generator = generation.seeded_generator(args.seed or 0)
+    generator = generation.seeded_generator(args.seed)
     right, left_words, right_words = {}, {}, {}
     for start, end in tqdm(spans, desc="blanks", leave=False):
         first, best = gpt_fillings(writers, windows, start, end, args, generator)
@@ -296,7 +293,7 @@ def draw_scores(nats, right):
     import matplotlib.pyplot as plt
 
     figure, panels = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    for axes, results, label in zip(panels, (nats, right), ("nats/character of the truth", "share of characters right")):
+    for axes, results, label in zip(panels, (nats, right), ("nats/character of the truth (dLLM: a bound)", "share of characters right")):
         for who, figures in results.items():
             means, errors = zip(*map(lesson8.mean_and_error, figures))
             axes.errorbar(SIZES, means, errors, fmt="o-", label=who)
@@ -323,15 +320,14 @@ def score_found_lengths(writers, windows):
 
 def score(args):
     """Prints all tables, and saves the picture, for blanks in held-out text."""
-    args.dllm = args.checkpoint
+    args.dllm = args.checkpoint  # its name in lesson 10
     writers = compare.Writers(args)
     tokens, windows = lesson1.split_text(lesson1.load_text(args.data), writers.tokenizer, writers.context)
-    windows = compare.spread(windows, WINDOWS).to(writers.device)
+    windows = compare.spread(windows, min(WINDOWS, len(windows))).to(writers.device)
     judge = compare.Judge(writers.tokenizer.decode(tokens), writers.tokenizer.vocab_size)
     spans = [((writers.context - size) // 2, (writers.context + size) // 2) for size in SIZES]  # in the middle
-    nats = score_truth(writers, judge, windows, spans)
-    right = score_fillings(writers, judge, windows, spans, args)
-    score_found_lengths(writers, compare.spread(windows, 48))
+    nats, right = score_truth(writers, judge, windows, spans), score_fillings(writers, judge, windows, spans, args)
+    score_found_lengths(writers, compare.spread(windows, min(48, len(windows))))
     draw_scores(nats, right)
 
 
@@ -346,7 +342,7 @@ def third_words(tokenizer, couplet):
 
 
 def find_words(model, tokenizer, couplets, steps, order, args, generator):
-    """[words] 1 for every hidden word that was found again, 0 for the others."""
+    """[words] 1 for every hidden word that was found again, 0 for the others. Raises UserError if there is none."""
     right = []
     for places, rows in lesson8.by_length(tokenizer, couplets).values():
         spans = [third_words(tokenizer, couplets[place]) for place in places]
@@ -358,13 +354,15 @@ def find_words(model, tokenizer, couplets, steps, order, args, generator):
         filled = diffusion.sample(model, canvas, steps, args.temp, args.topk, order, generator).cpu()
         for new, old, words in zip(filled, rows, spans):
             right += [float(torch.equal(new[start:end], old[start:end])) for start, end in words]
+    if len(right) < 2:
+        raise UserError("no couplet has a third word in this model's letters; give a model of Tamil by --checkpoint.")
     return torch.tensor(right)
 
 
 def score_couplets(model, tokenizer, args):
     """Prints the share of hidden words found again in held-out couplets, for each order and number of passes."""
     _, _, couplets = lesson9.read_couplets(tokenizer, args)
-    generator = generation.seeded_generator(args.seed or 0)
+    generator = generation.seeded_generator(args.seed)
     print(f"| every third word of {len(couplets)} couplets, found in | {' | '.join(f'{n} passes' for n in PASSES)} |\n|---|{'---|' * len(PASSES)}")
     for order in diffusion.ORDERS:
         found = [find_words(model, tokenizer, couplets, steps, order, args, generator) for steps in PASSES]
@@ -394,12 +392,12 @@ def fill_text(model, tokenizer, text, args):
 def demo(model, tokenizer, args):
     """Walks through the lesson."""
     line = "The king will hear the voice of his people."
-    tokens, places = torch.tensor(tokenizer.encode(line), device=model.head.weight.device), torch.arange(len(line))
+    tokens, places = torch.tensor(tokenizer.encode(line)), torch.arange(len(line))  # [L] each
     both_sides = tokens.repeat(len(line), 1)  # [L, L] row i is to tell how likely letter i is
     left_side = torch.where(places <= places[:, None], tokens, model.config.vocab_size)  # [L, L] masked to the right of i
     nats = [
         sum(diffusion.bound_on_part(model, rows[i : i + 1], places[i : i + 1]).item() for i in places) / len(line)
-        for rows in (left_side, both_sides)
+        for rows in (left_side.to(model.head.weight.device), both_sides.to(model.head.weight.device))
     ]
     print(f"1. The letters of {line!r}, nats each: {nats[0]:.2f} given the left side, {nats[1]:.2f} given both")
     lesson1.check("the right side makes a hidden letter likelier", nats[1] < nats[0])
@@ -410,11 +408,13 @@ def demo(model, tokenizer, args):
 
 
 def given_text(args):
-    """The text to fill: the argument, --file, or what is piped in; None where there is none of these."""
-    if args.file:
+    """The text to fill: the argument, --file, or what is piped in; None where there is none of these, or an empty pipe."""
+    if args.file is not None:
         return lesson1.load_text(args.file).removesuffix("\n")
-    piped = args.text is None and (stat.S_ISFIFO(os.fstat(0).st_mode) or stat.S_ISREG(os.fstat(0).st_mode))
-    return sys.stdin.read().removesuffix("\n") if piped else args.text
+    if args.text is not None or not sys.stdin or not (stat.S_ISFIFO(os.fstat(0).st_mode) or stat.S_ISREG(os.fstat(0).st_mode)):
+        return args.text
+    piped = sys.stdin.buffer.read().decode("utf-8-sig", errors="replace")  # what is not UTF-8 is in no alphabet
+    return piped.replace("\r\n", "\n").removesuffix("\n") or None
 
 
 def main():
@@ -425,16 +425,16 @@ def main():
     add("--file", metavar="FILE", help="the text is in this file")
     add("--watch", action="store_true", help="show the text while it is filled")
     add("--score", action="store_true", help="measure it on held-out text, beside a GPT")
-    add("--couplets", action="store_true", help="measure it on Tamil couplets")
-    add("--gpt", default=str(gpt_lesson.SHIPPED_GPT), metavar="FILE", help="with --score (default: checkpoints/gpt.pt)")
-    add("--data", metavar="FILE", help="with --score or --couplets: the text that the model was trained on")
+    add("--couplets", action="store_true", help="measure it on Tamil couplets; give --checkpoint checkpoints/tamil.pt")
+    add("--gpt", default=str(gpt_lesson.SHIPPED_GPT), metavar="FILE", help="with --score: the GPT beside it (default: checkpoints/gpt.pt)")
+    add("--data", metavar="FILE", help="with --score or --couplets: what the model was trained on (default: TinyShakespeare, or data/tamil.txt)")
     args = parser.parse_args()
-    if args.text is not None and args.file:
+    if args.text is not None and args.file is not None:
         parser.error("give the text or --file, not both")
     if (args.text is not None or args.file is not None) + args.score + args.couplets > 1:
         parser.error("give a text to fill, or --score, or --couplets, one of them")
-    if args.watch and (args.num > 1 or not sys.stderr.isatty()):
-        parser.error("--watch needs a terminal, and shows one text; leave out --num")
+    if args.watch and (args.num > 1 or args.score or args.couplets or not sys.stderr.isatty()):
+        parser.error("--watch needs a terminal, and shows one text being filled; leave out --num, --score and --couplets")
     model, tokenizer = generation.load_generator(parser, args)
     if args.score:
         score(args)

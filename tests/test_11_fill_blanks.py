@@ -1,8 +1,11 @@
 """Lesson 11: what was given stays, every blank is seen from both sides, lengths are found, and the figures are right."""
 
 import itertools
+import os
 import random
 import re
+import subprocess
+import sys
 from importlib import import_module
 from types import SimpleNamespace
 
@@ -139,7 +142,7 @@ def test_scores_of_lengths_are_of_the_same_letters(monkeypatch):
     scores = blanks.score_lengths(model, torch.zeros(5, dtype=torch.long), torch.tensor([1, V, 2]), Blank(2, 4))
     assert scores.shape == (3, 4000)
     torch.testing.assert_close(scores, torch.full((3, 4000), 7 * torch.tensor(3.0).log().item()))  # 7 known letters, ln 3 each
-    with pytest.raises(lesson1.UserError, match="nothing beside"):
+    with pytest.raises(lesson1.UserError, match="no letter beside"):
         blanks.score_lengths(model, torch.tensor([]).long(), torch.tensor([V]), Blank(1, 2))
 
 
@@ -180,12 +183,16 @@ def test_filling_on_the_command_line(small_checkpoint, tmp_path):
     first, second = out.rstrip("\n").split("\n\n")
     pattern = r"(?s)Shall I .{3} thee to a .{2,4} day\?"
     assert re.fullmatch(pattern, first) and re.fullmatch(pattern, second) and len(first) == len(second)
-    assert re.search(r"blank 2: [234] letters; behind it.*\(\+\d+\.\d\d \+- \d", err) and "\x1b" not in out
+    assert re.search(r"blank 2: [234] letters fit best; .*: \d by \d+\.\d\d \+- \d", err) and "\x1b" not in out
     path = tmp_path / "text.txt"
     path.write_text("Shall ____\nthee\n", encoding="utf-8")
     from_file = run_script("11_fill_blanks.py", "--file", path, *flags)
     with path.open() as file:
         piped = run_script("11_fill_blanks.py", *flags, stdin=file)
+    wrong = tmp_path / "latin1.txt"
+    wrong.write_bytes("caf\u00e9 _".encode("latin1"))
+    with wrong.open() as file:
+        assert_refused(run_script("11_fill_blanks.py", *flags, stdin=file), 1, "position 1")
     assert from_file[0] == 0 and from_file[1] == piped[1] and re.fullmatch(r"(?s)Shall .{4}\nthee\n", piped[1])
 
 
@@ -199,10 +206,6 @@ def test_a_text_longer_than_the_context_and_one_of_blanks_alone(small_checkpoint
 
 def test_filled_letters_stand_out_in_a_terminal(small_checkpoint):
     pty = pytest.importorskip("pty")  # not on Windows
-    import os
-    import subprocess
-    import sys
-
     command = [sys.executable, str(ROOT / "11_fill_blanks.py"), "Sh_ll", "--checkpoint", str(small_checkpoint), "--seed", "1"]
     for extra, marked in ({}, True), ({"NO_COLOR": "1"}, False):
         ours, theirs = pty.openpty()
@@ -213,7 +216,7 @@ def test_filled_letters_stand_out_in_a_terminal(small_checkpoint):
         assert bool(re.fullmatch("Sh\x1b\\[1;32m.\x1b\\[0mll\r\n", drawn)) == marked and ("\x1b" in drawn) == marked
 
 
-@pytest.mark.parametrize("text, words", [("Shall", ["no blank"]), ("{0}", ["{0}"]), ("{40}", ["40", "32"]), ("a {3-40}", ["40", "32"]), ("é_", ["'é'"])])
+@pytest.mark.parametrize("text, words", [("Shall", ["no blank"]), ("{0}", ["{0}"]), ("{40}", ["40", "32"]), ("a {3-40}", ["40", "32"]), ("a {1-3} l {999999}", ["999999", "32"]), ("a {3-31}", ["no letter beside"]), ("é_", ["'é'"])])
 def test_bad_texts_are_one_sentence(small_checkpoint, text, words):
     assert_refused(run_script("11_fill_blanks.py", text, "--checkpoint", small_checkpoint), 1, *words)
 
@@ -222,19 +225,19 @@ def test_bad_flags_are_one_sentence(small_checkpoint, gpt_checkpoint, text_file)
     assert_refused(run_script("11_fill_blanks.py", "a_", "--file", text_file), 2, "not both")
     assert_refused(run_script("11_fill_blanks.py", "a_", "--score"), 2, "--score")
     assert_refused(run_script("11_fill_blanks.py", "a_", "--watch"), 2, "--watch")
+    assert_refused(run_script("11_fill_blanks.py", "--couplets", "--watch"), 2, "--watch")
     assert_refused(run_script("11_fill_blanks.py", "--file", "nowhere.txt", "--checkpoint", small_checkpoint), 1, "nowhere.txt")
     assert_refused(run_script("11_fill_blanks.py", "a_", "--checkpoint", gpt_checkpoint), 1, "is a GPT;")
 
 
 def test_the_walk(tmp_path):
-    code, out, err = run_script("11_fill_blanks.py", "--seed", 1, cwd=tmp_path)
+    code, out, err = run_script("11_fill_blanks.py", "--seed", 1, cwd=tmp_path, stdin=subprocess.DEVNULL)
     assert code == 0 and out.count("checked: ") == 3, err
 
 
 def test_the_whole_measurement(small_checkpoint, gpt_checkpoint, text_file, monkeypatch, capsys):
     for name, value in dict(WINDOWS=4, SIZES=(1, 4, 8), CONTINUATIONS=3, DRAWS=8, RANGE=Blank(1, 3)).items():
         monkeypatch.setattr(blanks, name, value)
-    monkeypatch.setattr(import_module("10_compare"), "spread", lambda windows, num: windows[: min(num, 4)])
     flags = ["--score", "--checkpoint", small_checkpoint, "--gpt", gpt_checkpoint, "--data", text_file, "--seed", 1]
     monkeypatch.setattr("sys.argv", ["11_fill_blanks.py", *map(str, flags)])
     blanks.main()
