@@ -18,7 +18,7 @@ Run:        python 11_fill_blanks.py                              (a walk throug
 Last line:  the end of the text, or of the walk its last check; with --score the path of a picture, `figures/11_blanks.png`; with --couplets a row of a table.
 
 Exercises (answers in docs/answers.md)
-  1. Fill "My ____ lord, farewell" and "My ____ lady, farewell", ten times each. Which fillings does the last word alone decide?
+  1. Fill "The king will ____ the voice of his ______." ten times, with --steps 1, 4 and 14. How many words are real, and why?
   2. Set NEAR to 8. How often is the true length found by --score now, and how often do two sets of draws agree?
   3. Fill "the {1-8} of England": which lengths come close to the best, and what can stand there?
 """

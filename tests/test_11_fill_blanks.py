@@ -137,11 +137,11 @@ def test_a_planted_length_is_found(length, monkeypatch):
 
 
 def test_scores_of_lengths_are_of_the_same_letters(monkeypatch):
-    monkeypatch.setattr(blanks, "DRAWS", 4000)
+    monkeypatch.setattr(blanks, "DRAWS", 100)
     V, model = 3, Watching(3, 64)
     scores = blanks.score_lengths(model, torch.zeros(5, dtype=torch.long), torch.tensor([1, V, 2]), Blank(2, 4))
-    assert scores.shape == (3, 4000)
-    torch.testing.assert_close(scores, torch.full((3, 4000), 7 * torch.tensor(3.0).log().item()))  # 7 known letters, ln 3 each
+    assert scores.shape == (3, 100)
+    torch.testing.assert_close(scores, torch.full((3, 100), 7 * torch.tensor(3.0).log().item()))  # 7 known letters, ln 3 each
     with pytest.raises(lesson1.UserError, match="no letter beside"):
         blanks.score_lengths(model, torch.tensor([]).long(), torch.tensor([V]), Blank(1, 2))
 
@@ -216,9 +216,15 @@ def test_filled_letters_stand_out_in_a_terminal(small_checkpoint):
         assert bool(re.fullmatch("Sh\x1b\\[1;32m.\x1b\\[0mll\r\n", drawn)) == marked and ("\x1b" in drawn) == marked
 
 
-@pytest.mark.parametrize("text, words", [("Shall", ["no blank"]), ("{0}", ["{0}"]), ("{40}", ["40", "32"]), ("a {3-40}", ["40", "32"]), ("a {1-3} l {999999}", ["999999", "32"]), ("a {3-31}", ["no letter beside"]), ("é_", ["'é'"])])
-def test_bad_texts_are_one_sentence(small_checkpoint, text, words):
-    assert_refused(run_script("11_fill_blanks.py", text, "--checkpoint", small_checkpoint), 1, *words)
+@pytest.mark.parametrize(
+    "text, words",
+    [("Shall", ["no blank"]), ("{0}", ["{0}"]), ("{40}", ["40", "32"]), ("a {3-40}", ["40", "32"]), ("a {1-3} l {999999}", ["999999", "32"]),
+     ("a {3-31}", ["no letter beside"]), ("é_", ["'é'"])],
+)  # fmt: skip
+def test_bad_texts_are_one_sentence(small_model, text, words):
+    with pytest.raises(lesson1.UserError) as refused:
+        blanks.fill_text(*small_model, text, SimpleNamespace(num=1, steps=None))
+    assert all(word in str(refused.value) for word in words)
 
 
 def test_bad_flags_are_one_sentence(small_checkpoint, gpt_checkpoint, text_file):
