@@ -147,6 +147,18 @@ def write_verse(model, tokenizer, args, generator):
     return [tokenizer.decode(row) for row in unmask(model, canvas, args.steps, args, generator)]
 
 
+class WithoutBreaks:
+    """A model for `sample` that writes no line break: on the canvas of a couplet the only one is given."""
+
+    def __init__(self, model, line_break):
+        self.model, self.config, self.line_break = model, model.config, line_break
+
+    def __call__(self, tokens):
+        logits = self.model(tokens)  # [B, L, V]
+        logits[..., self.line_break] = -torch.inf
+        return logits
+
+
 def write_couplets(model, tokenizer, shapes, steps, args, generator):
     """Couplets, one for each of shapes, [(length of line 1, of line 2)] in tokens: the line break and the end are given."""
     couplets, line_break = {}, tokenizer.id_of["\n"]
@@ -154,7 +166,7 @@ def write_couplets(model, tokenizer, shapes, steps, args, generator):
         places = [place for place, other in enumerate(shapes) if other == shape]
         canvas = torch.full((len(places), sum(shape) + 1), tokenizer.vocab_size, device=model.head.weight.device)
         canvas[:, shape[0]] = line_break
-        rows = unmask(model, canvas, steps, args, generator)
+        rows = unmask(WithoutBreaks(model, line_break), canvas, steps, args, generator)
         couplets.update(zip(places, (tokenizer.decode(row) for row in rows)))
     return [couplets[place] for place in range(len(shapes))]
 

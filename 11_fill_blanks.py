@@ -363,7 +363,7 @@ def score_couplets(model, tokenizer, args):
     """Prints the share of hidden words found again in held-out couplets, for each order and number of passes."""
     _, _, couplets = lesson9.read_couplets(tokenizer, args)
     generator = generation.seeded_generator(args.seed)
-    print(f"| every third word of {len(couplets)} couplets, found in | {' | '.join(f'{n} passes' for n in PASSES)} |\n|---|{'---|' * len(PASSES)}")
+    print(f"| every third word of {len(couplets)} couplets; passes: | {' | '.join(map(str, PASSES))} |\n|---|{'---|' * len(PASSES)}")
     for order in diffusion.ORDERS:
         found = [find_words(model, tokenizer, couplets, steps, order, args, generator) for steps in PASSES]
         lesson9.print_row(order, "{:.1%}", map(lesson8.mean_and_error, found))
