@@ -163,3 +163,10 @@ def test_an_older_gpt_writes():
     path = ROOT / "data" / "older_checkpoint" / "gpt_step150.pt"
     code, out, err = run_script("07_train_gpt.py", "--generate", "--checkpoint", path, "--len", 300, "--seed", 1)
     assert code == 0 and len(out) == 301, err
+
+
+def test_the_shipped_model_writes_from_any_folder(tmp_path):
+    code, out, err = run_script("07_train_gpt.py", "--generate", "--seed", 1, "--len", 100, "--prompt", "ROMEO:", cwd=tmp_path)
+    assert code == 0 and len(out) == 101 and out.startswith("ROMEO:"), err
+    contents = torch.load(ROOT / "checkpoints" / "gpt.pt", weights_only=True)
+    assert "optimizers" not in contents and contents["config"]["causal"] and contents["heldout"] < 1.62

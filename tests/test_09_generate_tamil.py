@@ -100,7 +100,7 @@ def test_couplets_have_the_shapes_asked_for(tamil_checkpoint):
     couplets = lesson9.write_couplets(model, tokenizer, shapes, 5, args, torch.Generator().manual_seed(0))
     for couplet, (first, second) in zip(couplets, shapes, strict=True):
         ids = tokenizer.encode(couplet)
-        assert len(ids) == first + 1 + second and ids[first] == tokenizer.id_of["\n"]
+        assert len(ids) == first + 1 + second and ids[first] == tokenizer.id_of["\n"] and couplet.count("\n") == 1
     assert couplets[0] != couplets[2]
 
 
@@ -153,3 +153,9 @@ def test_a_text_without_couplets_is_refused(tamil_checkpoint, tmp_path):
 )  # fmt: skip
 def test_bad_input_is_one_sentence(tamil_checkpoint, flags, status, word):
     assert_refused(run_script("09_generate_tamil.py", "--checkpoint", tamil_checkpoint, "--seed", 1, *flags), status, word)
+
+
+def test_the_shipped_model_writes_well_formed_letters_from_any_folder(tmp_path):
+    code, out, err = run_script("09_generate_tamil.py", "--seed", 1, "--steps", 16, "--num", 2, cwd=tmp_path)
+    assert code == 0 and not tamil.ill_formed(out), err
+    assert sum(len(lesson9.letters_of(word)) for word in out.split()) > 100
