@@ -120,13 +120,25 @@ def bound(model, tokens, draws=1, generator=None):
     model(tokens [B, L]) -> logits [B, L, V], with model.config.vocab_size = V, the mask's id.
     draws: how many n to average for each row. generator: a CPU generator.
     """
-    B, L = tokens.shape
-    total = torch.zeros(B, device=tokens.device)
-    for _ in range(draws):
-        counts = 1 + (stratified(B, generator) * L).long().to(tokens.device)  # [B] in 1..L
-        noisy, mask = mask_exactly(tokens, counts, model.config.vocab_size, generator)
-        total += masked_cross_entropy(model(noisy).float(), tokens, mask)
-    return total / draws
+    L = tokens.shape[1]
+    total = sum(bound_on_part(model, tokens, torch.arange(L), generator) for _ in range(draws))  # [B]
+    return total / draws / L
+
+
+def bound_on_part(model, tokens, places, generator=None):
+    """[B] one draw of the same bound for a part of a text, in nats: on -log p(tokens at places [G] | the rest of tokens [B, L]).
+
+    The rest stays as it is, be it visible or masked. Of the G places n are hidden, n uniform on 1..G; the mean cross-entropy
+    over the hidden ones, times G, is an unbiased estimate. For G = 1 nothing is drawn, and it is -log p itself.
+    """
+    mask_id = model.config.vocab_size
+    part = tokens[:, places]  # [B, G]
+    counts = 1 + (stratified(len(tokens), generator) * len(places)).long().to(tokens.device)  # [B] in 1..G
+    noisy, mask = mask_exactly(part, counts, mask_id, generator)
+    canvas = tokens.clone()
+    canvas[:, places] = noisy
+    logits = model(canvas).float()[:, places]  # [B, G, V]
+    return masked_cross_entropy(logits, part, mask) * len(places)
 
 
 def bound_in_time(model, tokens, generator=None):
@@ -142,23 +154,6 @@ def bound_in_time(model, tokens, generator=None):
     log_p = F.log_softmax(model(noisy).float(), dim=-1)  # [B, L, V]
     log_p = log_p.gather(2, tokens[..., None]).squeeze(2)  # [B, L] of the true tokens
     return -(log_p * mask).sum(dim=1) / t / L
-
-
-@torch.inference_mode()
-def bound_on_part(model, tokens, places, generator=None):
-    """[B] the same bound restricted to a part, in nats: on -log p(tokens at places [G] | the rest of tokens [B, L]).
-
-    The rest stays as it is, be it visible or masked. Of the G places n are hidden, n uniform on 1..G; the mean cross-entropy
-    over the hidden ones, times G, is an unbiased estimate. For G = 1 nothing is drawn, and it is -log p itself.
-    """
-    mask_id = model.config.vocab_size
-    part = tokens[:, places]  # [B, G]
-    counts = 1 + (stratified(len(tokens), generator) * len(places)).long().to(tokens.device)  # [B] in 1..G
-    noisy, mask = mask_exactly(part, counts, mask_id, generator)
-    canvas = tokens.clone()
-    canvas[:, places] = noisy
-    logits = model(canvas).float()[:, places]  # [B, G, V]
-    return masked_cross_entropy(logits, part, mask) * len(places)
 
 
 @torch.inference_mode()

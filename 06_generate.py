@@ -11,7 +11,7 @@ Run:        python 06_generate.py                                        (a few 
             python 06_generate.py --checkpoint hf://OWNER/REPO/FILE.pt
 Last line:  the last line of the text. The text alone goes to standard output.
 
-Later lessons take from here: SHIPPED, generate, make_canvas, longest_copy, LiveView, find_checkpoint, generating_parser,
+Later lessons take from here: SHIPPED, generate, fill_spans, make_canvas, longest_copy, LiveView, find_checkpoint, generating_parser,
 add_text_flags, load_generator, seeded_generator.
 
 Exercises (answers in docs/answers.md)
@@ -52,26 +52,48 @@ def windows_to_fill(length, context):
 def generate(model, canvas, steps, on_step=None, **settings):
     """Fills a canvas [B, L] of any length: `sample` of lesson 4, window by window where it exceeds the context.
 
-    Every window after the first is given the half context that was written before it. `steps` is the total, shared
-    out among the windows by their masks; no window gets less than one. settings: those of `sample`.
+    Every window after the first is given the half context that was written before it. The rest is as in fill_spans.
+    """
+    windows = windows_to_fill(canvas.shape[1], model.config.context)
+    return fill_spans(model, canvas, steps, [(window, window) for window in windows], on_step, **settings)
+
+
+def fill_spans(model, canvas, steps, spans, on_step=None, **settings):
+    """Fills a canvas [B, L] span by span: spans, [((first, last), (start, end))], what is to be filled and the window that is seen
+    meanwhile, in which masks outside first..last stay masked.
+
+    `steps` is the total, shared out among the spans by their masks; no span gets less than one. settings: those of `sample`.
     on_step(canvas) is called with the whole canvas. Returns the canvas [B, L] without masks.
     """
-    canvas, mask_id = canvas.clone(), model.config.vocab_size
-    masks_left = int((canvas == mask_id).sum())
-    for start, end in windows_to_fill(canvas.shape[1], model.config.context):
-        window = canvas[:, start:end]
-        masks = int((window == mask_id).sum())
+    mask_id = model.config.vocab_size
+    waiting = mask_id + 1  # a mask that `sample` leaves alone
+    canvas = canvas.masked_fill(canvas == mask_id, waiting)
+    masks_left = int((canvas == waiting).sum())
+    for (first, last), (start, end) in spans:
+        span = canvas[:, first:last]  # [B, last - first], a view
+        masks = int((span == waiting).sum())
         if masks == 0:
             continue
+        span[span == waiting] = mask_id
         share = max(1, round(steps * masks / masks_left))
 
         def show(window):
             if on_step:
-                on_step(torch.cat([canvas[:, :start], window, canvas[:, end:]], dim=1))
+                on_step(torch.cat([canvas[:, :start], window, canvas[:, end:]], dim=1).clamp(max=mask_id))
 
-        canvas[:, start:end] = diffusion.sample(model, window, share, on_step=show, **settings)
+        canvas[:, start:end] = diffusion.sample(SeesWaiting(model), canvas[:, start:end], share, on_step=show, **settings)
         steps, masks_left = steps - share, masks_left - masks
     return canvas
+
+
+class SeesWaiting:
+    """A model for `sample` that takes id V + 1 for a mask, too, one that is not to be filled yet."""
+
+    def __init__(self, model):
+        self.model, self.config = model, model.config
+
+    def __call__(self, tokens):
+        return self.model(tokens.clamp(max=self.config.vocab_size))  # [B, L, V]
 
 
 def make_canvas(prompt_ids, length, num, mask_id, device):

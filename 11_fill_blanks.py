@@ -8,14 +8,15 @@ unchanged. What was given stays as it is.
     {3-15}  a blank whose length is to be found; the model says which fits best
     \\_ \\{ \\}  the characters themselves
 
-Builds on:  lessons 1 (Tokenizer), 4 (sample, bound_on_part), 6 (flags, LiveView), 7 (a GPT), 8, 9 (couplets), 10 (the judge).
+Builds on:  lessons 1 (Tokenizer), 4 (sample, bound_on_part), 6 (fill_spans, flags, LiveView), 7 (a GPT), 8, 9 (couplets), 10 (the judge).
 Run:        python 11_fill_blanks.py                              (a walk through examples, some seconds)
             python 11_fill_blanks.py "To be, or ___ to be: that is the ________"
             python 11_fill_blanks.py "My {2-9} lord, what news?" --num 3 --seed 1
             python 11_fill_blanks.py --file letter.txt            (or: python 11_fill_blanks.py < letter.txt)
             python 11_fill_blanks.py --score                      (some minutes; beside a GPT)
             python 11_fill_blanks.py --couplets --checkpoint checkpoints/tamil.pt     (needs data/tamil.txt)
-Last line:  the end of the text, or of the walk its last check; with --score the path of a picture, `figures/11_blanks.png`; with --couplets a row of a table.
+Last line:  the end of the text, or of the walk its last check; with --score the path of a picture,
+            `figures/11_blanks.png`; with --couplets a row of a table.
 
 Exercises (answers in docs/answers.md)
   1. Fill "The king will ____ the voice of his ______." ten times, with --steps 1, 4 and 14. How many words are real, and why?
@@ -96,6 +97,7 @@ def lay_out(parts, lengths, mask_id):
 # A blank of unknown length
 
 
+@torch.inference_mode()
 def score_lengths(model, before, after, blank, seed=0):
     """[lengths, DRAWS] nats of the letters around a blank, for each of its lengths, while it stays masked: how likely is this
     text around a hole of n letters?
@@ -147,16 +149,6 @@ def find_lengths(model, parts):
 # Filling
 
 
-class SeesWaiting:
-    """A model for `sample` that takes id V + 1 for a mask, too, one that is not to be filled yet."""
-
-    def __init__(self, model):
-        self.model, self.config = model, model.config
-
-    def __call__(self, tokens):
-        return self.model(tokens.clamp(max=self.config.vocab_size))  # [B, L, V]
-
-
 def group_blanks(masked, context):
     """masked, a list of L booleans, -> (first, last) of the groups of blanks that are filled together; last is excluded.
 
@@ -176,31 +168,15 @@ def group_blanks(masked, context):
 
 
 def fill(model, canvas, steps, on_step=None, **settings):
-    """Fills the masks of a canvas [B, L], which stand at the same places in every row, by `sample` of lesson 4. Returns [B, L].
+    """Fills the masks of a canvas [B, L], which stand at the same places in every row, by fill_spans of lesson 6. Returns [B, L].
 
-    A canvas longer than the context is filled group by group; in a window, the blanks of later groups stay masked. `steps` is
-    the total, shared out among the groups by their masks; no group gets less than one. settings: those of `sample`.
-    on_step(canvas) is called with the whole canvas.
+    A canvas longer than the context is filled group by group; in a window, the blanks of later groups stay masked.
     """
-    mask_id, context = model.config.vocab_size, model.config.context
-    masked = canvas[0] == mask_id  # [L]
-    masks_left = int(masked.sum())
-    canvas = canvas.masked_fill(canvas == mask_id, mask_id + 1)  # all wait
-    for first, last in group_blanks(masked.tolist(), context):
-        group = canvas[:, first:last]  # [B, last - first]
-        group[group == mask_id + 1] = mask_id  # a view: these are to be filled now
-        masks = int(masked[first:last].sum())
-        share = max(1, round(steps * masks / masks_left))
+    mask_id, context, spans = model.config.vocab_size, model.config.context, []
+    for first, last in group_blanks((canvas[0] == mask_id).tolist(), context):
         start = max(0, min((first + last - context) // 2, canvas.shape[1] - context))  # the group in the middle, where it can
-        end = start + context
-
-        def show(window):
-            if on_step:
-                on_step(torch.cat([canvas[:, :start], window, canvas[:, end:]], dim=1).clamp(max=mask_id))
-
-        canvas[:, start:end] = diffusion.sample(SeesWaiting(model), canvas[:, start:end], share, on_step=show, **settings)
-        steps, masks_left = steps - share, masks_left - masks
-    return canvas
+        spans.append(((first, last), (start, start + context)))
+    return generation.fill_spans(model, canvas, steps, spans, on_step, **settings)
 
 
 def with_marks(tokenizer, tokens, masked):
@@ -220,9 +196,11 @@ RANGE = Blank(1, 12)  # of the lengths that are to be found
 PASSES = (1, 2, 4, 8, 16)  # in which hidden words are to be found
 
 
+@torch.inference_mode()
 def score_truth(writers, judge, windows, spans):
     """Prints the nats/character of what stands at spans, [(start, end)], of windows [N, L]. The dLLM sees both sides,
-    and its figure is a bound (exact for one letter); the others see the left side, and are exact. Returns {who: [N figures, for each of SIZES]}."""
+    and its figure is a bound (exact for one letter); the others see the left side, and are exact.
+    Returns {who: [N figures, for each of SIZES]}."""
     texts, results = writers.texts(windows), {"dLLM": [], "GPT": [], "n-gram judge": []}
     exact = gpt_lesson.token_nats(writers.gpt, windows).cpu()  # [N, L]
     for start, end in spans:
@@ -278,9 +256,10 @@ def score_fillings(writers, judge, windows, spans, args):
         first, best = gpt_fillings(writers, windows, start, end, args, generator)
         dllm = dllm_fillings(writers, windows, start, end, args, generator)
         for who, tokens in {"dLLM": dllm, "GPT": first, f"GPT, best of {CONTINUATIONS}": best, "the text itself": windows}.items():
+            texts = writers.texts(tokens)
             right.setdefault(who, []).append((tokens == windows)[:, start:end].float().mean(dim=1).cpu())
-            left_words.setdefault(who, []).append(real_words(judge, writers.texts(tokens), start))
-            right_words.setdefault(who, []).append(real_words(judge, writers.texts(tokens), end))
+            left_words.setdefault(who, []).append(real_words(judge, texts, start))
+            right_words.setdefault(who, []).append(real_words(judge, texts, end))
     del right["the text itself"]
     print_figures("characters right", right, "{:.1%}")
     print_figures("real words where the blank begins", left_words, "{:.1%}")
@@ -389,6 +368,7 @@ def fill_text(model, tokenizer, text, args):
     return torch.equal(tokens[:, ~masked], canvas[:, ~masked])
 
 
+@torch.inference_mode()
 def demo(model, tokenizer, args):
     """Walks through the lesson."""
     line = "The king will hear the voice of his people."

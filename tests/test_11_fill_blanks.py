@@ -190,9 +190,9 @@ def test_filling_on_the_command_line(small_checkpoint, tmp_path):
     with path.open() as file:
         piped = run_script("11_fill_blanks.py", *flags, stdin=file)
     wrong = tmp_path / "latin1.txt"
-    wrong.write_bytes("caf\u00e9 _".encode("latin1"))
+    wrong.write_bytes("Shall \u00e9 _".encode("latin1"))
     with wrong.open() as file:
-        assert_refused(run_script("11_fill_blanks.py", *flags, stdin=file), 1, "position 1")
+        assert_refused(run_script("11_fill_blanks.py", *flags, stdin=file), 1, "position 7")
     assert from_file[0] == 0 and from_file[1] == piped[1] and re.fullmatch(r"(?s)Shall .{4}\nthee\n", piped[1])
 
 
