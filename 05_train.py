@@ -72,7 +72,7 @@ def write_sample(model, tokenizer):
     """A few lines from the model as it is, in half as many passes as letters."""
     L, generator = model.config.context, torch.Generator().manual_seed(0)
     canvas = torch.full((1, L), model.config.vocab_size, device=model.head.weight.device)
-    tokens = diffusion.sample(model, canvas, L // 2, temperature=0.8, order="certainty", generator=generator)
+    tokens = diffusion.sample(model, canvas, L // 2, temperature=0.8, order="random", generator=generator)
     return tokenizer.decode(tokens[0])
 
 
@@ -229,7 +229,8 @@ class Run:
 
     def restore(self, saved):
         """Takes up the state that `save` wrote. Raises UserError when the parts do not fit together."""
-        if asdict(self.model.config) != saved.get("config"):
+        config = {**asdict(self.model.config), "dropout": saved["settings"]["dropout"]}  # a resumed run may change dropout
+        if config != saved.get("config"):
             raise UserError(f"the run in {self.args.out} is of another kind of model; resume it with the script that began it.")
         try:
             self.model.load_state_dict(saved["model"])
@@ -362,8 +363,8 @@ class Reporter:
 # ---------------------------------------------------------------------------------------------------------
 # The command line
 
-SETTINGS = dict(data=None, preset="auto", batch=32, lr=0.025, dropout=0.0, seed=0)  # fixed for the whole of a run; the defaults
-LIMITS = ("steps", "minutes")  # may be changed when a run is resumed
+SETTINGS = dict(data=None, preset="auto", batch=32, lr=0.025, dropout=0.0, seed=0)  # the defaults; fixed for a run, dropout apart
+LIMITS = ("steps", "minutes")  # these too may be changed when a run is resumed
 
 
 def training_parser(doc, out, data="TinyShakespeare, downloaded once"):
@@ -383,7 +384,7 @@ def training_parser(doc, out, data="TinyShakespeare, downloaded once"):
     add("--seed", type=number(int, 0, 2**63 - 1), help=f"default: {default['seed']}")
     add("--device", choices=transformer.DEVICES, default="auto", help="default: auto")
     add("--out", type=Path, default=out, metavar="FILE", help=f"the run's checkpoint (default: checkpoints/{out.name})")
-    add("--resume", action="store_true", help="go on with the run in --out; only --steps, --minutes and --device may change")
+    add("--resume", action="store_true", help="go on with the run in --out; only --steps, --minutes, --dropout and --device may change")
     add("--evaluate", metavar="FILE", help="train nothing: measure this checkpoint on the held-out text")
     return parser
 
@@ -401,7 +402,7 @@ def settle(args):
     args.data = args.data and str(Path(args.data).resolve())
     for name, default in SETTINGS.items():
         kept = saved["settings"][name] if saved else default
-        if saved and getattr(args, name) not in (None, kept):
+        if saved and name != "dropout" and getattr(args, name) not in (None, kept):
             raise UserError(f"the run in {args.out} has --{name} {kept}, which --resume cannot change.")
         setattr(args, name, kept if getattr(args, name) is None else getattr(args, name))
     if args.preset == "auto":

@@ -12,7 +12,7 @@ Run:        python 06_generate.py                                        (a few 
 Last line:  the last line of the text. The text alone goes to standard output.
 
 Later lessons take from here: SHIPPED, generate, fill_spans, make_canvas, longest_copy, LiveView, find_checkpoint, generating_parser,
-add_text_flags, load_generator, seeded_generator.
+add_text_flags, load_generator, pick_order, seeded_generator.
 
 Exercises (answers in docs/answers.md)
   1. Write the same seed with --steps 256, 64, 16 and 4. Which mistakes come with haste, and why these?
@@ -224,7 +224,7 @@ def generating_parser(doc, checkpoint, length=256):
     add = parser.add_argument
     add_text_flags(parser, checkpoint, length)
     add("--steps", type=number(int, 1), help="passes of the model, fewer being faster (default: one for every letter)")
-    add("--order", choices=diffusion.ORDERS, default="certainty", help="which letters come first (default: %(default)s)")
+    add("--order", choices=diffusion.ORDERS, help="which letters come first (default: certainty; random where letters share a pass)")
     add("--seed", type=number(int, 0, 2**63 - 1), help="the same seed and flags, the same text (default: drawn, and printed)")
     add("--device", choices=transformer.DEVICES, default="auto", help="default: auto")
     return parser
@@ -237,6 +237,14 @@ def load_generator(parser, args, causal=False):
     if args.topk is not None and args.topk > tokenizer.vocab_size:
         parser.error(f"--topk {args.topk} is too large; this model has {tokenizer.vocab_size} letters to choose from")
     return model, tokenizer
+
+
+def pick_order(order, steps, letters):
+    """The order asked for; for None certainty with a pass for every letter, and random order with fewer.
+
+    Letters of one pass do not see each other, and the surest places are often neighbours, random ones rarely; lesson 10 measures it.
+    """
+    return order or ("certainty" if steps >= letters else "random")
 
 
 def seeded_generator(seed):
@@ -263,6 +271,8 @@ def main():
     mask_id, device = model.config.vocab_size, next(model.parameters()).device
     canvas = make_canvas(tokenizer.encode(args.prompt), args.len, args.num, mask_id, device)
 
+    steps = args.steps or args.len
+    order = pick_order(args.order, steps, int((canvas[0] == mask_id).sum()))
     frames, view = [], LiveView(tokenizer, mask_id)
 
     def show(canvas):
@@ -272,7 +282,7 @@ def main():
             view(canvas)
 
     tokens = generate(
-        model, canvas, args.steps or args.len, temperature=args.temp, top_k=args.topk, order=args.order,
+        model, canvas, steps, temperature=args.temp, top_k=args.topk, order=order,
         generator=seeded_generator(args.seed), on_step=show,
     )  # fmt: skip
     view.erase()

@@ -137,7 +137,10 @@ def rhymes(couplet):
 
 def unmask(model, canvas, steps, args, generator):
     """Lesson 4's `sample` with the flags of the command line; steps: None for one pass a letter."""
-    return diffusion.sample(model, canvas, steps or canvas.shape[1], args.temp, args.topk, args.order, generator)
+    letters = int((canvas[0] == model.config.vocab_size).sum())
+    steps = steps or max(1, letters)
+    order = generation.pick_order(args.order, steps, letters)
+    return diffusion.sample(model, canvas, steps, args.temp, args.topk, order, generator)
 
 
 def write_verse(model, tokenizer, args, generator):
@@ -289,7 +292,7 @@ def draw_ill_formed(shares, args):
     for name, points in shares.items():
         means, errors = zip(*points)
         axes.errorbar(PASSES, [100 * mean for mean in means], [100 * error for error in errors], fmt="o-", label=name)
-    axes.set(xscale="log", xlabel="passes for a couplet", ylabel="ill-formed letters, %", title=f"order {args.order}, temperature {args.temp}")
+    axes.set(xscale="log", xlabel="passes for a couplet", ylabel="ill-formed letters, %", title=f"{args.order or 'default'} order, temperature {args.temp}")
     axes.set_xticks(PASSES, PASSES)
     axes.legend()
     lesson1.save_figure(figure, "09_ill_formed.png")

@@ -239,7 +239,8 @@ def dllm_fillings(writers, windows, start, end, args, generator):
     canvas = windows.clone()
     canvas[:, start:end] = writers.dllm.config.vocab_size
     steps = args.steps or end - start
-    return fill(writers.dllm, canvas, steps, temperature=args.temp, top_k=args.topk, order=args.order, generator=generator)
+    order = generation.pick_order(args.order, steps, end - start)
+    return fill(writers.dllm, canvas, steps, temperature=args.temp, top_k=args.topk, order=order, generator=generator)
 
 
 def real_words(judge, texts, seam):
@@ -358,9 +359,11 @@ def fill_text(model, tokenizer, text, args):
     parts = read_blanks(unicodedata.normalize("NFC", text), tokenizer)
     canvas = lay_out(parts, find_lengths(model, parts), mask_id).expand(args.num, -1).to(model.head.weight.device)
     masked = canvas[0] == mask_id
+    letters = int(masked.sum())
+    order = generation.pick_order(args.order, args.steps or letters, letters)
     view = generation.LiveView(tokenizer, mask_id)
     tokens = fill(
-        model, canvas, args.steps or int(masked.sum()), temperature=args.temp, top_k=args.topk, order=args.order,
+        model, canvas, args.steps or letters, temperature=args.temp, top_k=args.topk, order=order,
         generator=generation.seeded_generator(args.seed), on_step=view if args.watch else None,
     )  # fmt: skip
     view.erase()

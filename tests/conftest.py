@@ -1,10 +1,13 @@
 """What the tests share: importing lessons, running scripts, a small text and a small model, and the real data."""
 
+import io
 import os
+import runpy
+import signal
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import import_module
 from pathlib import Path
@@ -110,10 +113,37 @@ def start(script, *arguments, **options):
 
 
 def run_script(script, *arguments, **options):
-    """Runs a script to its end. Returns (exit status, standard output, standard error)."""
+    """Runs a script to its end. Returns (exit status, standard output, standard error).
+
+    In a process of its own where the options, those of `start`, ask for one; else here, which saves importing torch.
+    """
+    if not options:
+        return run_script_here(script, *arguments)
     process = start(script, *arguments, **options)
     out, err = process.communicate(timeout=300)
     return process.returncode, out, err
+
+
+def run_script_here(script, *arguments):
+    """run_script in this process, which it leaves as it was."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    argv, sys.argv, code = sys.argv, [script, *map(str, arguments)], 0
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            try:
+                runpy.run_path(str(ROOT / script), run_name="__main__")
+            except SystemExit as end:
+                code = end.code if isinstance(end.code, int) else int(end.code is not None)
+                if isinstance(end.code, str):
+                    print(end.code, file=sys.stderr)
+    finally:
+        sys.argv = argv
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if "matplotlib.pyplot" in sys.modules:
+            sys.modules["matplotlib.pyplot"].close("all")
+    return code, *(stream.buffer.getvalue().decode() for stream in (out, err))
 
 
 def assert_refused(result, status, *words):
