@@ -14,7 +14,7 @@ Last line:  the command that generates text from what was trained.
 Beside --out NAME.pt, the whole state of the run, lie NAME_best.pt (the best held-out weights, nothing else),
 NAME.csv (the log) and NAME.png (the curve).
 
-Later lessons take from here: Objective, train, settle, training_parser, train_on_text, load_kind, load_checkpoint, Log.
+Later lessons take from here: Objective, DIFFUSION, train, settle, training_parser, train_on_text, load_kind, Log.
 
 Exercises (answers in docs/answers.md; use --steps 100 --batch 8 --out checkpoints/a.pt, then b.pt, minutes each)
   1. Set lesson 4's BELL_WIDTH to 10, which is uniform. Why may the two bounds be compared, and the two losses not?
@@ -49,6 +49,8 @@ EVALUATIONS = 8  # how often a run measures the held-out bound
 HELDOUT_WINDOWS = 1024  # at most this many windows, evenly spread; TinyShakespeare has fewer
 LOG_ROWS = 200  # how many rows of the log a run writes
 SAVE_EVERY = 60  # seconds between two saves
+SETTINGS = dict(data=None, preset="auto", batch=32, lr=0.025, dropout=0.0, seed=0)  # the defaults; fixed for a run, dropout apart
+LIMITS = ("steps", "minutes")  # these too may be changed when a run is resumed
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -179,9 +181,9 @@ class Log:
         import matplotlib.pyplot as plt
 
         figure, axes = plt.subplots(figsize=(7, 4))
-        for column, label, style in (("loss", "training loss", "-"), ("heldout", f"held-out {label}", "o-")):
+        for column, name, style in (("loss", "training loss", "-"), ("heldout", f"held-out {label}", "o-")):
             rows = [row for row in self.rows if row[column]]
-            axes.plot([int(r["characters"]) for r in rows], [float(r[column]) for r in rows], style, label=label)
+            axes.plot([int(r["characters"]) for r in rows], [float(r[column]) for r in rows], style, label=name)
         axes.set(xlabel="characters seen in training", ylabel="nats per character")
         axes.legend()
         figure.savefig(self.path.with_suffix(".png"), dpi=130, bbox_inches="tight")
@@ -219,7 +221,6 @@ class Run:
     def save(self):
         """Writes a checkpoint for going on to --out."""
         contents = self.contents(self.model.state_dict())
-        contents["best"] = self.best
         contents["settings"] = {name: getattr(self.args, name) for name in (*SETTINGS, *LIMITS)}
         contents["optimizers"] = [optimizer.state_dict() for optimizer in self.optimizers]
         contents["generators"] = dict(batches=self.generator.get_state(), cpu=torch.get_rng_state())
@@ -241,7 +242,8 @@ class Run:
             if self.device.type == "cuda" and "cuda" in saved["generators"]:
                 torch.cuda.set_rng_state(saved["generators"]["cuda"], self.device)
             self.step, self.characters, self.seconds = saved["step"], saved["characters"], saved["seconds"]
-            self.heldout, self.best = saved["heldout"], saved["best"]
+            self.heldout, best = saved["heldout"], best_path(self.args.out)
+            self.best = read_checkpoint(best)["heldout"] if best.exists() else math.inf
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as problem:
             raise UserError(f"{self.args.out} is not a whole training checkpoint ({type(problem).__name__}).")
 
@@ -298,8 +300,6 @@ def train(args, objective, tokenizer, config, draw, windows, saved=None):
 
         run.step, run.characters = run.step + 1, run.characters + tokens.numel()
         loss = loss.item()  # waits for the device, so that the clock tells the truth
-        if not math.isfinite(loss):
-            raise UserError("the loss is no longer a number; begin again with a smaller --lr.")
         run.seconds += time.perf_counter() - began
         if reporter:
             reporter.report(loss, progress)
@@ -327,6 +327,9 @@ class Reporter:
     def report(self, loss, before):
         """`before`: the progress before this step; what is done at intervals is done when it passes a mark."""
         run, after = self.run, self.run.progress()
+        if not math.isfinite(loss):
+            self.bar.close()  # or it would draw itself once more, after the error
+            raise UserError("the loss is no longer a number; begin again with a smaller --lr.")
         self.losses.append(loss)
         speed = (run.characters - self.began_at[0]) / (run.seconds - self.began_at[1])
         left = tqdm.format_interval(run.seconds * (1 - after) / after)
@@ -363,9 +366,6 @@ class Reporter:
 # ---------------------------------------------------------------------------------------------------------
 # The command line
 
-SETTINGS = dict(data=None, preset="auto", batch=32, lr=0.025, dropout=0.0, seed=0)  # the defaults; fixed for a run, dropout apart
-LIMITS = ("steps", "minutes")  # these too may be changed when a run is resumed
-
 
 def training_parser(doc, out, data="TinyShakespeare, downloaded once"):
     """The flags that all training scripts share. Those of SETTINGS are None unless given."""
@@ -385,7 +385,7 @@ def training_parser(doc, out, data="TinyShakespeare, downloaded once"):
     add("--device", choices=transformer.DEVICES, default="auto", help="default: auto")
     add("--out", type=Path, default=out, metavar="FILE", help=f"the run's checkpoint (default: checkpoints/{out.name})")
     add("--resume", action="store_true", help="go on with the run in --out; only --steps, --minutes, --dropout and --device may change")
-    add("--evaluate", metavar="FILE", help="train nothing: measure this checkpoint on the held-out text")
+    add("--evaluate", metavar="FILE", help="train nothing: measure this checkpoint on the held-out tenth of --data")
     return parser
 
 

@@ -94,7 +94,7 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path, text_file, number):
     assert 0 < stopped_at < 20
     assert train(tmp_path, text_file, "--resume")[0] == 0
     whole, resumed = load(tmp_path / "whole.pt"), load(tmp_path / "run.pt")
-    for name in ("model", "optimizers", "generators", "step", "heldout", "best", "config", "units"):
+    for name in ("model", "optimizers", "generators", "step", "heldout", "config", "units"):
         assert same(whole[name], resumed[name]), name
     steps = [[row["step"] for row in csv.DictReader(open(tmp_path / f"{name}.csv"))] for name in ("whole", "run")]
     assert steps[0] == steps[1]
@@ -213,9 +213,21 @@ def test_a_file_in_place_of_a_folder(tmp_path, text_file):
     assert code == 1 and "Traceback" not in err
 
 
-def test_resume_refuses_another_seed(tmp_path, text_file):
+def test_resume_refuses_another_seed_but_takes_another_dropout(tmp_path, text_file):
     assert train(tmp_path, text_file, "--steps", 1)[0] == 0
     assert_refused(train(tmp_path, text_file, "--resume", "--seed", 5), 1, "--seed 0")
+    code, _, err = train(tmp_path, text_file, "--resume", "--steps", 2, "--dropout", 0.3)
+    assert code == 0, err
+    saved = load(tmp_path / "run.pt")
+    assert saved["settings"]["dropout"] == saved["config"]["dropout"] == 0.3
+
+
+def test_a_resumed_run_keeps_the_best_weights(tmp_path, text_file):
+    assert train(tmp_path, text_file, "--steps", 8)[0] == 0
+    best = load(tmp_path / "run_best.pt") | {"heldout": 0.5}  # better than anything to come
+    torch.save(best, tmp_path / "run_best.pt")
+    assert train(tmp_path, text_file, "--resume", "--steps", 10)[0] == 0
+    assert load(tmp_path / "run_best.pt")["step"] == best["step"]
 
 
 @pytest.mark.parametrize(
