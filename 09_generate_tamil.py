@@ -270,6 +270,7 @@ def print_score(model, tokenizer, text, known, real, args, generator):
 def compare_code_points(writers, known, real, args, generator):
     """Letters against code points: bits per held-out couplet, and the picture of ill-formed letters against the number of
     passes, for couplets of the same shapes. writers: {name: (model, tokenizer)}."""
+    args.order = args.order or "certainty"  # lest it change along the curve
     chosen = draw_couplets(known, args.num, generator)
     bits, shares = {}, {}
     for name, (model, tokenizer) in writers.items():
@@ -292,7 +293,7 @@ def draw_ill_formed(shares, args):
     for name, points in shares.items():
         means, errors = zip(*points)
         axes.errorbar(PASSES, [100 * mean for mean in means], [100 * error for error in errors], fmt="o-", label=name)
-    axes.set(xscale="log", xlabel="passes for a couplet", ylabel="ill-formed letters, %", title=f"{args.order or 'default'} order, temperature {args.temp}")
+    axes.set(xscale="log", xlabel="passes for a couplet", ylabel="ill-formed letters, %", title=f"order {args.order}, temperature {args.temp}")
     axes.set_xticks(PASSES, PASSES)
     axes.legend()
     lesson1.save_figure(figure, "09_ill_formed.png")

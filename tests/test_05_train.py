@@ -96,6 +96,7 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path, text_file, number):
     whole, resumed = load(tmp_path / "whole.pt"), load(tmp_path / "run.pt")
     for name in ("model", "optimizers", "generators", "step", "heldout", "config", "units"):
         assert same(whole[name], resumed[name]), name
+    assert same(load(tmp_path / "whole_best.pt") | {"seconds": 0}, load(tmp_path / "run_best.pt") | {"seconds": 0})
     steps = [[row["step"] for row in csv.DictReader(open(tmp_path / f"{name}.csv"))] for name in ("whole", "run")]
     assert steps[0] == steps[1]
 
