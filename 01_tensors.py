@@ -11,7 +11,7 @@ Run:        python 01_tensors.py        (about 10 seconds on a laptop's CPU)
 Last line:  the path of a picture, `figures/01_loss.png`.
 
 Later lessons take from here: load_text, Tokenizer, split_text, consecutive_windows, random_windows, and the small tools at the
-top (Parser, between, UserError, run, StopRequest, check, write_safely, save_figure, ROOT).
+top (Parser, between, UserError, run, StopRequest, check, write_safely, save_figure, mean_and_error, print_row, ROOT).
 """
 
 import argparse
@@ -128,9 +128,19 @@ def write_safely(path, data):
 def save_figure(figure, name):
     """Saves a matplotlib figure as figures/NAME and prints its path."""
     path = ROOT / "figures" / name
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130, bbox_inches="tight")
     print(path)
+
+
+def mean_and_error(values):
+    """(mean, standard error of the mean) of values [N]."""
+    return values.mean().item(), values.std().item() / math.sqrt(len(values))
+
+
+def print_row(name, form, cells):
+    """Prints a row of a table; cells: (mean, standard error) each, printed by the format `form`."""
+    print(f"| {name} | {' | '.join(' +- '.join(form.format(value) for value in cell) for cell in cells)} |")
 
 
 # ---------------------------------------------------------------------------------------------------------

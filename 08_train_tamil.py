@@ -151,11 +151,6 @@ def bits_per_couplet(model, tokenizer, couplets, draws=64):
     return bits
 
 
-def mean_and_error(values):
-    """(mean, standard error) of values [N]."""
-    return values.mean().item(), values.std().item() / math.sqrt(len(values))
-
-
 # ---------------------------------------------------------------------------------------------------------
 # The command line
 
@@ -182,7 +177,7 @@ def evaluate(args, text):
     model, tokenizer, _ = training.load_kind(args.evaluate, False, transformer.pick_device(args.device))
     _, heldout = split_poems_for_training(keep_known(tokenizer, text))
     couplets = couplets_or_refuse(heldout)
-    bits, error = mean_and_error(bits_per_couplet(model, tokenizer, couplets))
+    bits, error = lesson1.mean_and_error(bits_per_couplet(model, tokenizer, couplets))
     print(f"{args.evaluate}: bound {bits:.1f} +- {error:.1f} bits per couplet ({len(couplets)} couplets)")
 
 

@@ -40,6 +40,7 @@ SHIPPED_TAMIL = lesson1.ROOT / "checkpoints" / "tamil.pt"
 SHORT_VOWELS = "அஇஉஎஒ"
 SHORT_U = ("கு", "சு", "டு", "து", "பு", "று", "வு")  # what is left unspoken before a vowel, and vu, treated alike
 WORD = r"[\u0b80-\u0bff]+"
+SHUFFLES = 10  # of the words of each held-out couplet
 PASSES = (1, 2, 4, 8, 16, 32, 64)  # of the picture
 
 
@@ -228,9 +229,9 @@ class Score:
         }
 
 
-def average(function, couplets):
-    """(mean, standard error) of a figure over couplets."""
-    return lesson8.mean_and_error(torch.tensor([float(function(couplet)) for couplet in couplets]))
+def average(function, groups):
+    """(mean, standard error) of a figure over groups of couplets, the mean of a group being one value."""
+    return lesson1.mean_and_error(torch.tensor([[float(function(couplet)) for couplet in group] for group in groups]).mean(dim=1))
 
 
 def shuffle_words(couplet, source):
@@ -246,25 +247,22 @@ def read_couplets(tokenizer, args):
     return "\n\n".join(poems), lesson8.couplets_or_refuse(poems), lesson8.couplets_or_refuse(heldout)
 
 
-def print_row(name, form, cells):
-    """A row of the table; cells: (mean, standard error) each."""
-    print(f"| {name} | {' | '.join(' +- '.join(form.format(value) for value in cell) for cell in cells)} |")
-
-
 def print_score(model, tokenizer, text, known, real, args, generator):
     """The table: generated couplets beside real ones that were held out, and those with their words shuffled.
 
     text, known, real: as read_couplets gives them.
     """
     source = random.Random(0)
-    shuffled = [shuffle_words(couplet, source) for couplet in real]
+    shuffled = [[shuffle_words(couplet, source) for _ in range(SHUFFLES)] for couplet in real]
     shapes = shapes_of(tokenizer, draw_couplets(known, args.num, generator))
     written = write_couplets(model, tokenizer, shapes, args.steps, args, generator)
-    print(f"| | generated ({len(written)}) | real, held out ({len(real)}) | their words shuffled |\n|---|---|---|---|")
+    print(f"| | generated ({len(written)}) | real, held out ({len(real)}) | their words shuffled, {SHUFFLES} times |\n|---|---|---|---|")
+    columns = [[couplet] for couplet in written], [[couplet] for couplet in real], shuffled
     for name, (function, form) in Score(text).figures().items():
-        print_row(name, form, [average(function, couplets) for couplets in (written, real, shuffled)])
-    bits = [lesson8.mean_and_error(lesson8.bits_per_couplet(model, tokenizer, couplets)) for couplets in (written, real, shuffled)]
-    print_row("the model's bound, bits per couplet", "{:.1f}", bits)
+        lesson1.print_row(name, form, [average(function, groups) for groups in columns])
+    firsts = [[group[0] for group in groups] for groups in columns]
+    bits = [lesson1.mean_and_error(lesson8.bits_per_couplet(model, tokenizer, couplets)) for couplets in firsts]
+    lesson1.print_row("the model's bound, bits per couplet", "{:.1f}", bits)
 
 
 def compare_code_points(writers, known, real, args, generator):
@@ -275,12 +273,12 @@ def compare_code_points(writers, known, real, args, generator):
     bits, shares = {}, {}
     for name, (model, tokenizer) in writers.items():
         bits[name] = lesson8.bits_per_couplet(model, tokenizer, real)
-        print(f"{name}: bound {' +- '.join(f'{value:.1f}' for value in lesson8.mean_and_error(bits[name]))} bits per held-out couplet")
+        print(f"{name}: bound {' +- '.join(f'{value:.1f}' for value in lesson1.mean_and_error(bits[name]))} bits per held-out couplet")
         shapes = shapes_of(tokenizer, chosen)
         texts = [write_couplets(model, tokenizer, shapes, passes, args, generator) for passes in tqdm(PASSES, desc=name, leave=False)]
-        shares[name] = [average(ill_formed_share, couplets) for couplets in texts]
+        shares[name] = [average(ill_formed_share, [[couplet] for couplet in couplets]) for couplets in texts]
         print(f"{name}: ill-formed letters " + ", ".join(f"{mean:.1%} in {passes}" for (mean, _), passes in zip(shares[name], PASSES)) + " passes")
-    gain, error = lesson8.mean_and_error(bits["code points"] - bits["letters"])
+    gain, error = lesson1.mean_and_error(bits["code points"] - bits["letters"])
     print(f"letters save {gain:.1f} +- {error:.1f} bits a couplet, {gain / bits['code points'].mean():.1%}")
     draw_ill_formed(shares, args)
 

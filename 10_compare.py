@@ -17,6 +17,7 @@ Exercises (answers in docs/answers.md; use --pieces 16)
   3. Run it with another --seed. Which differences between two rows survive, and what do the standard errors say of them?
 """
 
+import functools
 import math
 import re
 import statistics
@@ -43,7 +44,8 @@ TEMPERATURES = {  # confidence sharpens by itself (lesson 4, c), so it needs mor
     "certainty": (0.6, 0.7, 0.8, 0.9, 1.0),
     "random": (0.4, 0.6, 0.8, 1.0),
 }
-GPT_TEMPERATURES = (0.6, 0.7, 0.8, 0.9, 1.0)
+GPT_TEMPERATURES = (0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
+LEFT_TO_RIGHT = "left to right"  # the order in which the GPT writes
 TOP_KS = (3, 5, 10)  # at one character a pass, by certainty, at temperature 1
 SAME_DIVERSITY = 0.03  # how far a setting's diversity may be from real text's, to either side
 SPEED_LENGTH = 256  # characters of the text that is timed
@@ -120,8 +122,7 @@ def with_error(figure, pieces):
 
 def mean_with_error(figure, pieces):
     """The same for a figure that is an average over pieces of equal length, where the jackknife is the usual formula."""
-    values = [figure([piece]) for piece in pieces]
-    return statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values))
+    return lesson1.mean_and_error(torch.tensor([figure([piece]) for piece in pieces], dtype=torch.float64))
 
 
 @dataclass
@@ -155,21 +156,24 @@ def judge_pieces(judge, label, pieces):
 
 @dataclass(frozen=True)
 class Setting:
-    """One way to let the dLLM write."""
+    """One way to write: the GPT's, or one of the dLLM's."""
 
-    order: str
+    order: str  # LEFT_TO_RIGHT for the GPT
     temperature: float
     characters: int = 1  # a pass
     top_k: int | None = None
 
     def __str__(self):
+        if self.order == LEFT_TO_RIGHT:
+            return f"GPT, {self.temperature}"
         top = f", top-k {self.top_k}" if self.top_k else ""
         return f"dLLM, {self.characters} a pass, {self.order}, {self.temperature}{top}"
 
 
 def all_settings():
     """The settings that are judged."""
-    settings = [Setting("certainty", 1.0, top_k=top_k) for top_k in TOP_KS]
+    settings = [Setting(LEFT_TO_RIGHT, temperature) for temperature in GPT_TEMPERATURES]
+    settings += [Setting("certainty", 1.0, top_k=top_k) for top_k in TOP_KS]
     for order, temperatures in TEMPERATURES.items():
         for characters in CHARACTERS_A_PASS:
             settings += [Setting(order, temperature, characters) for temperature in temperatures]
@@ -195,8 +199,10 @@ class Writers:
         """[N, L] tokens -> N texts."""
         return [self.tokenizer.decode(row) for row in tokens.tolist()]
 
-    def by_dllm(self, setting, num, length, seed):
-        """num texts of that length, by the dLLM."""
+    def write(self, setting, num, length, seed):
+        """num texts of that length, in the way of a setting."""
+        if setting.order == LEFT_TO_RIGHT:
+            return self.by_gpt(setting.temperature, num, length, seed)
         canvas = torch.full((num, length), self.tokenizer.vocab_size, device=self.device)
         tokens = generation.generate(
             self.dllm, canvas, math.ceil(length / setting.characters), temperature=setting.temperature,
@@ -273,54 +279,59 @@ class Verdicts:
 
     held_out: Verdict  # on real text
     seen: Verdict  # on real text from the training part
-    gpt: list  # a Verdict for each of GPT_TEMPERATURES
-    dllm: dict  # Setting -> Verdict
+    written: dict  # Setting -> Verdict
+
+    def at(self, order, *temperatures, **others):
+        """The verdicts on one order at some temperatures."""
+        return [self.written[Setting(order, temperature, **others)] for temperature in temperatures]
 
 
-def judge_all(writers, judge, args, windows, seen):
-    """Judges real text, the GPT and the dLLM, and prints the table. Returns Verdicts."""
+def judge_all(writers, judge, args, held_out, seen):
+    """Judges real text, held_out and seen [N, L], the GPT and the dLLM, and prints the table. Returns Verdicts."""
     num, length = args.pieces, writers.context
     print(f"\n2. The judge: {num} pieces of {length} characters each, +- one standard error over the pieces\n")
     print("| text | nats/character | known words | distinct 4-grams | longest copy |\n|---|---|---|---|---|")
-    held_out = judge_pieces(judge, "real, held out", writers.texts(spread(windows, num)))
-    real_seen = judge_pieces(judge, "real, from training", writers.texts(spread(seen, num)))
-    print(held_out.row(), real_seen.row(), sep="\n")
-    gpt, dllm = [], {}
-    for temperature in GPT_TEMPERATURES:
-        gpt.append(judge_pieces(judge, f"GPT, {temperature}", writers.by_gpt(temperature, num, length, args.seed)))
-        print(gpt[-1].row())
+    real = [judge_pieces(judge, "real, held out", writers.texts(held_out)), judge_pieces(judge, "real, from training", writers.texts(seen))]
+    print(*(verdict.row() for verdict in real), sep="\n")
+    written = {}
     for setting in tqdm(all_settings(), desc="judging", leave=False):
-        dllm[setting] = judge_pieces(judge, str(setting), writers.by_dllm(setting, num, length, args.seed))
-        tqdm.write(dllm[setting].row())
-    return Verdicts(held_out, real_seen, gpt, dllm)
+        written[setting] = judge_pieces(judge, str(setting), writers.write(setting, num, length, args.seed))
+        tqdm.write(written[setting].row())
+    return Verdicts(*real, written)
 
 
-def most_fluent(verdicts, count=5):
-    """The settings of the dLLM that are as diverse as real text, most fluent first.
+def as_diverse(verdicts):
+    """The settings that are as diverse as real text, most fluent first.
 
-    As diverse as pieces from the training text, which the model learned to write like. Held-out text is one stretch of the book,
+    As diverse as pieces from the training text, which the models learned to write like. Held-out text is one stretch of the book,
     with fewer speakers: it is less diverse than pieces drawn from ten times as much.
     """
     target = verdicts.seen.distinct[0]
-    alike = [s for s, verdict in verdicts.dllm.items() if abs(verdict.distinct[0] - target) <= SAME_DIVERSITY]
-    return sorted(alike, key=lambda setting: verdicts.dllm[setting].nats[0])[:count]
+    alike = [setting for setting, verdict in verdicts.written.items() if abs(verdict.distinct[0] - target) <= SAME_DIVERSITY]
+    return sorted(alike, key=lambda setting: verdicts.written[setting].nats[0])
 
 
 def show_choice(writers, judge, args, verdicts):
-    """The most fluent of those as diverse as real text, judged again on other texts, since the best of many figures is
-    partly luck."""
-    target = verdicts.seen.distinct[0]
+    """The most fluent of those as diverse as real text, of each model's, judged again on other texts, since the best of many
+    figures is partly luck."""
+    target, alike = verdicts.seen.distinct[0], as_diverse(verdicts)
     print(f"\n3. As diverse as text from training ({target:.3f} +- {SAME_DIVERSITY}), the most fluent; judged again with another seed\n")
-    for setting in most_fluent(verdicts):
-        again = writers.by_dllm(setting, args.pieces, writers.context, args.seed + 1)
-        print(verdicts.dllm[setting].row(), judge_pieces(judge, f"{setting}, again", again).row(), sep="\n")
+    by_gpt = [setting for setting in alike if setting.order == LEFT_TO_RIGHT]
+    by_dllm = [setting for setting in alike if setting.order != LEFT_TO_RIGHT]
+    for setting in by_gpt[:2] + by_dllm[:5]:
+        again = writers.write(setting, args.pieces, writers.context, args.seed + 1)
+        print(verdicts.written[setting].row(), judge_pieces(judge, f"{setting}, again", again).row(), sep="\n")
+    for name, settings in (("GPT", by_gpt), ("dLLM", by_dllm)):
+        if not settings:
+            print(f"No setting of the {name} is as diverse.")
 
 
 def show_samples(verdicts, temperature=0.8):
     """The first piece of each, not picked, at one temperature."""
     print(f"\n4. The first pieces, at temperature {temperature}")
-    shown = [verdicts.gpt[GPT_TEMPERATURES.index(temperature)]]
-    shown += [verdicts.dllm[Setting("certainty", temperature, characters)] for characters in (1, 4, 16)]
+    shown = verdicts.at(LEFT_TO_RIGHT, temperature)
+    for characters in (1, 4, 16):
+        shown += verdicts.at(generation.pick_order(None, 1, characters), temperature, characters=characters)
     for verdict in shown:
         print(f"\n--- {verdict.label}\n{verdict.pieces[0]}")
 
@@ -340,12 +351,11 @@ def draw_steps(args, verdicts):
 
     for axes, (order, temperatures) in zip(panels, TEMPERATURES.items()):
         for characters, color in zip(CHARACTERS_A_PASS, colors):
-            points = [verdicts.dllm[Setting(order, temperature, characters)] for temperature in temperatures]
-            draw(axes, points, "o-", color=color, label=f"dLLM, {characters} a pass")
+            draw(axes, verdicts.at(order, *temperatures, characters=characters), "o-", color=color, label=f"dLLM, {characters} a pass")
         if order == "certainty":
-            points = [verdicts.dllm[Setting("certainty", 1.0, top_k=top_k)] for top_k in TOP_KS]
+            points = [verdicts.written[Setting("certainty", 1.0, top_k=top_k)] for top_k in TOP_KS]
             draw(axes, points, "^:", color="tab:orange", label=f"dLLM, 1 a pass, top-k {', '.join(map(str, TOP_KS))}")
-        draw(axes, verdicts.gpt, "s--", color="tab:red", label="GPT")
+        draw(axes, verdicts.at(LEFT_TO_RIGHT, *GPT_TEMPERATURES), "s--", color="tab:red", label="GPT")
         draw(axes, [verdicts.held_out], "*", color="black", label="real text, held out")
         draw(axes, [verdicts.seen], "X", color="black", label="real text, from training")
         axes.set(title=f"{order}, temperatures {', '.join(map(str, temperatures))}", xlabel="diversity: share of distinct 4-grams")
@@ -368,20 +378,24 @@ def characters_per_second(write, repeats=3):
     return SPEED_LENGTH / statistics.median(times)
 
 
-def show_speed(writers):
-    """Characters per second of a single text. Returns [(name, passes, characters/s)]."""
-    print(f"\n5. Speed: one text of {SPEED_LENGTH} characters, median of 3\n")
+def show_speed(writers, verdicts, temperature=0.8):
+    """Characters per second of a single text, beside what the judge said. Returns [(name, passes, characters/s)]."""
+    print(f"\n5. Speed: one text of {SPEED_LENGTH} characters at temperature {temperature}, median of 3\n")
+    print("| | passes | characters/s | nats/character to the judge |\n|---|---|---|---|")
     rates = []
+
+    def add(name, passes, verdict, write):
+        rates.append((name, passes, characters_per_second(write)))
+        print(f"| {name} | {passes} | {rates[-1][2]:,.0f} | {verdict.nats[0]:.2f} +- {verdict.nats[1]:.2f} |")
+
     for characters in CHARACTERS_A_PASS:
-        setting = Setting("certainty", 0.8, characters)
-        rate = characters_per_second(lambda: writers.by_dllm(setting, 1, SPEED_LENGTH, 0))
-        rates.append((f"dLLM, {characters} a pass", SPEED_LENGTH // characters, rate))
+        setting = Setting(generation.pick_order(None, 1, characters), temperature, characters)
+        write = functools.partial(writers.write, setting, 1, SPEED_LENGTH, 0)
+        add(f"dLLM, {characters} a pass, {setting.order}", SPEED_LENGTH // characters, verdicts.written[setting], write)
+    [verdict] = verdicts.at(LEFT_TO_RIGHT, temperature)
     for cached in (False, True) if gpt_lesson.can_cache(writers.gpt) else (False,):
-        rate = characters_per_second(lambda: writers.by_gpt(0.8, 1, SPEED_LENGTH, 0, cached))
-        rates.append(("GPT, with cache" if cached else "GPT, without cache", SPEED_LENGTH, rate))
-    print("| | passes | characters/s |\n|---|---|---|")
-    for name, passes, rate in rates:
-        print(f"| {name} | {passes} | {rate:,.0f} |")
+        write = functools.partial(writers.by_gpt, temperature, 1, SPEED_LENGTH, 0, cached)
+        add("GPT, with cache" if cached else "GPT, without cache", SPEED_LENGTH, verdict, write)
     if gpt_lesson.can_cache(writers.gpt):
         print(f"\nThe cache makes the GPT {rates[-1][2] / rates[-2][2]:.1f} times faster.")
     return rates
@@ -421,13 +435,15 @@ def main():
     tokens, windows = lesson1.split_text(lesson1.load_text(args.data), writers.tokenizer, writers.context)
     seen = lesson1.consecutive_windows(tokens, writers.context)
     judge = Judge(writers.tokenizer.decode(tokens), writers.tokenizer.vocab_size)
+    pieces = spread(windows, args.pieces), spread(seen, args.pieces)
+    args.pictures.mkdir(parents=True, exist_ok=True)
     show_models(writers, windows.to(writers.device), spread(seen, len(windows)).to(writers.device))
     draw_curves(writers, args)
-    verdicts = judge_all(writers, judge, args, windows, seen)
+    verdicts = judge_all(writers, judge, args, *pieces)
     show_choice(writers, judge, args, verdicts)
     show_samples(verdicts)
     draw_steps(args, verdicts)
-    draw_speed(args, show_speed(writers))
+    draw_speed(args, show_speed(writers, verdicts))
 
 
 if __name__ == "__main__":

@@ -139,7 +139,7 @@ def find_lengths(model, parts):
             scores = score_lengths(model, before, after, blank)
             best, *others = scores.mean(dim=1).argsort()[:4].tolist()
             lengths[number] = blank.low + best
-            behind = [(blank.low + other, *lesson8.mean_and_error(scores[other] - scores[best])) for other in others]
+            behind = [(blank.low + other, *lesson1.mean_and_error(scores[other] - scores[best])) for other in others]
             text = ", ".join(f"{n} by {mean:.2f} +- {error:.2f}" for n, mean, error in behind)
             print(f"blank {number + 1}: {blank.low + best} letters fit best; less likely, in nats of the text around it: {text}", file=sys.stderr)
     return lengths
@@ -218,7 +218,7 @@ def print_figures(title, results, form):
     """Prints {who: [N figures, for each of SIZES]} as a table of means and standard errors."""
     print(f"\n| {title} | {' | '.join(f'blank of {size}' for size in SIZES)} |\n|---|{'---|' * len(SIZES)}")
     for who, figures in results.items():
-        lesson9.print_row(who, form, map(lesson8.mean_and_error, figures))
+        lesson1.print_row(who, form, map(lesson1.mean_and_error, figures))
 
 
 def gpt_fillings(writers, windows, start, end, args, generator):
@@ -275,7 +275,7 @@ def draw_scores(nats, right):
     figure, panels = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     for axes, results, label in zip(panels, (nats, right), ("nats/character of the truth (dLLM: a bound)", "share of characters right")):
         for who, figures in results.items():
-            means, errors = zip(*map(lesson8.mean_and_error, figures))
+            means, errors = zip(*map(lesson1.mean_and_error, figures))
             axes.errorbar(SIZES, means, errors, fmt="o-", label=who)
         axes.set(xscale="log", xlabel="letters in the blank", ylabel=label)
         axes.set_xticks(SIZES, SIZES)
@@ -295,7 +295,7 @@ def score_found_lengths(writers, windows):
     print(f"\n| lengths from {RANGE.low} to {RANGE.high}; guessing finds {1 / len(sizes):.1%} | share |\n|---|---|")
     names = "found", "missed by 1 at most", f"{DRAWS} draws and {DRAWS} others choose the same"
     for name, column in zip(names, torch.tensor(found).float().T):
-        lesson9.print_row(name, "{:.1%}", [lesson8.mean_and_error(column)])
+        lesson1.print_row(name, "{:.1%}", [lesson1.mean_and_error(column)])
 
 
 def score(args):
@@ -346,7 +346,7 @@ def score_couplets(model, tokenizer, args):
     print(f"| every third word of {len(couplets)} couplets; passes: | {' | '.join(map(str, PASSES))} |\n|---|{'---|' * len(PASSES)}")
     for order in diffusion.ORDERS:
         found = [find_words(model, tokenizer, couplets, steps, order, args, generator) for steps in PASSES]
-        lesson9.print_row(order, "{:.1%}", map(lesson8.mean_and_error, found))
+        lesson1.print_row(order, "{:.1%}", map(lesson1.mean_and_error, found))
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -29,6 +29,10 @@ def test_unknown_character_is_named_with_its_position(text, position):
         tokenizer.encode(text)
 
 
+def test_error_of_a_mean():
+    assert lesson1.mean_and_error(torch.tensor([1.0, 2.0, 3.0])) == pytest.approx((2.0, 1 / 3**0.5))
+
+
 @pytest.mark.parametrize("units", [[], ["a", "a"], ["a", ""]])
 def test_units_must_make_an_alphabet(units):
     with pytest.raises(ValueError):

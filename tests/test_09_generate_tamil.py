@@ -67,7 +67,7 @@ def test_a_final_u_before_a_vowel_may_be_dropped():
 def test_the_scan_tells_real_couplets_from_shuffled_ones(real_couplets):
     source = random.Random(0)
     shuffled = [lesson9.shuffle_words(couplet, source) for couplet in real_couplets]
-    share = lambda function, couplets: lesson9.average(function, couplets)[0]  # noqa: E731
+    share = lambda function, couplets: lesson9.average(function, [[couplet] for couplet in couplets])[0]  # noqa: E731
     assert share(lesson9.strict_metre, real_couplets) == pytest.approx(0.73, abs=0.02)
     assert share(lesson9.spoken_metre, real_couplets) == pytest.approx(0.95, abs=0.01)
     assert share(lesson9.strict_metre, shuffled) < 0.03 and share(lesson9.spoken_metre, shuffled) < 0.03

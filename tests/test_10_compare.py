@@ -65,11 +65,11 @@ def test_the_choice_is_the_most_fluent_of_those_as_diverse_as_real_text():
     def verdict(nats, distinct):
         return compare.Verdict("", (nats, 0), (1, 0), (distinct, 0), 0, [])
 
-    settings = [compare.Setting("random", t) for t in (0.1, 0.2, 0.3, 0.4, 0.5)]
+    settings = [compare.Setting(order, t) for order, t in (("random", 0.1), ("random", 0.2), ("left to right", 0.3), ("random", 0.4), ("random", 0.5))]
     values = [(1.0, 0.2), (2.0, 0.62), (1.9, 0.66), (1.5, 0.69), (0.5, 0.99)]
-    dllm = {setting: verdict(*value) for setting, value in zip(settings, values)}
-    verdicts = compare.Verdicts(verdict(1.7, 0.2), verdict(1.6, 0.64), [], dllm)
-    assert [setting.temperature for setting in compare.most_fluent(verdicts)] == [0.3, 0.2]
+    written = {setting: verdict(*value) for setting, value in zip(settings, values)}
+    verdicts = compare.Verdicts(verdict(1.7, 0.2), verdict(1.6, 0.64), written)
+    assert [setting.temperature for setting in compare.as_diverse(verdicts)] == [0.3, 0.2]
 
 
 LOG = "step,seconds,characters,lr,loss,heldout\n1,1.0,64,0.01,2.5,\n2,2.0,128,0.01,2.4,2.45\n"
@@ -77,25 +77,27 @@ LOG = "step,seconds,characters,lr,loss,heldout\n1,1.0,64,0.01,2.5,\n2,2.0,128,0.
 
 def test_the_whole_comparison(small_checkpoint, gpt_checkpoint, text_file, tmp_path):
     gpt_checkpoint.with_suffix(".csv").write_text(LOG)
-    flags = ["--dllm", small_checkpoint, "--gpt", gpt_checkpoint, "--data", text_file, "--pieces", 3, "--pictures", tmp_path / "pictures"]
+    flags = ["--dllm", small_checkpoint, "--gpt", gpt_checkpoint, "--data", text_file, "--pieces", 3, "--pictures", tmp_path / "new" / "pictures"]
     code, out, err = run_script("10_compare.py", *flags)
     assert code == 0, err
-    for part in ("bound", "exact", "without the first of each 32 characters", "| real, held out |", "| real, from training |", "| GPT, 0.8 |",
+    for part in ("bound", "exact", "without the first of each 32 characters", "| real, held out |", "| real, from training |", "| GPT, 0.8 |", "| GPT, 1.2 |",
                  "| characters of the whole run | not recorded | 128 |", "| dLLM, 32 a pass, random, 1.0 |",
                  "dLLM, 1 a pass, certainty, 1.0, top-k 3", "times faster", f"No log beside {small_checkpoint}"):  # fmt: skip
         assert part in out, part
-    rows = re.findall(r"^\| dLLM, \d+ a pass, (?!.*again).*%", out, re.M)
-    assert len(set(rows)) >= len(compare.all_settings()) == 13 * 6 + 3
-    pictures = sorted((tmp_path / "pictures").iterdir())
+    rows = re.findall(r"^\| (?:dLLM, \d+ a pass|GPT), (?!.*again).*%", out, re.M)
+    assert len(set(rows)) >= len(compare.all_settings()) == 13 * 6 + 3 + 7
+    pictures = sorted((tmp_path / "new" / "pictures").iterdir())
     assert [path.name for path in pictures] == ["10_curves.png", "10_speed.png", "10_steps.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
-    assert out.strip().splitlines()[-1] == str(tmp_path / "pictures" / "10_speed.png")
+    assert out.strip().splitlines()[-1] == str(tmp_path / "new" / "pictures" / "10_speed.png")
 
 
 def test_both_kinds_are_needed(small_checkpoint, gpt_checkpoint, text_file):
     assert_refused(run_script("10_compare.py", "--dllm", gpt_checkpoint, "--gpt", gpt_checkpoint), 1, "is a GPT;")
     assert_refused(run_script("10_compare.py", "--dllm", small_checkpoint, "--gpt", small_checkpoint), 1, "is a dLLM;")
     assert_refused(run_script("10_compare.py", "--pieces", "1"), 2, "--pieces")
+    flags = "--dllm", small_checkpoint, "--gpt", gpt_checkpoint, "--data", text_file
+    assert_refused(run_script("10_compare.py", *flags, "--pieces", "999"), 1, "--pieces 999")
     assert_refused(run_script("10_compare.py", "--gpt", "nowhere.pt", "--dllm", small_checkpoint), 1, "nowhere.pt")
 
 
