@@ -8,6 +8,8 @@ Builds on:  lesson 1 (check, save_figure).
 Run:        python 02_attention.py        (about 20 seconds on a laptop's CPU)
 Last line:  the path of a picture, `figures/02_maps.png`.
 
+A comment that begins "GPT:" marks, here and later, a line that is there for a GPT, the left-to-right model of lesson 7.
+
 Later lessons take from here: SelfAttention, KeyValueCache.
 """
 
@@ -22,7 +24,7 @@ from torch.nn import functional as F
 lesson1 = import_module("01_tensors")
 check = lesson1.check
 
-ROPE_BASE = 100.0  # the slowest point turns once in some 500 letters; 10,000 is for longer texts (docs/tuning.md)
+ROPE_BASE = 100.0  # in a head of width 64 the slowest point turns once in some 500 letters; 10,000 is for longer texts (docs/tuning.md)
 START_STRENGTH = 6.0  # how firmly a head looks at its neighbour before any training
 
 
@@ -241,7 +243,7 @@ class LeftNeighbour(nn.Module):
         return self.head(self.attention(x))  # [B, T, V]
 
 
-def learn_left_neighbour(kind, steps=150, context=128, V=24, D=32):
+def learn_left_neighbour(kind, steps, context=128, V=24, D=32):
     """Trains a LeftNeighbour of one kind on random letters. Returns (losses, model)."""
     torch.manual_seed(1)
     layer = WithoutPositions(D, 4) if kind == "learned positions" else SelfAttention(D, 4)
@@ -262,12 +264,12 @@ def learn_left_neighbour(kind, steps=150, context=128, V=24, D=32):
     return losses, model
 
 
-def show_left_neighbour():
+def show_left_neighbour(steps=150):
     """Learned positions must be learned one by one; RoPE knows distances from the start."""
-    print("\n5. Which letter stands to my left? (random letters, 128 of them, 150 steps)")
-    results = {kind: learn_left_neighbour(kind) for kind in ("learned positions", "RoPE", "RoPE, looking at neighbours")}
+    print(f"\n5. Which letter stands to my left? (random letters, 128 of them, {steps} steps)")
+    results = {kind: learn_left_neighbour(kind, steps) for kind in ("learned positions", "RoPE", "RoPE, looking at neighbours")}
     for kind, (losses, _) in results.items():
-        print(f"  {kind:28} loss {losses[0]:.2f} at first, {losses[74]:.2f} after 75 steps, {losses[-1]:.2f} after 150")
+        print(f"  {kind:28} loss {losses[0]:.2f} at first, {losses[steps // 2 - 1]:.2f} after {steps // 2} steps, {losses[-1]:.2f} after {steps}")
     final = [losses[-1] for losses, _ in results.values()]
     check("RoPE learns it faster than learned positions, and looking at neighbours faster still", final[2] < final[1] < final[0] / 2)
     return results

@@ -41,7 +41,7 @@ class Config:
     n_heads: int  # H, attention heads in a block
     dim: int  # D, the width of the vector that stands for a token
     causal: bool = False  # GPT: True; a position sees only itself and what is to its left
-    dropout: float = 0.0  # in training, each number of a residual update is 0 so often, which hinders learning by heart
+    dropout: float = 0.0  # the chance of each number of a residual update to be set to 0 in training, which hinders learning by heart
 
 
 WARMUP_STEPS = 20
@@ -282,6 +282,7 @@ def dependence(model, T=24):
     hook = model.embedding.register_forward_hook(lambda module, inputs, x: embedded.append(x))
     logits = model(tokens)[0]  # [T, V]
     hook.remove()
+    # logsumexp, since it makes one number of an output that depends on all V of its logits
     gradients = [torch.autograd.grad(logits[i].logsumexp(0), embedded[0], retain_graph=True)[0][0] for i in range(T)]
     return torch.stack([(gradient != 0).any(dim=1) for gradient in gradients])  # each [T, D] -> [T]
 

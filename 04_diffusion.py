@@ -2,11 +2,13 @@
 
 Masked diffusion has two halves. The forward process hides tokens, at random, until nothing is left. The
 model learns the way back: to guess every hidden token from those still visible. To generate, start from
-nothing but masks and let the model reveal a few tokens at a time. (L, the length of a text, is what was T before.)
+nothing but masks and let the model reveal a few tokens at a time. Such a model is called a denoiser, and the row of
+tokens that it fills a canvas. (L, the length of a text, is what was T before.)
 
-    corrupt, mask_exactly    the forward process
-    bound                    the training objective, and an upper bound on -log p(text)
-    sample                   the way back: in one of three orders
+    corrupt, mask_exactly            the forward process
+    hide_some, masked_cross_entropy  what training does: hide some tokens, and score the guesses at them
+    bound                            an upper bound on -log p(text), by which models are measured and compared
+    sample                           the way back: in one of three orders
 
 What the lesson claims is checked in a toy world of 4 letters and texts of length 4, small enough to know its true
 distribution and to compute the perfect model by enumeration (the idea of an exact oracle: arXiv 2602.19619):
@@ -36,7 +38,7 @@ lesson1 = import_module("01_tensors")
 check, save_figure = lesson1.check, lesson1.save_figure
 
 ORDERS = ("confidence", "certainty", "random")
-BELL_WIDTH = 0.2  # standard deviation of the share of masked tokens in training
+BELL_WIDTH = 0.2  # standard deviation, before truncation, of the share of masked tokens in training
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -79,7 +81,9 @@ def bell(batch, generator=None):
     """[B] shares of tokens to mask, stratified, from normal(1/2, BELL_WIDTH) truncated to [0, 1].
 
     Half-masked texts teach the most, so training meets them more often than the bound does, which weighs all
-    shares equally (arXiv 2605.13026). The training loss is therefore not the bound, and is never called so.
+    shares equally (arXiv 2605.13026). It may: at every share the best guess is p(letter | what is visible), so the perfect
+    model is the same for all weights, which only say where an imperfect one takes the most pains. The training loss is
+    therefore not the bound, and is never called so.
     """
     normal = torch.distributions.Normal(0.5, BELL_WIDTH)
     low, high = normal.cdf(torch.tensor(0.0)), normal.cdf(torch.tensor(1.0))
@@ -112,7 +116,7 @@ def bound(model, tokens, draws=1, generator=None):
 
         NELBO = E_n [ mean over the n masked positions i of  -log p(x_i | what is visible) ]
 
-    It equals the average, over all orders of the positions, of -log p(x) / L with p factorised in that order (RADD,
+    (NELBO: negative evidence lower bound, the field's name for it.) It equals the average, over all orders of the positions, of -log p(x) / L with p factorised in that order (RADD,
     arXiv 2406.03736). A sampler that unmasks one token at a time in random order, at temperature 1, has the average of
     those p as its own; and the average of -log p is at least -log of the average (Jensen). So the bound holds for that
     sampler, and says nothing about others.
@@ -121,7 +125,7 @@ def bound(model, tokens, draws=1, generator=None):
     draws: how many n to average for each row. generator: a CPU generator.
     """
     L = tokens.shape[1]
-    total = sum(bound_on_part(model, tokens, torch.arange(L), generator) for _ in range(draws))  # [B]
+    total = sum(bound_on_part(model, tokens, torch.arange(L), generator) for _ in range(draws))  # [B], the part being all of it
     return total / draws / L
 
 
@@ -192,7 +196,7 @@ def draw_tokens(logits, temperature, top_k, generator):
 
 
 def unmask_most_confident(tokens, guesses, scores, masked, counts, generator):
-    """Replaces the counts[b] masked tokens of row b that have the highest scores by their guesses.
+    """Replaces the counts[b] masked tokens of row b that have the highest scores, whatever these mean, by their guesses.
 
     tokens, guesses, scores, masked [B, L]; counts [B]. Returns tokens [B, L]. Ties are broken at random; they are the
     rule in the first pass, since with relative positions an all-masked canvas looks the same from everywhere. Scores
@@ -285,7 +289,8 @@ class ToyWorld:
         return self.table[(tokens * self.place_values).sum(dim=1)]  # [B, L, V]
 
     def distance(self, tokens):
-        """Total-variation distance between the texts drawn, tokens [N, L], and the true distribution."""
+        """Total-variation distance between the texts drawn, tokens [N, L], and the true distribution: half the sum of the
+        differences between their probabilities; 0 where they are equal, 1 where nothing that is drawn can be true."""
         index = (tokens * self.config.vocab_size ** torch.arange(tokens.shape[1]).flip(0)).sum(dim=1)  # [N]
         drawn = torch.bincount(index, minlength=len(self.p)) / len(index)  # [V**L]
         return 0.5 * (drawn - self.p).abs().sum().item()

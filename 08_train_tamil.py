@@ -129,7 +129,7 @@ def poem_windows(tokenizer, poems, couplets, context, batch):
     def draw(generator):
         if not groups or torch.rand((), generator=generator) >= COUPLET_SHARE:
             return from_anywhere(generator)
-        group = groups[torch.multinomial(sizes, 1, generator=generator).item()]  # [N, L], every couplet being equally likely
+        group = groups[torch.multinomial(sizes, 1, generator=generator).item()]  # [N, L], the large groups more often
         number = batch * context // group.shape[1]
         return group[torch.randint(len(group), (number,), generator=generator)]  # [number, L]
 
@@ -160,9 +160,9 @@ def load_tamil(args):
     if args.data is None and not tamil.TAMIL_TEXT.exists():
         raise UserError(f"{tamil.TAMIL_TEXT} is not there yet; make it with: python tamil_dataset.py")
     text = tamil.normalize(lesson1.load_text(args.data or tamil.TAMIL_TEXT))
-    letters = sum(map(len, re.findall(tamil.LETTER, text)))
-    if letters < 0.5 * len(re.sub(r"\s", "", text)):
-        raise UserError(f"{args.data or tamil.TAMIL_TEXT} is not Tamil: it has {letters:,} Tamil letters in {len(text):,} characters.")
+    in_tamil = sum(map(len, re.findall(tamil.LETTER, text)))
+    if in_tamil < 0.5 * len(re.sub(r"\s", "", text)):
+        raise UserError(f"{args.data or tamil.TAMIL_TEXT} is not Tamil: {in_tamil:,} of its {len(text):,} characters are.")
     return text
 
 

@@ -293,6 +293,7 @@ def draw_ill_formed(shares, args):
         axes.errorbar(PASSES, [100 * mean for mean in means], [100 * error for error in errors], fmt="o-", label=name)
     axes.set(xscale="log", xlabel="passes for a couplet", ylabel="ill-formed letters, %", title=f"order {args.order}, temperature {args.temp}")
     axes.set_xticks(PASSES, PASSES)
+    axes.minorticks_off()
     axes.legend()
     lesson1.save_figure(figure, "09_ill_formed.png")
 

@@ -190,8 +190,10 @@ def with_marks(tokenizer, tokens, masked):
 # The measurement: blanks in the middle of held-out windows
 
 SIZES = (1, 4, 16, 64)
-WINDOWS = 200
+WINDOWS = 200  # in which a blank is filled
+LENGTH_WINDOWS = 48  # in which its length is found
 CONTINUATIONS = 32  # among which the GPT may choose
+BEST = f"GPT, best of {CONTINUATIONS}"
 RANGE = Blank(1, 12)  # of the lengths that are to be found
 PASSES = (1, 2, 4, 8, 16)  # in which hidden words are to be found
 
@@ -210,8 +212,14 @@ def score_truth(writers, judge, windows, spans):
         totals = torch.stack(draws).mean(dim=0), exact[:, start:end].sum(dim=1), torch.tensor(surprises).sum(dim=1)
         for figures, total in zip(results.values(), totals):
             figures.append(total / (end - start))
-    print_figures("nats/character of the truth (dLLM: a bound)", results, "{:.2f}")
+    gains = {"GPT minus dLLM": differences(results["GPT"], results["dLLM"])}
+    print_figures("nats/character of the truth (dLLM: a bound)", {**results, **gains}, "{:.2f}")
     return results
+
+
+def differences(ones, others):
+    """Lists of [N figures] on the same N windows -> their differences, whose error is smaller than that of either."""
+    return [one - other for one, other in zip(ones, others)]
 
 
 def print_figures(title, results, form):
@@ -256,13 +264,14 @@ def score_fillings(writers, judge, windows, spans, args):
     for start, end in tqdm(spans, desc="blanks", leave=False):
         first, best = gpt_fillings(writers, windows, start, end, args, generator)
         dllm = dllm_fillings(writers, windows, start, end, args, generator)
-        for who, tokens in {"dLLM": dllm, "GPT": first, f"GPT, best of {CONTINUATIONS}": best, "the text itself": windows}.items():
+        for who, tokens in {"dLLM": dllm, "GPT": first, BEST: best, "the text itself": windows}.items():
             texts = writers.texts(tokens)
             right.setdefault(who, []).append((tokens == windows)[:, start:end].float().mean(dim=1).cpu())
             left_words.setdefault(who, []).append(real_words(judge, texts, start))
             right_words.setdefault(who, []).append(real_words(judge, texts, end))
     del right["the text itself"]
-    print_figures("characters right", right, "{:.1%}")
+    gains = {f"dLLM minus {BEST}": differences(right["dLLM"], right[BEST])}
+    print_figures("characters right", {**right, **gains}, "{:.1%}")
     print_figures("real words where the blank begins", left_words, "{:.1%}")
     print_figures("real words where it ends", right_words, "{:.1%}")
     return right
@@ -279,6 +288,7 @@ def draw_scores(nats, right):
             axes.errorbar(SIZES, means, errors, fmt="o-", label=who)
         axes.set(xscale="log", xlabel="letters in the blank", ylabel=label)
         axes.set_xticks(SIZES, SIZES)
+        axes.minorticks_off()
         axes.legend()
     lesson1.save_figure(figure, "11_blanks.png")
 
@@ -307,7 +317,7 @@ def score(args):
     judge = compare.Judge(writers.tokenizer.decode(tokens), writers.tokenizer.vocab_size)
     spans = [((writers.context - size) // 2, (writers.context + size) // 2) for size in SIZES]  # in the middle
     nats, right = score_truth(writers, judge, windows, spans), score_fillings(writers, judge, windows, spans, args)
-    score_found_lengths(writers, compare.spread(windows, min(48, len(windows))))
+    score_found_lengths(writers, compare.spread(windows, min(LENGTH_WINDOWS, len(windows))))
     draw_scores(nats, right)
 
 

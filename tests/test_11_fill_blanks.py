@@ -242,13 +242,13 @@ def test_the_walk(tmp_path):
 
 
 def test_the_whole_measurement(small_checkpoint, gpt_checkpoint, text_file, monkeypatch, capsys):
-    for name, value in dict(WINDOWS=4, SIZES=(1, 4, 8), CONTINUATIONS=3, DRAWS=8, RANGE=Blank(1, 3)).items():
+    for name, value in dict(WINDOWS=4, SIZES=(1, 4, 8), DRAWS=8, RANGE=Blank(1, 3)).items():
         monkeypatch.setattr(blanks, name, value)
     flags = ["--score", "--checkpoint", small_checkpoint, "--gpt", gpt_checkpoint, "--data", text_file, "--seed", 1]
     monkeypatch.setattr("sys.argv", ["11_fill_blanks.py", *map(str, flags)])
     blanks.main()
     out = capsys.readouterr().out
-    for row in ("| dLLM | ", "| GPT | ", "| n-gram judge | ", "| GPT, best of 3 | ", "| the text itself | 100.0% +- 0.0%", "| found | "):
+    for row in ("| dLLM | ", "| GPT | ", "| n-gram judge | ", "| GPT minus dLLM | ", "| GPT, best of 32 | ", "| dLLM minus GPT, best of 32 | ", "| the text itself | 100.0% +- 0.0%", "| found | "):
         assert row in out, row
     assert (ROOT / out.strip().splitlines()[-1]).read_bytes().startswith(b"\x89PNG")
 
