@@ -416,7 +416,7 @@ def settle(args):
 def train_on_text(args, saved, objective, generate):
     """Trains on the text of --data and prints the command, `generate` and more, that writes text. saved: see `settle`."""
     text = lesson1.load_text(args.data)
-    tokenizer = load_checkpoint(args.out)[1] if saved else lesson1.Tokenizer(sorted(set(text)))
+    tokenizer = lesson1.Tokenizer(saved["units"] if saved else sorted(set(text)))
     shape = transformer.PRESETS[args.preset]
     config = transformer.Config(tokenizer.vocab_size, **shape, causal=objective.causal, dropout=args.dropout)
     tokens, windows = lesson1.split_text(text, tokenizer, config.context)
@@ -435,7 +435,7 @@ def print_evaluation(args, objective):
     """Prints the held-out figure of the checkpoint --evaluate."""
     model, tokenizer, _ = load_kind(args.evaluate, objective.causal, transformer.pick_device(args.device))
     _, windows = lesson1.split_text(lesson1.load_text(args.data), tokenizer, model.config.context)
-    print(f"{args.evaluate}: {objective.report(model, windows.to(model.head.weight.device))}")
+    print(f"{args.evaluate} on {args.data or 'TinyShakespeare'}: {objective.report(model, windows.to(model.head.weight.device))}")
 
 
 def main():

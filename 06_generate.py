@@ -2,6 +2,7 @@
 
 Starts from a canvas of masks, the prompt at its beginning if there is one, and lets the sampler of lesson 4 unmask
 it. Few steps unmask many letters at once, which is fast and rough; one step a letter is slow and as good as it gets.
+A text longer than the model's context is written window by window, each seeing the half before it.
 
 Builds on:  lesson 1 (Tokenizer), 3 (pick_device), 4 (sample), 5 (load_checkpoint).
 Run:        python 06_generate.py                                        (a few seconds on a laptop's CPU)

@@ -16,6 +16,8 @@ Last line:  the command that generates text from what was trained; with --genera
 The held-out figure is exact: a GPT gives each text a probability, and needs no bound. On little text it soon learns by
 heart: --dropout hinders that, and the best held-out weights are kept in NAME_best.pt.
 
+Later lessons take from here: SHIPPED_GPT, continue_text, can_cache, token_nats, report_exact.
+
 Exercises (answers in docs/answers.md; use --steps 200 --batch 8 --data with a file of the first 50,000 characters of
 data/tinyshakespeare.txt, and --out checkpoints/a.pt, then b.pt: a minute each)
   1. Let shift_right return `tokens` instead of `inputs`. How low does the loss fall, and what does the sample look like? Why?

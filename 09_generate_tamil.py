@@ -14,6 +14,8 @@ Run:        python 09_generate_tamil.py
 Last line:  the last line of the verse; with --score the last row of the table, or, with --codepoints, the path of a
             picture, `figures/09_ill_formed.png`.
 
+Lesson 11 takes from here: WORD, read_couplets.
+
 Exercises (answers in docs/answers.md)
   1. Run --score at --temp 0.5 and 0.8. What does heat cost, and what does it buy?
   2. Drop the second way in `scansions`. Which share of real couplets still passes, and why the difference?

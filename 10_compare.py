@@ -7,7 +7,7 @@ repeats common words looks fluent, so fluency is never shown without diversity b
 Builds on:  lessons 1 (text), 3 (devices), 5 (load_kind, Log), 6 (generate, longest_copy) and 7 (continue_text).
 Run:        python 10_compare.py            (long on a laptop's CPU; --pieces 8 is a quick look)
             python 10_compare.py --dllm checkpoints/my_shakespeare_best.pt --gpt checkpoints/my_gpt_best.pt
-Last line:  the path of a picture, `figures/10_speed.png`.
+Last line:  the path of a picture, `figures/10_speed.png`. Lesson 11 takes from here: Judge, Writers, spread.
 
 The other pictures are figures/10_curves.png, drawn from the logs (.csv) beside the checkpoints, and figures/10_steps.png.
 
