@@ -49,6 +49,7 @@ FINAL_LR = 0.05  # the learning rate ends at this share of its peak
 ADAMW_LR_RATIO = 0.24  # AdamW's learning rate as a share of Muon's
 DEVICES = ("auto", "cuda", "mps", "cpu")
 PRESETS = {
+    "tiny": dict(context=128, n_layers=4, n_heads=4, dim=128),
     "small": dict(context=128, n_layers=4, n_heads=4, dim=256),
     "base": dict(context=256, n_layers=6, n_heads=6, dim=384),
 }

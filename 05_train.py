@@ -367,14 +367,14 @@ class Reporter:
 # The command line
 
 
-def training_parser(doc, out, data="TinyShakespeare, downloaded once"):
-    """The flags that all training scripts share. Those of SETTINGS are None unless given."""
-    number, default = lesson1.between, SETTINGS
+def training_parser(doc, out, data="TinyShakespeare, downloaded once", **own):
+    """The flags that all training scripts share. Those of SETTINGS are None unless given; own: defaults instead of these."""
+    number, default = lesson1.between, {**SETTINGS, **own}
     out = lesson1.ROOT / "checkpoints" / out
     parser = lesson1.Parser(doc)
     add = parser.add_argument
     add("--data", metavar="FILE", help=f"a UTF-8 text file (default: {data})")
-    add("--preset", choices=["auto", *transformer.PRESETS], help="default: auto, which is base on CUDA and small elsewhere")
+    add("--preset", choices=["auto", *transformer.PRESETS], help=f"default: {default['preset']}; auto is base on CUDA and small elsewhere")
     limit = parser.add_mutually_exclusive_group()
     limit.add_argument("--steps", type=number(int, 1), help="train for so many steps")
     limit.add_argument("--minutes", type=number(float, 0.01), help="train for so long, evaluations not counted (default: 5)")
@@ -389,8 +389,8 @@ def training_parser(doc, out, data="TinyShakespeare, downloaded once"):
     return parser
 
 
-def settle(args):
-    """Completes args from the run in --out with --resume, else from the defaults. Returns the run's checkpoint, or None."""
+def settle(args, **own):
+    """Completes args from the run in --out, with --resume, else from the defaults and `own`. Returns the run's checkpoint or None."""
     if args.out.suffix != ".pt":
         raise UserError(f"--out {args.out} is no name for a checkpoint; it must end in .pt.")
     saved = read_checkpoint(args.out) if args.resume else None
@@ -400,7 +400,7 @@ def settle(args):
         if not saved and path.exists():
             raise UserError(f"{path} exists: go on with that run by --resume, or name another file by --out.")
     args.data = args.data and str(Path(args.data).resolve())
-    for name, default in SETTINGS.items():
+    for name, default in {**SETTINGS, **own}.items():
         kept = saved["settings"][name] if saved else default
         if saved and name != "dropout" and getattr(args, name) not in (None, kept):
             raise UserError(f"the run in {args.out} has --{name} {kept}, which --resume cannot change.")

@@ -11,7 +11,7 @@ transformer = import_module("03_transformer")
 CONFIG = transformer.Config(vocab_size=11, context=16, n_layers=2, n_heads=2, dim=16)
 
 
-@pytest.mark.parametrize("preset, millions", [("small", 3.2), ("base", 10.7)])
+@pytest.mark.parametrize("preset, millions", [("tiny", 0.8), ("small", 3.2), ("base", 10.7)])
 def test_presets_have_the_size_they_claim(preset, millions):
     config = transformer.Config(65, **transformer.PRESETS[preset])
     counted = sum(p.numel() for p in transformer.Transformer(config).parameters())

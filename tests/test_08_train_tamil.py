@@ -102,12 +102,13 @@ def test_bits_per_couplet_are_bounds_in_the_order_given(small_model):
 @pytest.mark.parametrize("kind", ["letters", "codepoints"])
 def test_a_run_resumes_and_is_measured(tmp_path, verse, kind):
     out = tmp_path / "run.pt"
-    flags = ["--data", verse, "--preset", "small", "--batch", 2, "--units", kind, "--out", out]
+    flags = ["--data", verse, "--batch", 2, "--units", kind, "--out", out]
     code, printed, err = run_script("08_train_tamil.py", *flags, "--steps", 2)
     assert code == 0, err
     assert printed.strip() == f"python 09_generate_tamil.py --checkpoint {tmp_path / 'run_best.pt'}"
     code, _, err = run_script("08_train_tamil.py", "--resume", "--out", out, "--steps", 3)
-    assert code == 0 and torch.load(out, weights_only=True)["step"] == 3, err
+    assert code == 0 and (saved := torch.load(out, weights_only=True))["step"] == 3, err
+    assert saved["settings"]["preset"] == "tiny" and saved["config"]["dim"] == 128
     _, tokenizer, info = training.load_checkpoint(out)
     assert len(tokenizer.encode("கொக்கு")) == {"letters": 3, "codepoints": 6}[kind]
     assert info["config"]["context"] == 128 if kind == "letters" else info["config"]["context"] > 150
@@ -117,7 +118,7 @@ def test_a_run_resumes_and_is_measured(tmp_path, verse, kind):
 
 
 def test_bad_input_is_one_sentence(tmp_path, text_file):
-    flags = ["--out", tmp_path / "run.pt", "--preset", "small"]
+    flags = ["--out", tmp_path / "run.pt"]
     assert_refused(run_script("08_train_tamil.py", *flags, "--data", text_file), 1, "not Tamil")
     assert_refused(run_script("08_train_tamil.py", *flags, "--units", "words"), 2, "--units")
     (tmp_path / "short.txt").write_text("அகர\n\nமுதல", encoding="utf-8")
