@@ -44,7 +44,7 @@ tamil = import_module("tamil_dataset")
 UserError = lesson1.UserError
 
 COUPLET_SHARE = 0.7  # of the batches that are couplets, each a window of its own
-SETTINGS = dict(preset="tiny", dropout=0.1)  # instead of lesson 5's: a larger model learns half a megabyte of verse by heart
+SETTINGS = dict(preset="tiny", dropout=0.1)  # instead of lesson 5's: in the same minutes a larger model reads less, and ends worse
 OFTEN = 100  # a character that is not on the grid becomes a unit if it occurs so often
 OTHERS = [*"0123456789", *" \n", *tamil.PUNCTUATION]
 
