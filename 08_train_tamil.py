@@ -20,7 +20,7 @@ What lesson 5's loop calls a character is a token here: a letter, or, with --uni
 Later lessons take from here: letter_grid, load_tamil, keep_known, split_poems_for_training, couplets_or_refuse, by_length,
 bits_per_couplet.
 
-Exercises (answers in docs/answers.md; use --steps 100 --batch 8 --out checkpoints/a.pt, then b.pt, minutes each)
+Exercises (answers in docs/answers.md; use --steps 100 --batch 8 --out checkpoints/a.pt, then b.pt, seconds each)
   1. Train with --units codepoints. Why may the two held-out figures in nats per token not be compared? What may be?
   2. Set COUPLET_SHARE to 0, and compare the bits per couplet. What did the windows of one couplet teach?
   3. How many of the letters on the grid occur in the training text? What does the model make of the others?
