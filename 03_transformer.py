@@ -4,8 +4,8 @@ A stack of equal blocks between an embedding and a linear head. Each block lets 
 know (attention, lesson 2) and then lets every position think for itself (feed-forward); both only add to what is
 there already (residual connections), and both see it normalised.
 
-Builds on:  lesson 1 (load_text, Tokenizer, check, save_figure), lesson 2 (SelfAttention).
-Run:        python 03_transformer.py        (about 20 seconds on a laptop's CPU)
+Builds on:  lesson 1 (load_text, Tokenizer, check, save_figure), lesson 2 (SelfAttention). At a first reading, skip "Where it runs".
+Run:        python 03_transformer.py        (about 10 seconds on a laptop's CPU)
 Last line:  the path of a picture, `figures/03_dependence.png`.
 
 Later lessons take from here: Config, PRESETS, Transformer, parameter_count, make_optimizers, get_lr, ADAMW_LR_RATIO,
@@ -36,7 +36,7 @@ class Config:
     """The shape of a model."""
 
     vocab_size: int  # V, the number of units; the mask's id is V
-    context: int  # T, how many tokens a training window has
+    context: int  # T, how many tokens a training window has at most
     n_layers: int  # how many blocks
     n_heads: int  # H, attention heads in a block
     dim: int  # D, the width of the vector that stands for a token
@@ -61,6 +61,7 @@ class Block(nn.Module):
     def __init__(self, config):
         super().__init__()
         D = config.dim
+        # LayerNorm: brings the D numbers of every position to mean 0 and standard deviation 1, then scales each by a learned factor
         self.norm1 = nn.LayerNorm(D, bias=False)
         self.attention = attention.SelfAttention(D, config.n_heads, config.causal)
         self.norm2 = nn.LayerNorm(D, bias=False)
@@ -73,10 +74,11 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """tokens [B, T] -> logits [B, T, V]; T may be any length, but training sees config.context only.
+    """tokens [B, T] -> logits [B, T, V]; T may be any length, but training sees config.context at most.
 
     cache, for a causal model alone: a KeyValueCache for every block; tokens are then what follows those in it.
-    The embedding has V + 1 rows: row V is the mask (in a GPT, the beginning of a window). The head has V outputs, so
+    The embedding has V + 1 rows: row V stands for a hidden token, the mask of lesson 4 (in a GPT, for the beginning of a
+    window). The head has V outputs, so
     that a mask can never be predicted. The last matrix of every residual update starts at zero, and so does the head:
     an untrained model holds everything equally likely, and each block grows from doing nothing. The embedding has standard
     deviation 1, PyTorch's default.
@@ -129,7 +131,9 @@ class Muon(torch.optim.Optimizer):
             for matrix in group["params"]:
                 if matrix.grad is None:
                     continue
-                average = self.state[matrix].setdefault("average", torch.zeros_like(matrix))
+                if not self.state[matrix]:
+                    self.state[matrix]["average"] = torch.zeros_like(matrix)
+                average = self.state[matrix]["average"]
                 average.lerp_(matrix.grad, 1 - group["momentum"])
                 update = matrix.grad.lerp(average, group["momentum"])  # Nesterov: look one step ahead
                 rows, columns = matrix.shape
@@ -187,14 +191,13 @@ def pick_device(name):
 
 
 def native_dtype(device):
-    """bfloat16 (16 bits: float32's range, fewer digits) where the hardware computes in it, since it is faster there;
-    float32 elsewhere, since emulation is slower than that."""
+    """bfloat16 (16 bits: float32's range, fewer digits) where the hardware has matrix units for it, and is faster so;
+    float32 elsewhere. AVX512's bfloat16 instructions alone do not make a CPU faster (docs/tuning.md)."""
     if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        faster = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        capabilities = torch.cpu.get_capabilities()
-        native = device.type == "cpu" and (capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    return torch.bfloat16 if native else torch.float32
+        faster = device.type == "cpu" and torch.cpu.get_capabilities().get("amx_bf16")
+    return torch.bfloat16 if faster else torch.float32
 
 
 def join_processes(device):

@@ -1,5 +1,7 @@
 """Lesson 2: attention against PyTorch's own, and rotary positions against complex numbers."""
 
+import subprocess
+import sys
 from importlib import import_module
 
 import pytest
@@ -44,3 +46,17 @@ def test_heads_start_out_looking_at_their_neighbours(causal, offsets):
     q, k = (layer.place(layer.split_heads(linear(x))) for linear in (layer.query, layer.key))
     favourite = (q @ k.transpose(-2, -1))[0, :, 10].argmax(dim=-1)  # where position 10 looks
     assert (favourite - 10).tolist() == offsets
+
+
+def test_numbers_too_small_to_be_quick_become_0_in_every_thread():
+    """In a process of its own, since a thread does as the one that started it did at that time."""
+    program = """
+from importlib import import_module
+import torch
+import_module("02_attention")
+tiny = torch.full((2**20,), 1e-20) * torch.full((2**20,), 1e-20)  # 1e-40; all threads take part
+print(torch.set_flush_denormal(True), tiny.view(torch.int32).count_nonzero().item())
+"""
+    run = subprocess.run([sys.executable, "-c", program], cwd=attention.lesson1.ROOT, capture_output=True, text=True, check=True)
+    supported, left = run.stdout.split()
+    assert supported == "False" or left == "0"
