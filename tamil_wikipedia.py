@@ -43,6 +43,7 @@ HEADERS = {"Accept-Encoding": "gzip"}  # and a name: Wikimedia wants to know wha
 HEADERS |= {"User-Agent": "tiny-dllm/1.0 (tamil_wikipedia.py of an educational project; one request at a time)"}
 TIMEOUT = (10, 60)  # seconds to connect, and between two pieces of an answer
 ATTEMPTS = 6  # with pauses of 1, 2, 4, 8 and 16 seconds between them, unless the server asks for others
+LONGEST_WAIT = 300  # seconds, whatever the server asks for
 
 # www.mediawiki.org/wiki/API:Allpages, Extension:TextExtracts, API:Continue, Manual:Maxlag_parameter
 QUERY = dict(action="query", format="json", formatversion=2, maxlag=5)  # maxlag: a busy server may put us off
@@ -97,11 +98,11 @@ def patiently(send, address, bar):
         if refused or attempt == ATTEMPTS - 1:
             break
         asked = "" if response is None else response.headers.get("Retry-After", "")
-        seconds = int(asked) if asked.isdecimal() else 2**attempt
+        seconds = min(int(asked), LONGEST_WAIT) if asked.isdecimal() else 2**attempt
         bar.set_description(f"{reason}, waiting {seconds} s")
         time.sleep(seconds)
         bar.set_description()
-    raise lesson1.UserError(f"no answer from {address} ({reason}); run again to go on from here, nothing is lost.")
+    raise lesson1.UserError(f"{address} did not give what was asked for ({reason}); what has come is kept, so run again later.")
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -115,8 +116,11 @@ def ask_api(session, address, place):
     response = session.get(address, params=QUERY | place, headers=HEADERS, timeout=TIMEOUT)
     response.raise_for_status()
     answer = response.json()
-    if "error" in answer:  # these, maxlag among them, come with status 200
-        raise requests.RequestException(answer["error"].get("code"), response=response)
+    if "error" in answer:  # these come with status 200
+        code = answer["error"].get("code", "")
+        if not re.match("maxlag|ratelimited|readonly|internal_api_error", code):  # these pass
+            raise lesson1.UserError(f"{address} refuses the request ({code}); what has come is kept.")
+        raise requests.RequestException(code, response=response)
     return answer
 
 
@@ -219,6 +223,8 @@ def fetch_dump(address, path):
 
 def check_dump(path):
     """Raises UserError unless a dump is all there; on one that was cut, wikiextractor would wait for ever."""
+    if not path.is_file():
+        raise lesson1.UserError(f"there is no file {path}.")
     ending, reason = "", "its last lines are missing"
     try:
         with (bz2.open if path.suffix == ".bz2" else open)(path, "rt", encoding="utf-8") as file:
@@ -227,7 +233,7 @@ def check_dump(path):
     except (OSError, EOFError, UnicodeDecodeError) as problem:
         ending, reason = "", str(problem)
     if not ending.rstrip().endswith("</mediawiki>"):
-        raise lesson1.UserError(f"{path} is not a whole dump ({reason}); delete what is there, and run again.")
+        raise lesson1.UserError(f"{path} is not a whole dump ({reason}); move it away, and get it again.")
 
 
 def find_extractor():

@@ -75,8 +75,12 @@ def a_wiki(**settings):
 
 def lag(**headers):
     """Trouble: the servers' copies are behind; status 200, as documented."""
-    error = {"error": {"code": "maxlag", "info": "Waiting for db1: 7 seconds lagged", "lag": 7}}
-    return lambda server: server.send(error, **headers)
+    return error("maxlag", **headers)
+
+
+def error(code, **headers):
+    """Trouble: an error of the API, with status 200."""
+    return lambda server: server.send({"error": {"code": code, "info": "an explanation"}}, **headers)
 
 
 def status(number, **headers):
@@ -198,11 +202,11 @@ def test_retry_after_is_obeyed(tmp_path):
 
 
 def test_trouble_passes(tmp_path, pauses):
-    trouble = {1: lag(Retry_After=7), 2: lag(), 4: cut, 5: status(503), 6: status(429, Retry_After="30")}
+    trouble = {1: lag(Retry_After=7), 2: lag(), 4: cut, 5: status(503), 6: status(429, Retry_After="30"), 8: status(503, Retry_After=86400)}
     with serving(a_wiki(trouble=trouble)) as address:
         wikipedia.read_api(address, tmp_path)
     assert articles(tmp_path) == TEXTS
-    assert pauses == [7, 2, 1, 2, 30]
+    assert pauses == [7, 2, 1, 2, 30, 300]  # a day is longer than anyone waits
 
 
 def test_attempts_are_bounded_and_what_came_is_kept(tmp_path, pauses):
@@ -218,9 +222,10 @@ def test_attempts_are_bounded_and_what_came_is_kept(tmp_path, pauses):
     assert len(server.asked) == 8 + TOTAL - 2
 
 
-def test_a_refusal_is_final(tmp_path, pauses):
-    server = a_wiki(trouble={1: status(403)})
-    with serving(server) as address, pytest.raises(lesson1.UserError, match="403"):
+@pytest.mark.parametrize("trouble, named", [(status(403), "403"), (error("badvalue"), "badvalue")])
+def test_a_refusal_is_final(trouble, named, tmp_path, pauses):
+    server = a_wiki(trouble={1: trouble})
+    with serving(server) as address, pytest.raises(lesson1.UserError, match=named):
         wikipedia.read_api(address, tmp_path)
     assert len(server.asked) == 1 and pauses == []
 
@@ -449,9 +454,11 @@ def test_what_is_a_whole_dump(tiny_dump, empty_dump, tmp_path):
     (tmp_path / "cut.xml").write_text("<mediawiki>\n<page>\n")
     (tmp_path / "noise.xml.bz2").write_bytes(b"noise")
     (tmp_path / "noise.xml").write_bytes(b"\xff\xfe\x00")
-    for name in ("cut.xml", "noise.xml.bz2", "noise.xml", "missing.xml"):
+    for name in ("cut.xml", "noise.xml.bz2", "noise.xml"):
         with pytest.raises(lesson1.UserError, match="not a whole"):
             wikipedia.check_dump(tmp_path / name)
+    with pytest.raises(lesson1.UserError, match="no file"):
+        wikipedia.check_dump(tmp_path / "missing.xml")
 
 
 def test_a_missing_wikiextractor_is_one_sentence_before_any_download(tmp_path):
