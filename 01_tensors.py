@@ -4,7 +4,8 @@ Everything later stands on four things: text as a tensor of token ids, gradients
 training loop. This lesson builds all four, and trains the smallest model that already does what the whole
 project is about: guess a hidden letter from the letters on both sides of it.
 
-Shapes: B texts in a batch, T tokens in a text, V different tokens, D numbers that stand for a token.
+Shapes: B texts in a batch, T tokens in a text, V different tokens, D numbers that stand for a token. In these lessons a
+letter is any character of a text: spaces and line breaks are letters, too.
 
 Builds on:  nothing. At a first reading, skip the small tools and begin at "Text, and tokens".
 Run:        python 01_tensors.py        (about 10 seconds on a laptop's CPU)
@@ -100,7 +101,8 @@ class StopRequest:
     def note(self, number, frame):
         """The signal handler. os.write, since a handler may interrupt a print."""
         self.made = True
-        signal.signal(number, signal.SIG_DFL)
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_DFL)
         os.write(2, b"\nStopping after this step, and saving. Once more stops at once.\n")
 
 
@@ -166,8 +168,8 @@ def load_text(path=None):
 
 
 def download(url, sha256, path):
-    """Returns `path`, after fetching `url` into it unless it is there with the right checksum already; where sha256 is
-    None, since the page may be edited, unless it is there.
+    """Returns `path`. Fetches `url` into it first, unless the file is there and has the checksum `sha256`; with sha256=None,
+    for a page that may be edited, unless it is there.
 
     The bytes go to a temporary file that is renamed once its checksum is right. Raises UserError.
     """
@@ -223,7 +225,7 @@ def split_text(text, tokenizer, context):
     """The first 90% of a text as training tokens [N], the rest as held-out windows [M, context]."""
     tokens = torch.tensor(tokenizer.encode(text))
     training, heldout = tokens[: len(tokens) * 9 // 10], tokens[len(tokens) * 9 // 10 :]
-    if len(heldout) < context or len(training) <= context:
+    if len(heldout) < context:
         raise UserError(f"the text has {len(text):,} characters; this model needs {10 * context:,} or more.")
     return training, consecutive_windows(heldout, context)
 
@@ -255,7 +257,7 @@ class NeighbourGuesser(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(vocab_size, dim)  # V rows of D numbers, learned
         self.hidden = nn.Linear(2 * dim, 4 * dim)
-        self.head = nn.Linear(4 * dim, vocab_size)
+        self.head = nn.Linear(4 * dim, vocab_size)  # between the two stands GELU, a smooth max(0, x): without it, they would be one
         nn.init.zeros_(self.head.weight)  # equal logits: an untrained model says "I don't know"
         nn.init.zeros_(self.head.bias)
 
@@ -314,7 +316,7 @@ def unigram_entropy(ids, vocab_size):
 
 def train_guesser(model, ids, steps=1500, batch=512, lr=3e-3):
     """The training loop that every lesson repeats: batch, loss, backward, step. Returns the losses."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr)  # descends with momentum, and a step size for every parameter
     losses = []
     for _ in range(steps):
         hidden = torch.randint(1, len(ids) - 1, (batch,))  # [B] places in the text

@@ -3,7 +3,7 @@
 Masked diffusion has two halves. The forward process hides tokens, at random, until nothing is left. The
 model learns the way back: to guess every hidden token from those still visible. To generate, start from
 nothing but masks and let the model reveal a few tokens at a time. Such a model is called a denoiser, and the row of
-tokens that it fills a canvas. (L, the length of a text, is what was T before.)
+tokens that it fills a canvas. (The length of a text is L here, what was T before, since t is time.)
 
     corrupt, mask_exactly            the forward process
     hide_some, masked_cross_entropy  what training does: hide some tokens, and score the guesses at them
@@ -14,16 +14,16 @@ What the lesson claims is checked in a toy world of 4 letters and texts of lengt
 distribution and to compute the perfect model by enumeration (the idea of an exact oracle: arXiv 2602.19619):
 
     (a)  with the perfect denoiser, the bound is -log p(x);
-    (b)  unmasking one letter at a time is exact in every order that chooses a position before drawing its letter,
-         since p(x) factorises in every order;
+    (b)  with it, and at temperature 1, unmasking one letter at a time is exact in every order that chooses a position before
+         drawing its letter: p(x) = p(x_a) p(x_b | x_a) p(x_c | x_a, x_b) ..., whichever position comes first;
     (c)  by confidence it is not: the draw itself decides whether it is kept, so likely letters are kept too often;
     (d)  several letters at once are drawn as if they were independent: the more at once, the farther off.
 
 Builds on:  lesson 1 (check, save_figure). Uses no transformer: any model(tokens) -> logits will do.
-Run:        python 04_diffusion.py        (about 20 seconds on a laptop's CPU)
+Run:        python 04_diffusion.py        (about 10 seconds on a laptop's CPU)
 Last line:  the path of a picture, `figures/04_orders.png`.
 
-Later lessons take from here: hide_some, masked_cross_entropy, heldout_bound, bound_on_part, sample, ORDERS.
+Later lessons take from here: hide_some, masked_cross_entropy, bound, bound_on_part, heldout_bound, draw_tokens, sample, ORDERS.
 """
 
 import itertools
@@ -80,10 +80,10 @@ def stratified(batch, generator=None):
 def bell(batch, generator=None):
     """[B] shares of tokens to mask, stratified, from normal(1/2, BELL_WIDTH) truncated to [0, 1].
 
-    Half-masked texts teach the most, so training meets them more often than the bound does, which weighs all
-    shares equally (arXiv 2605.13026). It may: at every share the best guess is p(letter | what is visible), so the perfect
-    model is the same for all weights, which only say where an imperfect one takes the most pains. The training loss is
-    therefore not the bound, and is never called so.
+    In short runs half-masked texts teach the most (arXiv 2605.13026; docs/answers.md, lesson 5), so training meets them more
+    often than the bound does, below, which weighs all shares equally. Training may use other weights: at every share the best
+    guess is p(letter | what is visible), so the perfect model is the same for all of them. But its loss is then not the bound,
+    and is never called so.
     """
     normal = torch.distributions.Normal(0.5, BELL_WIDTH)
     low, high = normal.cdf(torch.tensor(0.0)), normal.cdf(torch.tensor(1.0))
@@ -116,10 +116,10 @@ def bound(model, tokens, draws=1, generator=None):
 
         NELBO = E_n [ mean over the n masked positions i of  -log p(x_i | what is visible) ]
 
-    (NELBO: negative evidence lower bound, the field's name for it.) It equals the average, over all orders of the positions, of -log p(x) / L with p factorised in that order (RADD,
-    arXiv 2406.03736). A sampler that unmasks one token at a time in random order, at temperature 1, has the average of
-    those p as its own; and the average of -log p is at least -log of the average (Jensen). So the bound holds for that
-    sampler, and says nothing about others.
+    (NELBO: negative evidence lower bound, the field's name for it.) It equals the average, over all orders of the positions,
+    of -log p(x) / L with p factorised in that order (RADD, arXiv 2406.03736). A sampler that unmasks one token at a time in
+    random order, at temperature 1, has the average of those p as its own; and the average of -log p is at least -log of the
+    average (Jensen). So the bound holds for that sampler, and says nothing about others.
 
     model(tokens [B, L]) -> logits [B, L, V], with model.config.vocab_size = V, the mask's id.
     draws: how many n to average for each row. generator: a CPU generator.
@@ -306,19 +306,17 @@ def left_to_right(world, canvas, generator):
 
 def show_bounds(world, generator):
     """(a) Both forms of the bound, with the perfect denoiser, against the true -log p(x)."""
-    print("\n(a) The bound, with the perfect denoiser, for one text x (20,000 draws)")
-    draws = 20_000
+    print("\n(a) The bound, with the perfect denoiser, for one text x (100 batches of 200 draws)")
     x = world.texts[27]
-    copies = x.expand(draws, -1)  # [draws, L]
+    copies = x.expand(200, -1)  # [200, L]
     truth, deviations = -world.p[27].log().item() / len(x), []
     print(f"  -log p(x) / L           {truth:.4f} nats per letter")
     for name, estimate in ("in its discrete form", bound), ("in continuous time", bound_in_time):
-        estimates = estimate(world, copies, generator=generator)  # [draws]
-        mean, deviation = estimates.mean().item(), estimates.std().item()
-        error = deviation / draws**0.5
-        deviations.append(deviation)
-        print(f"  {name:22}  {mean:.4f} +- {error:.4f}    (one draw varies by {deviation:.2f})")
-        check(f"{name}, the bound is -log p(x), within 4 standard errors", abs(mean - truth) < 4 * error)
+        estimates = torch.stack([estimate(world, copies, generator=generator) for _ in range(100)])  # [100, 200]
+        mean, error = lesson1.mean_and_error(estimates.mean(dim=1))  # of batches, since the draws within one are stratified
+        deviations.append(estimates.std().item())
+        print(f"  {name:22}  {mean:.4f} +- {error:.4f}    (one draw varies by {deviations[-1]:.2f})")
+        check(f"{name}, the bound is -log p(x) / L, within 4 standard errors", abs(mean - truth) < 4 * error)
     check("the discrete form varies less", deviations[0] < deviations[1])
 
 

@@ -11,13 +11,14 @@ Run:        python 05_train.py                              (5 minutes, and what
             torchrun --nproc_per_node=2 05_train.py         (data-parallel)
 Last line:  the command that generates text from what was trained.
 
-Beside --out NAME.pt, the whole state of the run, lie NAME_best.pt (the best held-out weights, nothing else),
-NAME.csv (the log) and NAME.png (the curve).
+Beside --out NAME.pt, the whole state of the run, lie NAME_best.pt (the weights alone, of the best held-out figure,
+which therefore flatters them a little), NAME.csv (the log) and NAME.png (the curve).
 
-Later lessons take from here: Objective, DIFFUSION, train, settle, training_parser, train_on_text, load_kind, Log.
+Later lessons take from here: Objective, DIFFUSION, report_bound, train, settle, training_parser, train_on_text, load_kind, Log,
+print_command, print_evaluation.
 
 Exercises (answers in docs/answers.md; use --steps 100 --batch 8 --out checkpoints/a.pt, then b.pt, minutes each)
-  1. Set lesson 4's BELL_WIDTH to 10, which is uniform. Why may the two bounds be compared, and the two losses not?
+  1. Set lesson 4's BELL_WIDTH to 10, which is almost uniform. Why may the two bounds be compared, and the two losses not?
   2. Set lesson 2's START_STRENGTH to 0. How far is the bound behind, and what does the sample look like?
   3. Change nothing but --seed. How far apart are the bounds, and which gaps between two recipes would you believe?
 """
@@ -318,8 +319,7 @@ class Reporter:
         self.windows = windows[:: math.ceil(len(windows) / HELDOUT_WINDOWS)]
         self.log = Log(run.args.out.with_suffix(".csv"), run.step)
         self.losses, self.saved_at, self.began_at = [], time.monotonic(), (run.characters, run.seconds)
-        size = f"{transformer.parameter_count(run.model.config):,} parameters"
-        print(f"{size}, {run.device}, {run.dtype}, batch {run.args.batch}", file=sys.stderr)
+        print(f"{transformer.parameter_count(run.model.config):,} parameters, {run.device}, {run.dtype}, batch {run.args.batch}", file=sys.stderr)
         pause = 0.5 if sys.stderr.isatty() else 30  # seconds between two updates; a file wants fewer
         layout = "{percentage:3.0f}%|{bar:20}| {desc}"
         self.bar = tqdm(total=1.0, initial=run.progress(), bar_format=layout, mininterval=pause, file=sys.stderr)
@@ -376,15 +376,15 @@ def training_parser(doc, out, data="TinyShakespeare, downloaded once", **own):
     add("--data", metavar="FILE", help=f"a UTF-8 text file (default: {data})")
     add("--preset", choices=["auto", *transformer.PRESETS], help=f"default: {default['preset']}; auto is base on CUDA and small elsewhere")
     limit = parser.add_mutually_exclusive_group()
-    limit.add_argument("--steps", type=number(int, 1), help="train for so many steps")
-    limit.add_argument("--minutes", type=number(float, 0.01), help="train for so long, evaluations not counted (default: 5)")
+    limit.add_argument("--steps", type=number(int, 1), help="stop after so many steps in all")
+    limit.add_argument("--minutes", type=number(float, 0.01), help="stop after so many minutes of training in all, evaluations not counted (default: 5)")
     add("--batch", type=number(int, 1), help=f"windows of text in a step (default: {default['batch']})")
     add("--lr", type=number(float, 0), help=f"Muon's learning rate; AdamW's follows (default: {default['lr']})")
     add("--dropout", type=number(float, 0, 0.9), help=f"share of each residual update to drop in training (default: {default['dropout']})")
     add("--seed", type=number(int, 0, 2**63 - 1), help=f"default: {default['seed']}")
     add("--device", choices=transformer.DEVICES, default="auto", help="default: auto")
     add("--out", type=Path, default=out, metavar="FILE", help=f"the run's checkpoint (default: checkpoints/{out.name})")
-    add("--resume", action="store_true", help="go on with the run in --out; only --steps, --minutes, --dropout and --device may change")
+    add("--resume", action="store_true", help="go on with the run in --out; only --steps, --minutes, --dropout and --device may change; one that has ended needs more of the first two")
     add("--evaluate", metavar="FILE", help="train nothing: measure this checkpoint on the held-out tenth of --data")
     return parser
 

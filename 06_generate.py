@@ -1,10 +1,10 @@
 """Lesson 6. How does a trained model write?
 
 Starts from a canvas of masks, the prompt at its beginning if there is one, and lets the sampler of lesson 4 unmask
-it. Few steps unmask many letters at once, which is fast and rough; one step a letter is slow and as good as it gets.
+it. Few passes (--steps) unmask many letters at once, which is fast and rough; one pass a letter is slow and as good as it gets.
 A text longer than the model's context is written window by window, each seeing the half before it.
 
-Builds on:  lesson 1 (Tokenizer), 3 (pick_device), 4 (sample), 5 (load_checkpoint).
+Builds on:  lesson 1 (Tokenizer), 3 (pick_device), 4 (sample), 5 (load_kind).
 Run:        python 06_generate.py                                        (a few seconds on a laptop's CPU)
             python 06_generate.py --prompt "ROMEO:" --len 400 --steps 200 --seed 1
             python 06_generate.py --watch
@@ -61,9 +61,9 @@ def generate(model, canvas, steps, on_step=None, **settings):
 
 def fill_spans(model, canvas, steps, spans, on_step=None, **settings):
     """Fills a canvas [B, L] span by span: spans, [((first, last), (start, end))], what is to be filled and the window that is seen
-    meanwhile, in which masks outside first..last stay masked.
+    meanwhile, in which masks outside first..last stay masked. (Here each window is filled as a whole; lesson 11 fills a part.)
 
-    `steps` is the total, shared out among the spans by their masks; no span gets less than one. settings: those of `sample`.
+    `steps`, the number of passes, is the total, shared out among the spans by their masks; no span gets less than one. settings: those of `sample`.
     on_step(canvas) is called with the whole canvas. Returns the canvas [B, L] without masks.
     """
     mask_id = model.config.vocab_size

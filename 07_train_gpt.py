@@ -1,7 +1,7 @@
 """Lesson 7. What does a GPT do differently?
 
 Surprisingly little. The transformer is that of lesson 3, the loop is that of lesson 5, and so are the data, the
-optimizers and the flags. Every line of the project where the two kinds of model part carries a comment that begins with
+optimizers and the flags. The lines of lessons 2 to 7 that make the difference carry a comment that begins with
 "GPT:"; training prints them first. What is left for this file is the objective (guess the next character) and the way of
 writing (one character after the other, with a cache that makes it fast).
 
@@ -18,7 +18,7 @@ heart: --dropout hinders that, and the best held-out weights are kept in NAME_be
 
 Later lessons take from here: SHIPPED_GPT, continue_text, can_cache, token_nats, report_exact.
 
-Exercises (answers in docs/answers.md; use --steps 200 --batch 8 --data with a file of the first 50,000 characters of
+Exercises (answers in docs/answers.md; use --preset small --steps 200 --batch 8 --data with a file of the first 50,000 characters of
 data/tinyshakespeare.txt, and --out checkpoints/a.pt, then b.pt: a minute each)
   1. Let shift_right return `tokens` instead of `inputs`. How low does the loss fall, and what does the sample look like? Why?
   2. Train without dropout and with --dropout 0.2. Which training loss is lower, which held-out figure, and when do they part?
@@ -76,12 +76,12 @@ def nats_by_position(model, windows):
 
 
 def report_exact(model, windows):
-    """The exact held-out figure; and, since published figures are without it, without each window's first character."""
+    """The exact held-out figure over all characters; and over all but each window's first, as nanoGPT's figures are."""
     nats = nats_by_position(model, windows)
     mean, published = nats.mean().item(), nats[1:].mean().item()
     return (
         f"exact {mean:.4f} nats/character ({mean / math.log(2):.3f} bits); {published:.4f} nats without the first "
-        f"of each {len(nats)} characters, as published figures have it"
+        f"of each {len(nats)} characters, as nanoGPT counts"
     )
 
 
@@ -149,7 +149,7 @@ def list_differences():
     print("Where a GPT differs from the dLLM of the lessons before:", file=sys.stderr)
     for path in sorted(lesson1.ROOT.glob("0[2-7]_*.py")):
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            if found := re.search(r"# GPT: ([^(].*)", line):
+            if found := re.search(r"# GPT: ([^(].*)", line):  # "(" would be this very line
                 print(f"  {path.name}:{number}: {found.group(1)}", file=sys.stderr)
 
 

@@ -2,7 +2,7 @@
 
 Tamil is written in letters, and a letter is often two characters of Unicode: a consonant and a vowel sign, or a
 consonant and the dot that says "no vowel". கொக்கு, a heron, is six characters and three letters: கொ, க், கு. A model of
-characters can put a vowel sign where no consonant stands, and one that writes many at once does so all the time. So here
+characters can put a vowel sign where no consonant stands, and does so often when it writes many at once (lesson 9). So here
 a token is a whole letter. The tokenizer's class, the model, the loop and the sampler are those of the lessons before; only
 the list of units is new, and what counts as a window.
 
@@ -23,7 +23,7 @@ bits_per_couplet.
 Exercises (answers in docs/answers.md; use --steps 100 --batch 8 --out checkpoints/a.pt, then b.pt, seconds each)
   1. Train with --units codepoints. Why may the two held-out figures in nats per token not be compared? What may be?
   2. Set COUPLET_SHARE to 0, and compare the bits per couplet. What did the windows of one couplet teach?
-  3. How many of the letters on the grid occur in the training text? What does the model make of the others?
+  3. How many of the letters of letter_grid, every consonant with every vowel, occur in the training text? What does the model make of the others?
 """
 
 import math
@@ -62,7 +62,7 @@ def letter_grid():
 
 def make_units(text, kind):
     """The units for a text: "letters" or "codepoints". The alphabet does not depend on the text, save for characters
-    that are not Tamil and occur OFTEN in it."""
+    off the grid that occur OFTEN in it."""
     units = letter_grid() if kind == "letters" else sorted(set("".join(letter_grid())))
     known = {*"".join(units), *OTHERS}
     foreign = Counter(character for character in text if character not in known)
@@ -110,7 +110,7 @@ def couplets_or_refuse(poems):
 
 
 def by_length(tokenizer, couplets):
-    """{length: (places, tokens [N, length])}: couplets of one length make a batch without padding; where they stood."""
+    """{length: (places, tokens [N, length])}, places being indices into `couplets`: those of one length make a batch without padding."""
     groups = {}
     for place, couplet in enumerate(couplets):
         ids = tokenizer.encode(couplet)
@@ -144,8 +144,8 @@ def poem_windows(tokenizer, poems, couplets, context, batch):
 def bits_per_couplet(model, tokenizer, couplets, draws=64):
     """[N] the bound in bits of each couplet, as a window of its own length.
 
-    Bits per couplet compare models whose tokens differ, since each must spell the same couplets. The model is given the
-    length; in code points it says about one bit more than in letters, in favour of code points.
+    Bits per couplet compare models whose tokens differ, since each must spell the same couplets. Each is told the length in
+    its own tokens, by the window. A length in code points tells more than one in letters, which favours code points.
     """
     generator, bits = torch.Generator().manual_seed(0), torch.empty(len(couplets))
     for length, (places, rows) in by_length(tokenizer, couplets).items():

@@ -40,7 +40,7 @@ tamil = import_module("tamil_dataset")
 
 SHIPPED_TAMIL = lesson1.ROOT / "checkpoints" / "tamil.pt"
 SHORT_VOWELS = "அஇஉஎஒ"
-SHORT_U = ("கு", "சு", "டு", "து", "பு", "று", "வு")  # what is left unspoken before a vowel, and vu, treated alike
+SHORT_U = ("கு", "சு", "டு", "து", "பு", "று", "வு")  # a final u that is not spoken before a vowel; vu is of another kind, treated alike
 WORD = r"[\u0b80-\u0bff]+"
 SHUFFLES = 10  # of the words of each held-out couplet
 PASSES = (1, 2, 4, 8, 16, 32, 64)  # of the picture
@@ -48,8 +48,8 @@ PASSES = (1, 2, 4, 8, 16, 32, 64)  # of the picture
 
 # ---------------------------------------------------------------------------------------------------------
 # The metre. A couplet has seven feet, four and three; the editions print a foot as a word, so here a word is a foot. A foot is
-# made of one to three metremes (acai): ner, N, and nirai, R. Not done: the i that u becomes before y, and words that are
-# divided where the feet are not.
+# made of one to three metremes (acai): ner, N, and nirai, R. Left out: before y a final u is spoken as i; and words that are printed
+# apart or together otherwise than the feet.
 
 
 def letters_of(word):
@@ -264,7 +264,7 @@ def print_score(model, tokenizer, text, known, real, args, generator):
         lesson1.print_row(name, form, [average(function, groups) for groups in columns])
     firsts = [[group[0] for group in groups] for groups in columns]
     bits = [lesson1.mean_and_error(lesson8.bits_per_couplet(model, tokenizer, couplets)) for couplets in firsts]
-    lesson1.print_row("the model's bound, bits per couplet", "{:.1f}", bits)
+    lesson1.print_row("the model's bound, bits per couplet (of the first shuffle)", "{:.1f}", bits)
 
 
 def compare_code_points(writers, known, real, args, generator):

@@ -1,11 +1,12 @@
 """Lesson 10. Which writes better, a dLLM or a GPT, and what does a step buy?
 
 Two models of the same size, trained on the same text by the same loop, measured in the same unit on the same windows:
-an exact likelihood for the GPT, a bound for the dLLM. Then a judge reads what they write. To such a judge a text that
-repeats common words looks fluent, so fluency is never shown without diversity beside it.
+an exact likelihood for the GPT, a bound for the dLLM. Then a judge reads what they write: an n-gram model, which guesses each
+character from the five before it by counting in the training text. To it, a text that repeats common words looks fluent, so
+fluency is never shown without diversity beside it.
 
 Builds on:  lessons 1 (text), 3 (devices), 5 (load_kind, Log), 6 (generate, longest_copy) and 7 (continue_text).
-Run:        python 10_compare.py            (long on a laptop's CPU; --pieces 8 is a quick look)
+Run:        python 10_compare.py            (a quarter of an hour or more; --pieces 8 is a quick look)
             python 10_compare.py --dllm checkpoints/my_shakespeare_best.pt --gpt checkpoints/my_gpt_best.pt
 Last line:  the path of a picture, `figures/10_speed.png`. Lesson 11 takes from here: Judge, Writers, spread.
 
@@ -113,7 +114,8 @@ class Judge:
 
 
 def with_error(figure, pieces):
-    """(figure(pieces), its standard error by the jackknife: how much it varies as each piece is left out in turn)."""
+    """(figure(pieces), its standard error by the jackknife: how much it varies as each piece is left out in turn). Leaving out
+    one of n moves a figure only about 1/n as far as its own noise, so the squares are all but summed, not averaged."""
     n = len(pieces)
     without = [figure(pieces[:i] + pieces[i + 1 :]) for i in range(n)]
     mean = statistics.fmean(without)
@@ -301,11 +303,7 @@ def judge_all(writers, judge, args, held_out, seen):
 
 
 def as_diverse(verdicts):
-    """The settings that are as diverse as real text, most fluent first.
-
-    As diverse as pieces from the training text, which the models learned to write like. Held-out text is one stretch of the book,
-    with fewer speakers: it is less diverse than pieces drawn from ten times as much.
-    """
+    """The settings as diverse as pieces from the training text, which the models learned to write like; most fluent first."""
     target = verdicts.seen.distinct[0]
     alike = [setting for setting, verdict in verdicts.written.items() if abs(verdict.distinct[0] - target) <= SAME_DIVERSITY]
     return sorted(alike, key=lambda setting: verdicts.written[setting].nats[0])
@@ -381,12 +379,13 @@ def characters_per_second(write, repeats=3):
 def show_speed(writers, verdicts, temperature=0.8):
     """Characters per second of a single text, beside what the judge said. Returns [(name, passes, characters/s)]."""
     print(f"\n5. Speed: one text of {SPEED_LENGTH} characters at temperature {temperature}, median of 3\n")
-    print("| | passes | characters/s | nats/character to the judge |\n|---|---|---|---|")
+    print("| | passes | characters/s | nats/character to the judge | distinct 4-grams |\n|---|---|---|---|---|")
     rates = []
 
     def add(name, passes, verdict, write):
         rates.append((name, passes, characters_per_second(write)))
-        print(f"| {name} | {passes} | {rates[-1][2]:,.0f} | {verdict.nats[0]:.2f} +- {verdict.nats[1]:.2f} |")
+        figures = f"{verdict.nats[0]:.2f} +- {verdict.nats[1]:.2f} | {verdict.distinct[0]:.3f} +- {verdict.distinct[1]:.3f}"
+        print(f"| {name} | {passes} | {rates[-1][2]:,.0f} | {figures} |")
 
     for characters in CHARACTERS_A_PASS:
         setting = Setting(generation.pick_order(None, 1, characters), temperature, characters)
@@ -424,12 +423,12 @@ def main():
     add("--dllm", default=str(generation.SHIPPED), metavar="FILE", help="default: checkpoints/shakespeare.pt")
     add("--gpt", default=str(gpt_lesson.SHIPPED_GPT), metavar="FILE", help="default: checkpoints/gpt.pt")
     add("--data", metavar="FILE", help="the text that both were trained on (default: TinyShakespeare, downloaded once)")
-    add("--pieces", type=number(int, 2), default=48, help="texts that the judge reads of each kind (default: %(default)s)")
+    add("--pieces", type=number(int, 2), default=32, help="texts that the judge reads of each kind (default: %(default)s)")
     add("--pictures", type=Path, default=lesson1.ROOT / "figures", metavar="FOLDER", help="default: figures")
     add("--seed", type=number(int, 0, 2**63 - 2), default=0, help="default: %(default)s")
     add("--device", choices=transformer.DEVICES, default="auto", help="default: auto")
     args = parser.parse_args()
-    args.pictures = args.pictures.resolve()
+    args.pictures = args.pictures.resolve()  # absolute, so that save_figure takes it as it is
 
     writers = Writers(args)
     tokens, windows = lesson1.split_text(lesson1.load_text(args.data), writers.tokenizer, writers.context)

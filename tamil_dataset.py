@@ -168,7 +168,7 @@ def clean_verse(line):
 
 
 def verse_of_page(work, path):
-    """The poems on a page of Project Madurai. Raises UserError when it does not look as it should."""
+    """The poems on a page of Project Madurai. Raises UserError when it is not UTF-8."""
     try:
         html = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as problem:
@@ -251,7 +251,7 @@ def collect(names):
         work = WORKS[name]
         poems = read_work(work)
         text, mended = mend("\n\n".join(poems))
-        print(f"{work.title}: {len(poems):,} poems, {len(text):,} characters, {len(mended)} misprints mended", file=sys.stderr)
+        print(f"{work.title}: {len(poems):,} poems, {len(text):,} characters, {len(mended)} places mended", file=sys.stderr)
         for number, what, line in mended:
             place = 1 + sum(line == "" for line in text.split("\n")[: number - 1])
             print(f"  poem {place} in order, {what}: {line}", file=sys.stderr)

@@ -48,7 +48,7 @@ def test_the_works_are_whole(data, capsys):
     report = capsys.readouterr().err
     for poem in (483, 599, 851, 913, 957, 1118, 1192, 1321):
         assert f"poem {poem} in order" in report
-    assert "Kuruntokai: 402 poems, 75,840 characters, 8 misprints mended" in report
+    assert "Kuruntokai: 402 poems, 75,840 characters, 8 places mended" in report
 
 
 @pytest.mark.parametrize(
