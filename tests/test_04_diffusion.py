@@ -57,6 +57,33 @@ def test_bound_is_the_likelihood_for_the_perfect_denoiser():
         assert exact_bound(world, x) == pytest.approx(-math.log(p) / 3, abs=1e-5)
 
 
+def nats_in_order(model, x, order):
+    """-log p(x at the places in `order` | the rest), unmasking one after the other in this order."""
+    canvas, total = x.clone(), 0.0
+    canvas[list(order)] = model.config.vocab_size
+    for place in order:
+        total -= torch.log_softmax(model(canvas[None])[0, place], dim=-1)[x[place]].item()
+        canvas[place] = x[place]
+    return total
+
+
+def test_more_orders_bring_the_bound_down_to_the_likelihood():
+    """All orders are enumerated: one at a time gives their average, the usual bound; many give -log of the average p."""
+    model, x, places = TableModel(3, 4), torch.tensor([0, 2, 1, 1]), [1, 2, 3]
+    nats = torch.tensor([nats_in_order(model, x, order) for order in itertools.permutations(places)])
+    usual, likelihood = nats.mean().item(), -(-nats).exp().mean().log().item()
+    assert usual - likelihood > 0.1
+    rows, generator = x.expand(5_000, -1), seeded()
+    means = {}
+    for orders in (1, 3, 100):
+        estimates = diffusion.bound_over_orders(model, rows, torch.tensor(places), orders, generator)
+        means[orders] = estimates.mean().item()
+        if orders == 1:
+            assert means[1] == pytest.approx(usual, abs=4 * estimates.std().item() / math.sqrt(len(rows)))
+    assert likelihood - 0.01 < means[100] < means[3] < means[1]
+    assert means[100] == pytest.approx(likelihood, abs=0.1 * (usual - likelihood))
+
+
 def test_more_draws_make_the_bound_steadier():
     model, x = TableModel(3, 4), torch.tensor([0, 2, 1, 1]).expand(500, -1)
     one, many = (diffusion.bound(model, x, draws, seeded()).std().item() for draws in (1, 16))
