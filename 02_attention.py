@@ -29,8 +29,8 @@ ROPE_BASE = 100.0  # in a head of width 64 the slowest point turns once in some 
 START_STRENGTH = 6.0  # how firmly a head looks at its neighbour before any training
 
 # A head that looks firmly at one place gives the others weights such as 1e-40. A processor computes many times more slowly with
-# numbers below 1e-38 ("denormal"); this takes them for 0, which makes training twice as fast (docs/tuning.md). It stands here,
-# before anything is computed, since PyTorch's worker threads take the setting over when they start.
+# numbers below 1e-38 ("denormal"); this takes them for 0, which makes training twice as fast (section 6; docs/tuning.md). It stands
+# here, before anything is computed, since PyTorch's worker threads take the setting over when they start.
 torch.set_flush_denormal(True)
 
 
@@ -281,6 +281,25 @@ def show_left_neighbour(steps=150):
     return results
 
 
+@torch.no_grad()
+def show_tiny_numbers():
+    """A head that looks firmly at one place leaves next to nothing for the others; and next to nothing is slow."""
+    print("\n6. Numbers too small to be quick")
+    layer, x = SelfAttention(256, 4).double(), torch.randn(1, 128, 256).double()  # float64 holds what float32 cannot
+    q, k = (layer.place(layer.split_heads(linear(x))) for linear in (layer.query, layer.key))  # [1, H, T, d]
+    weights = attend(q, k, torch.eye(128).double())  # [1, H, T, T]
+    normal = torch.finfo(torch.float32).tiny  # below it float32 has fewer and fewer digits, down to 1e-45
+    denormal = (weights < normal) & (weights > normal * 2**-23)
+    print(f"  as training begins, {denormal.double().mean():.0%} of the attention weights are between 1e-45 and {normal:.0e}: denormal in float32")
+    few = torch.full((10_000,), 1e-20)  # too few for more than one thread
+    for taken_for_0 in (False, True):
+        if not torch.set_flush_denormal(taken_for_0):
+            return print("  this processor has no setting that takes them for 0")
+        seconds = time_call(lambda: few * few, repeats=100)
+        print(f"  10,000 times 1e-20 * 1e-20, {'taken for 0' if taken_for_0 else 'kept as 1e-40'}: {1e6 * seconds:.0f} microseconds")
+    check("1e-20 * 1e-20 is taken for 0", not (few * few).any())
+
+
 def draw_left_neighbour(results):
     """Saves the loss curves."""
     import matplotlib.pyplot as plt
@@ -321,6 +340,7 @@ def demo():
     show_direction()
     show_order()
     results = show_left_neighbour()
+    show_tiny_numbers()
     print("""
 Exercises (answers in docs/answers.md; a change may make a check fail: turn that one into a comment to go on)
   1. Pass scale=1.0 to scaled_dot_product_attention in SelfAttention.forward. Does section 5 still learn?
