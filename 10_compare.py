@@ -266,7 +266,7 @@ def draw_curves(writers, args):
             measured = [row for row in rows if row[column]]
             x, y = [int(row["characters"]) / 1e6 for row in measured], [float(row[column]) for row in measured]
             axes.plot(x, y, style, color=color, label=f"{name}, {label}", markersize=4)
-    axes.set(xlabel="million characters of training", ylabel="nats per character", ylim=(0, 3))
+    axes.set(xscale="log", xlabel="million characters of training", ylabel="nats per character", ylim=(1, 3))
     axes.legend()
     lesson1.save_figure(figure, args.pictures / "10_curves.png")
 
