@@ -377,14 +377,14 @@ def training_parser(doc, out, data="TinyShakespeare, downloaded once", **own):
     add("--preset", choices=["auto", *transformer.PRESETS], help=f"default: {default['preset']}; auto is base on CUDA and small elsewhere")
     limit = parser.add_mutually_exclusive_group()
     limit.add_argument("--steps", type=number(int, 1), help="stop after so many steps in all")
-    limit.add_argument("--minutes", type=number(float, 0.01), help="stop after so many minutes of training in all, evaluations not counted (default: 5)")
+    limit.add_argument("--minutes", type=number(float, 0.01), help="stop after so long in all, evaluations not counted (default: 5)")
     add("--batch", type=number(int, 1), help=f"windows of text in a step (default: {default['batch']})")
     add("--lr", type=number(float, 0), help=f"Muon's learning rate; AdamW's follows (default: {default['lr']})")
     add("--dropout", type=number(float, 0, 0.9), help=f"share of each residual update to drop in training (default: {default['dropout']})")
     add("--seed", type=number(int, 0, 2**63 - 1), help=f"default: {default['seed']}")
     add("--device", choices=transformer.DEVICES, default="auto", help="default: auto")
     add("--out", type=Path, default=out, metavar="FILE", help=f"the run's checkpoint (default: checkpoints/{out.name})")
-    add("--resume", action="store_true", help="go on with the run in --out; only --steps, --minutes, --dropout and --device may change; one that has ended needs more of the first two")
+    add("--resume", action="store_true", help="go on with the run in --out; only --steps, --minutes, --dropout and --device may change")
     add("--evaluate", metavar="FILE", help="train nothing: measure this checkpoint on the held-out tenth of --data")
     return parser
 

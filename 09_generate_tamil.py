@@ -40,7 +40,7 @@ tamil = import_module("tamil_dataset")
 
 SHIPPED_TAMIL = lesson1.ROOT / "checkpoints" / "tamil.pt"
 SHORT_VOWELS = "அஇஉஎஒ"
-SHORT_U = ("கு", "சு", "டு", "து", "பு", "று", "வு")  # a final u that is not spoken before a vowel; vu is of another kind, treated alike
+SHORT_U = ("கு", "சு", "டு", "து", "பு", "று", "வு")  # a final u, unspoken before a vowel; vu, of another kind, is treated alike
 WORD = r"[\u0b80-\u0bff]+"
 SHUFFLES = 10  # of the words of each held-out couplet
 PASSES = (1, 2, 4, 8, 16, 32, 64)  # of the picture

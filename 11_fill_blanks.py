@@ -19,7 +19,7 @@ Last line:  the end of the text, or of the walk its last check; with --score the
 
 Exercises (answers in docs/answers.md)
   1. Fill "The king will ____ the voice of his ______." ten times, with --steps 1, 4 and 10. How many words are real, and why?
-  2. Set NEAR to 8, and WINDOWS to 48. How often is the true length found by --score now, and how often do two sets of draws agree?
+  2. Set NEAR to 8, and SIZES to (1,) to be quick. How often is the true length found by --score now, and how often do two sets of draws agree?
   3. Fill "the {1-8} of England": which lengths come close to the best, and what can stand there?
 """
 
@@ -192,7 +192,7 @@ def with_marks(tokenizer, tokens, masked):
 # The measurement: blanks in the middle of held-out windows
 
 SIZES = (1, 4, 16, 64)
-WINDOWS = 400  # in which a blank is filled
+WINDOWS = 200  # in which a blank is filled
 AT_ONCE = 8  # of them, for the GPT's continuations
 ORDER_PASSES = 64  # for the tighter bound: as many orders as fit into these
 LENGTH_WINDOWS = 48  # in which its length is found
