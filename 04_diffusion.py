@@ -406,8 +406,8 @@ def draw_orders(rows, noise):
         axes.bar(places, [distances[k] for distances in rows.values() if k < len(distances)], 0.24, label=label)
     axes.axhline(noise, color="black", linestyle="--", linewidth=1, label="true samples (sampling noise)")
     axes.set_xticks(range(len(rows)), rows)
-    axes.set(ylim=(0, 0.8), ylabel="total-variation distance", title="How far generated texts are from the truth (perfect model)")
-    axes.legend()
+    axes.set(ylim=(0, 1), ylabel="total-variation distance", title="How far generated texts are from the truth (perfect model)")
+    axes.legend(loc="upper left")
     save_figure(figure, "04_orders.png")
 
 

@@ -11,8 +11,7 @@ Run:        python 05_train.py                              (5 minutes, and what
             torchrun --nproc_per_node=2 05_train.py         (data-parallel)
 Last line:  the command that generates text from what was trained.
 
-Beside --out NAME.pt, the whole state of the run, lie NAME_best.pt (the weights alone, of the best held-out figure,
-which therefore flatters them a little), NAME.csv (the log) and NAME.png (the curve).
+Beside --out NAME.pt, the state of the run, lie NAME_best.pt (the best held-out weights), NAME.csv (the log) and NAME.png (the curve).
 
 Later lessons take from here: Objective, DIFFUSION, report_bound, train, settle, training_parser, train_on_text, load_kind, Log,
 print_command, print_evaluation.
@@ -114,7 +113,7 @@ def save_checkpoint(contents, path):
 def read_checkpoint(path):
     """Returns the dict in a checkpoint file, on the CPU. Code in it is never run. Raises UserError."""
     if not Path(path).is_file():
-        raise UserError(f"there is no checkpoint {path}; train one by lesson 5, 7 or 8 with --out {path}")
+        raise UserError(f"there is no file {path}; the models that come with the project are in checkpoints/, lessons 5, 7 and 8 train others.")
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as problem:  # torch raises half a dozen kinds, for a file that is cut short, say
@@ -148,9 +147,9 @@ def load_kind(path, causal, device="cpu"):
     """`load_checkpoint` for a GPT if causal, else for a dLLM. Raises UserError for the other kind."""
     model, tokenizer, info = load_checkpoint(path, device)
     if model.config.causal and not causal:
-        raise UserError(f"{path} is a GPT; this needs a dLLM, such as 05_train.py makes (lesson 7 is for GPTs).")
+        raise UserError(f"{path} is a GPT; this needs a dLLM, such as 05_train.py makes (GPTs write by 07_train_gpt.py --generate).")
     if causal and not model.config.causal:
-        raise UserError(f"{path} is a dLLM; this needs a GPT, such as 07_train_gpt.py makes (lessons 5 and 6 are for dLLMs).")
+        raise UserError(f"{path} is a dLLM; this needs a GPT, such as 07_train_gpt.py makes (dLLMs write by 06_generate.py).")
     return model, tokenizer, info
 
 
@@ -341,6 +340,7 @@ class Reporter:
             run.save()
             self.saved_at = time.monotonic()
         if evaluate:
+            self.bar.set_description_str(f"{text}; measuring on held-out text")
             run.evaluate(self.objective, self.windows)
         if evaluate or int(after * LOG_ROWS) > int(before * LOG_ROWS):
             heldout = f"{run.heldout:.4f}" if evaluate else ""
@@ -358,7 +358,7 @@ class Reporter:
             f"{run.step:,} steps, {run.characters:,} characters, {run.seconds:.0f} s of training",
             f"Best held-out {self.objective.label}: {best}",
             f"Checkpoint {run.args.out}, curve {self.log.draw(self.objective.label) or 'not drawn, for want of matplotlib'}",
-            "Go on with --resume." if run.progress() < 1 else "To generate from the best weights:",
+            f"Go on with --resume --out {shlex.quote(str(run.args.out))}" if run.progress() < 1 else "To generate from the best weights:",
             sep="\n", file=sys.stderr,
         )  # fmt: skip
 

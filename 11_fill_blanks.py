@@ -308,7 +308,7 @@ def score_found_lengths(writers, windows):
         found.append((one == size, abs(one - size) <= 1, one == other))
     near = sum(abs(one - other) <= 1 for one in sizes for other in sizes) / len(sizes) ** 2
     print(f"\n| lengths from {RANGE.low} to {RANGE.high}; guessing finds {1 / len(sizes):.1%}, and {near:.1%} within 1 | share |\n|---|---|")
-    names = "found", "found, or missed by 1", f"{DRAWS} draws and {DRAWS} others choose the same"
+    names = "found", "found, or missed by 1", f"two sets of {DRAWS} draws choose the same length"
     for name, column in zip(names, torch.tensor(found).float().T):
         lesson1.print_row(name, "{:.1%}", [lesson1.mean_and_error(column)])
 

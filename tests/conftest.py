@@ -102,7 +102,8 @@ def serving(handler):
 
 def environment(**extra):
     """The environment for a script that must not reach a network."""
-    return os.environ | {"HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONIOENCODING": "utf-8"} | extra
+    own = {"HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONIOENCODING": "utf-8", "OMP_NUM_THREADS": "2"}  # as many threads as here
+    return os.environ | own | extra
 
 
 def start(script, *arguments, **options):
