@@ -29,7 +29,7 @@ ROPE_BASE = 100.0  # in a head of width 64 the slowest point turns once in some 
 START_STRENGTH = 6.0  # how firmly a head looks at its neighbour before any training
 
 # A head that looks firmly at one place gives the others weights such as 1e-40. A processor computes many times more slowly with
-# numbers below 1e-38 ("denormal"); this takes them for 0, which makes training twice as fast (section 6; docs/tuning.md). It stands
+# numbers below 1e-38 ("denormal"); this takes them for 0, which makes training nearly twice as fast (section 6; docs/tuning.md). It stands
 # here, before anything is computed, since PyTorch's worker threads take the setting over when they start.
 torch.set_flush_denormal(True)
 

@@ -161,8 +161,9 @@ def bound_over_orders(model, tokens, places, orders, generator=None):
         log_p.append(torch.zeros(len(tokens)))
         for place in places[ranking].T:  # [B] the next place of each row
             log_probabilities = F.log_softmax(model(canvas).float()[rows, place], dim=-1)  # [B, V]
-            log_p[-1] += log_probabilities[rows, tokens[rows, place]].cpu()
-            canvas[rows, place] = tokens[rows, place]
+            answer = tokens[rows, place]  # [B]
+            log_p[-1] += log_probabilities[rows, answer].cpu()
+            canvas[rows, place] = answer
     return math.log(orders) - torch.stack(log_p).logsumexp(dim=0)  # [orders, B] -> [B]
 
 

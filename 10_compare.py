@@ -6,7 +6,7 @@ character from the five before it by counting in the training text. To it, a tex
 fluency is never shown without diversity beside it.
 
 Builds on:  lessons 1 (text), 3 (devices), 5 (load_kind, Log), 6 (generate, longest_copy) and 7 (continue_text).
-Run:        python 10_compare.py            (a quarter of an hour or more; --pieces 8 is a quick look)
+Run:        python 10_compare.py            (about half an hour on one core; --pieces 8 is a quick look)
             python 10_compare.py --dllm checkpoints/my_shakespeare_best.pt --gpt checkpoints/my_gpt_best.pt
 Last line:  the path of a picture, `figures/10_speed.png`. Lesson 11 takes from here: Judge, Writers, spread.
 

@@ -1,8 +1,8 @@
 """Reads checkpoints of the older published format of this tutorial, so that they still generate.
 
 That model differs from lesson 3's: learned positions, LayerNorm and feed-forward with bias, one matrix for query, key
-and value, and a block in which what attention adds reaches the feed-forward layer and is not carried on. Loaded by lesson 5's load_checkpoint when it
-meets such a file; nothing else needs it.
+and value, and a block in which what attention adds reaches the feed-forward layer and is not carried on. Loaded by
+lesson 5's load_checkpoint when it meets such a file; nothing else needs it.
 """
 
 import json
