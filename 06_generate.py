@@ -13,7 +13,7 @@ Run:        python 06_generate.py                                        (a few 
 Last line:  the last line of the text. The text alone goes to standard output.
 
 Later lessons take from here: SHIPPED, generate, fill_spans, make_canvas, longest_copy, LiveView, find_checkpoint, generating_parser,
-add_text_flags, load_generator, pick_order, seeded_generator.
+add_text_flags, load_generator, pick_order, seeded_generator, print_texts.
 
 Exercises (answers in docs/answers.md)
   1. Write the same seed with --steps 256, 64, 16 and 4. Which mistakes come with haste, and why these?
@@ -256,6 +256,11 @@ def seeded_generator(seed):
     return torch.Generator().manual_seed(seed)
 
 
+def print_texts(texts):
+    """Prints texts with a line of dashes between two, since a text may have blank lines of its own."""
+    print("\n\n---\n\n".join(texts))
+
+
 def main():
     """The command line of 06_generate.py."""
     parser = generating_parser(__doc__, SHIPPED)
@@ -287,7 +292,7 @@ def main():
         generator=seeded_generator(args.seed), on_step=show,
     )  # fmt: skip
     view.erase()
-    print("\n\n".join(tokenizer.decode(row) for row in tokens))
+    print_texts(tokenizer.decode(row) for row in tokens)
     if args.gif:
         save_gif(Path(args.gif), frames or [tokens], tokenizer, mask_id)
 

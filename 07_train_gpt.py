@@ -161,7 +161,7 @@ def write(parser, args):
     generator = generation.seeded_generator(args.seed)
     prompt = canvas[:, : len(ids)]  # [num, P]: no masks, the text grows from here
     tokens = continue_text(model, prompt, args.len, args.temp, args.topk, generator, can_cache(model))
-    print("\n\n".join(tokenizer.decode(row) for row in tokens))
+    generation.print_texts(tokenizer.decode(row) for row in tokens)
 
 
 def main():

@@ -382,7 +382,7 @@ def fill_text(model, tokenizer, text, args):
         generator=generation.seeded_generator(args.seed), on_step=view if args.watch else None,
     )  # fmt: skip
     view.erase()
-    print("\n\n".join(with_marks(tokenizer, row, masked) for row in tokens))
+    generation.print_texts(with_marks(tokenizer, row, masked) for row in tokens)
     return torch.equal(tokens[:, ~masked], canvas[:, ~masked])
 
 

@@ -180,7 +180,7 @@ def test_filling_on_the_command_line(small_checkpoint, tmp_path):
     flags = ["--checkpoint", small_checkpoint, "--seed", 3]
     code, out, err = run_script("11_fill_blanks.py", "Shall I ___ thee to a {2-4} day?", *flags, "--num", 2)
     assert code == 0, err
-    first, second = out.rstrip("\n").split("\n\n")
+    first, second = out.rstrip("\n").split("\n\n---\n\n")
     pattern = r"(?s)Shall I .{3} thee to a .{2,4} day\?"
     assert re.fullmatch(pattern, first) and re.fullmatch(pattern, second) and len(first) == len(second)
     assert re.search(r"blank 2: [234] letters fit best; .*: \d by \d+\.\d\d \+- \d", err) and "\x1b" not in out
