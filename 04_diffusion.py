@@ -39,7 +39,7 @@ lesson1 = import_module("01_tensors")
 check, save_figure = lesson1.check, lesson1.save_figure
 
 ORDERS = ("confidence", "certainty", "random")
-BELL_WIDTH = 0.2  # standard deviation, before truncation, of the share of masked tokens in training
+BELL_WIDTH = 0.12  # standard deviation, before truncation, of the share of masked tokens in training (docs/tuning.md)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -81,7 +81,7 @@ def stratified(batch, generator=None):
 def bell(batch, generator=None):
     """[B] shares of tokens to mask, stratified, from normal(1/2, BELL_WIDTH) truncated to [0, 1].
 
-    In short runs half-masked texts teach the most (arXiv 2605.13026; docs/answers.md, lesson 5), so training meets them more
+    Half-masked texts teach the most (arXiv 2605.13026; docs/tuning.md), so training meets them more
     often than the bound does, below, which weighs all shares equally. Training may use other weights: at every share the best
     guess is p(letter | what is visible), so the perfect model is the same for all of them. But its loss is then not the bound,
     and is never called so.
