@@ -81,7 +81,7 @@ def stratified(batch, generator=None):
 def bell(batch, generator=None):
     """[B] shares of tokens to mask, stratified, from normal(1/2, BELL_WIDTH) truncated to [0, 1].
 
-    Half-masked texts teach the most (arXiv 2605.13026; docs/tuning.md), so training meets them more
+    In short runs half-masked texts teach the most (arXiv 2605.13026; docs/tuning.md), so training meets them more
     often than the bound does, below, which weighs all shares equally. Training may use other weights: at every share the best
     guess is p(letter | what is visible), so the perfect model is the same for all of them. But its loss is then not the bound,
     and is never called so.
