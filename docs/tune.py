@@ -10,6 +10,7 @@ NAME=VALUE sets a constant of lessons 2 to 5, or an entry of a preset; the flags
 
 import sys
 import tempfile
+from contextlib import redirect_stdout
 from importlib import import_module
 from pathlib import Path
 
@@ -63,7 +64,8 @@ def main():
         set_constant(name, value)
     with tempfile.TemporaryDirectory() as folder:
         args = training.training_parser(__doc__, "tune.pt").parse_args([*flags, "--out", str(Path(folder) / "tune.pt")])
-        training.train_on_text(args, training.settle(args), training.DIFFUSION, "")
+        with redirect_stdout(sys.stderr):  # the command that it ends with names a file that is deleted here
+            training.train_on_text(args, training.settle(args), training.DIFFUSION, "")
         run = training.read_checkpoint(training.best_path(args.out))
     print(f"{run['heldout']:.3f} nats/character, {run['characters']:,} characters, {run['seconds']:.0f} s: {' '.join(sys.argv[1:])}")
 
