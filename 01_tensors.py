@@ -1,152 +1,38 @@
 """Lesson 1. How does text become numbers, and how do numbers learn?
 
-Everything later stands on four things: text as a tensor of token ids, gradients, `nn.Module`, and the
-training loop. This lesson builds all four, and trains the smallest model that already does what the whole
-project is about: guess a hidden letter from the letters on both sides of it.
+Everything later stands on four things: text as a tensor of token ids, gradients, `nn.Module`, and the training loop.
+This lesson builds all four, and trains the smallest model that already does what the whole project is about: guess a
+hidden letter from the letters on both sides of it.
 
 Shapes: B texts in a batch, T tokens in a text, V different tokens, D numbers that stand for a token. In these lessons a
 letter is any character of a text: spaces and line breaks are letters, too.
 
-Builds on:  nothing. At a first reading, skip the small tools and begin at "Text, and tokens".
+Builds on:  nothing. (tools.py holds what no lesson is about: files, downloads, the command line. You can do without
+            reading it; `check(claim, holds)` prints a claim if it holds, and stops the lesson if it does not.)
 Run:        python 01_tensors.py        (about 10 seconds on a laptop's CPU)
 Last line:  the path of a picture, `figures/01_loss.png`.
 
-Later lessons take from here: load_text, Tokenizer, split_text, consecutive_windows, random_windows, and the small tools at the
-top (Parser, between, UserError, run, StopRequest, check, write_safely, save_figure, mean_and_error, print_row, ROOT).
+Later lessons take from here: load_text, Tokenizer, split_text, consecutive_windows, random_windows.
 """
 
-import argparse
-import contextlib
-import hashlib
 import math
-import os
 import re
-import signal
-import sys
 from pathlib import Path
+
+from tools import ROOT, Parser, UserError, check, download, new_figure, run, save_figure
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-ROOT = Path(__file__).resolve().parent
+# ---------------------------------------------------------------------------------------------------------
+# Text, and tokens
+
 TINY_SHAKESPEARE = (
     "https://raw.githubusercontent.com/karpathy/char-rnn/6f9487a6fe5b420b7ca9afb0d7c078e37c1d1b4e/data/"
     "tinyshakespeare/input.txt"
 )
 TINY_SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
-
-
-# ---------------------------------------------------------------------------------------------------------
-# Small tools that every lesson uses
-
-
-class UserError(ValueError):
-    """A mistake of the person at the keyboard; its text is one sentence that says what to do."""
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse that shows the module's docstring as help, and answers a wrong value with one sentence."""
-
-    def __init__(self, doc):
-        super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-
-    def error(self, message):
-        self.exit(2, f"{self.prog}: error: {message}\n")
-
-
-def between(kind, low, high=math.inf):
-    """Returns an argparse type: `kind` (int or float) within [low, high], refused with a sentence."""
-
-    def convert(text):
-        try:
-            value = kind(text)
-            allowed = low <= value <= high and math.isfinite(value)
-        except (ValueError, OverflowError):
-            allowed = False
-        if not allowed:
-            limits = f"of {low} or more" if high == math.inf else f"from {low} to {high}"
-            noun = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"{text!r} is not allowed; give {noun} {limits}")
-        return value
-
-    return convert
-
-
-def run(main):
-    """Runs a script's `main`: a user's mistake ends in one sentence and exit status 1, not in a traceback."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(encoding="utf-8", errors="replace")  # Windows would use its code page
-    try:
-        main()
-        sys.stdout.flush()
-    except UserError as mistake:
-        sys.exit(f"error: {mistake}")
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:  # the reader, `head` say, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as problem:  # a folder that may not be read, a name that is too long
-        sys.exit(f"error: {problem}")
-
-
-class StopRequest:
-    """Turns the first Ctrl-C or SIGTERM into a request to stop when it suits; a second one stops at once."""
-
-    def __init__(self):
-        self.made = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self.note)
-
-    def note(self, number, frame):
-        """The signal handler. os.write, since a handler may interrupt a print."""
-        self.made = True
-        for each in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(each, signal.SIG_DFL)
-        os.write(2, b"\nStopping after this step, and saving. Once more stops at once.\n")
-
-
-def check(claim, holds):
-    """Prints a claim that a lesson makes, once it has been found true; raises AssertionError otherwise."""
-    if not holds:
-        raise AssertionError(f"this claim does not hold: {claim}")
-    print(f"  checked: {claim}")
-
-
-def write_safely(path, data):
-    """Writes bytes to a temporary file, then renames it, so that a failure leaves what was there. Raises UserError."""
-    path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except OSError as problem:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise UserError(f"could not save {path}: {problem.strerror}; what was there before is untouched.")
-
-
-def save_figure(figure, name):
-    """Saves a matplotlib figure as figures/NAME and prints its path."""
-    path = ROOT / "figures" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130, bbox_inches="tight")
-    print(path)
-
-
-def mean_and_error(values):
-    """(mean, standard error of the mean) of values [N]."""
-    return values.mean().item(), values.std().item() / math.sqrt(len(values))
-
-
-def print_row(name, form, cells):
-    """Prints a row of a table; cells: (mean, standard error) each, printed by the format `form`."""
-    print(f"| {name} | {' | '.join(' +- '.join(form.format(value) for value in cell) for cell in cells)} |")
-
-
-# ---------------------------------------------------------------------------------------------------------
-# Text, and tokens
 
 
 def load_text(path=None):
@@ -165,26 +51,6 @@ def load_text(path=None):
     if not text:
         raise UserError(f"{path} is empty; give a file with some text in it.")
     return text
-
-
-def download(url, sha256, path):
-    """Returns `path`. Fetches `url` into it first, unless the file is there and has the checksum `sha256`; with sha256=None,
-    for a page that may be edited, unless it is there.
-
-    The bytes go to a temporary file that is renamed once its checksum is right. Raises UserError.
-    """
-    if path.is_file() and (sha256 is None or hashlib.sha256(path.read_bytes()).hexdigest() == sha256):
-        return path
-    import pooch
-
-    try:
-        pooch.retrieve(
-            url, sha256, fname=path.name, path=path.parent, downloader=pooch.HTTPDownloader(timeout=(5, 30))
-        )
-    except (OSError, ValueError) as problem:  # no network, a full disk; a wrong checksum
-        reason = "its checksum is wrong" if isinstance(problem, ValueError) else type(problem).__name__
-        raise UserError(f"could not download {url} ({reason}); fetch it yourself and save it as {path}.")
-    return path
 
 
 class Tokenizer:
@@ -213,7 +79,8 @@ class Tokenizer:
             ids.append(self.id_of[match.group()])
             end = match.end()
         if end < len(text):
-            raise UserError(f"the character {text[end]!r} at position {position + end + 1} is not in the model's vocabulary.")
+            place = f"at position {position + end + 1}"
+            raise UserError(f"the character {text[end]!r} {place} is not in the model's vocabulary.")
         return ids
 
     def decode(self, ids):
@@ -256,8 +123,8 @@ class NeighbourGuesser(nn.Module):
     def __init__(self, vocab_size, dim=32):
         super().__init__()
         self.embedding = nn.Embedding(vocab_size, dim)  # V rows of D numbers, learned
-        self.hidden = nn.Linear(2 * dim, 4 * dim)
-        self.head = nn.Linear(4 * dim, vocab_size)  # between the two stands GELU, a smooth max(0, x): without it, they would be one
+        self.hidden = nn.Linear(2 * dim, 4 * dim)  # then GELU, a smooth max(0, x): without it, two layers would be one
+        self.head = nn.Linear(4 * dim, vocab_size)
         nn.init.zeros_(self.head.weight)  # equal logits: an untrained model says "I don't know"
         nn.init.zeros_(self.head.bias)
 
@@ -309,14 +176,14 @@ def show_gradient():
 
 
 def unigram_entropy(ids, vocab_size):
-    """The loss, in nats, of the best guesser that ignores the neighbours: -sum p log p over how often each id occurs."""
+    """The loss, in nats, of the best guesser that ignores the neighbours: -sum p log p over the ids' shares p."""
     p = torch.bincount(ids, minlength=vocab_size).double() / len(ids)
     return -torch.special.xlogy(p, p).sum().item()
 
 
 def train_guesser(model, ids, steps=1500, batch=512, lr=3e-3):
     """The training loop that every lesson repeats: batch, loss, backward, step. Returns the losses."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr)  # descends with momentum, and a step size for every parameter
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr)  # momentum, and a step size for every parameter
     losses = []
     for _ in range(steps):
         hidden = torch.randint(1, len(ids) - 1, (batch,))  # [B] places in the text
@@ -331,9 +198,7 @@ def train_guesser(model, ids, steps=1500, batch=512, lr=3e-3):
 
 def draw_losses(losses, levels):
     """Saves the loss curve with horizontal lines at `levels`, a dict of name -> nats."""
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7, 4))
+    figure, axes = new_figure(figsize=(7, 4))
     axes.plot(losses, linewidth=0.6, label="loss of each batch")
     for (name, level), style in zip(levels.items(), ("--", ":")):
         axes.axhline(level, color="black", linestyle=style, linewidth=1, label=f"{name}: {level:.2f}")
@@ -375,7 +240,7 @@ def demo():
 
     print("""
 Exercises (answers in docs/answers.md; a change may make a check fail: turn that one into a comment to go on)
-  1. Train the model on the left neighbour only, given twice. How much of the gain is lost? (Section 4 means nothing then.)
+  1. Train the model on the left neighbour only, given twice. How much of the gain is lost? (Section 4 then means nothing.)
   2. Start the head at nn.Linear's own random values instead of zero. What is the first loss, and the last?
   3. Raise the learning rate tenfold, then a hundredfold. What does the curve look like?
 """)

@@ -2,36 +2,29 @@
 
 By attention: every position asks a question (query), every position offers a label (key) and a content (value),
 and each one takes home a mixture of the contents whose labels fit its question. This lesson builds it, gives it a
-sense of position (RoPE), and measures each choice: the scale, the direction, the positions, and what a head looks at before training.
+sense of position (RoPE), and measures each choice: the scale, the direction, the positions, and what a head looks at
+before training.
 
-Builds on:  lesson 1 (check, save_figure).
+Builds on:  lesson 1 (nn.Module, the training loop).
 Run:        python 02_attention.py        (about 20 seconds on a laptop's CPU)
 Last line:  the path of a picture, `figures/02_maps.png`.
 
-A comment that begins "GPT:" marks, here and later, a line that is there for a GPT, the left-to-right model of lesson 7; at a
-first reading, skip KeyValueCache.
+A comment that begins "GPT:" marks, here and later, a line that is there for a GPT, the left-to-right model of lesson 7.
 
-Later lessons take from here: SelfAttention, KeyValueCache.
+Later lessons take from here: SelfAttention.
 """
 
 import math
 import time
-from importlib import import_module
+
+from tools import Parser, check, new_figure, run, save_figure
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-lesson1 = import_module("01_tensors")
-check = lesson1.check
-
-ROPE_BASE = 100.0  # in a head of width 64 the slowest point turns once in some 500 letters; 10,000 is for longer texts (docs/tuning.md)
+ROPE_BASE = 100.0  # suits letters; long texts of words take 10,000 (see `rotate`, and docs/tuning.md)
 START_STRENGTH = 6.0  # how firmly a head looks at its neighbour before any training
-
-# A head that looks firmly at one place gives the others weights such as 1e-40. A processor computes many times more slowly with
-# numbers below 1e-38 ("denormal"); this takes them for 0, which makes training nearly twice as fast (section 6; docs/tuning.md). It stands
-# here, before anything is computed, since PyTorch's worker threads take the setting over when they start.
-torch.set_flush_denormal(True)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -57,42 +50,32 @@ def attend(q, k, v, causal=False):
 def rotate(x, positions):
     """Rotary positions, RoPE (arXiv 2104.09864): x [..., T, d], positions [T] -> [..., T, d].
 
-    Takes the d numbers of a vector as d/2 points in a plane, and turns point number i by the angle
-    position * ROPE_BASE^(-2i/d). The product of a query turned by position i and a key turned by position j depends on the two
-    vectors and on j - i: on how far apart two letters stand and to which side, and not on where. d must be even; point number
-    i is made of the numbers i and i + d/2 (the paper takes neighbours: the same up to their order).
+    Takes the d numbers of a vector as d/2 points in a plane, and turns point number i by the angle position * w_i, with
+    w_i = ROPE_BASE^(-2i/d). d must be even; point number i is made of the numbers i and i + d/2 (the paper takes
+    neighbours: the same up to their order).
+
+    Why the product of a turned query and a turned key depends on the two vectors and on j - i alone, on how far apart
+    two letters stand and to which side: in the plane, a product is |q| |k| cos(the angle from q to k), and turning q by
+    i * w and k by j * w changes that angle by (j - i) * w, whatever i and j are.
+
+    Why ROPE_BASE is 100: point 0 turns by 1 a letter, a whole turn in 6.3 letters, and the slowest takes at most
+    6.3 * ROPE_BASE for one. What tells most of a letter are its next neighbours, so that many points should turn
+    well from one letter to the next, and no distance need be told apart that is longer than the context, 128 or 256.
+    With the 10,000 of the paper, half as many points do (section 4 counts them), and the slowest need some 60,000
+    letters for a turn.
     """
     d = x.shape[-1]
-    frequencies = ROPE_BASE ** (-torch.arange(0, d, 2, device=x.device) / d)  # [d/2]
+    frequencies = ROPE_BASE ** (-torch.arange(0, d, 2, device=x.device) / d)  # w [d/2]
     angles = positions[:, None] * frequencies  # [T, d/2]
     cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)  # [T, d/2] each
     first, second = x.chunk(2, dim=-1)  # [..., T, d/2] each: the two coordinates of the points
     return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)  # [..., T, d]
 
 
-class KeyValueCache:
-    """The keys and values [B, H, S, d] of the S tokens that one attention layer has seen so far.
-
-    Where nothing to the left ever changes, as in a GPT that writes, they need not be computed again (lesson 7).
-    """
-
-    def __init__(self):
-        self.k = self.v = None
-        self.length = 0  # S
-
-    def extend(self, k, v):
-        """Appends those of T new tokens, [B, H, T, d] each, and returns all of them, [B, H, S + T, d] each."""
-        if self.length:
-            k, v = torch.cat([self.k, k], dim=2), torch.cat([self.v, v], dim=2)
-        self.k, self.v, self.length = k, v, k.shape[2]
-        return k, v
-
-
 class SelfAttention(nn.Module):
     """Multi-head self-attention with rotary positions: [B, T, D] -> [B, T, D].
 
-    dim D must be an even multiple of n_heads. causal=True: a position sees only itself and what is to its left; only
-    then may a KeyValueCache be given, and x is what comes after the tokens in it.
+    dim D must be an even multiple of n_heads. causal=True: a position sees only itself and what is to its left.
     """
 
     def __init__(self, dim, n_heads, causal=False):
@@ -108,10 +91,11 @@ class SelfAttention(nn.Module):
     def look_at_neighbours(self):
         """Starts every head looking at one neighbour: 1 to the left, 1 to the right, 2 to the left, ...
 
-        With a constant query c and the key c turned back by an offset, the score of positions i and j is |c|^2 / sqrt(d)
-        times the mean of cos(frequency * (j - i - offset)): it is greatest at j = i + offset. c and the turned c are
-        the first values of the biases of query and key, which training then changes. After half a million letters, a model
-        that has to find its neighbours first has a bound of 2.55, one that starts so 2.21 (docs/tuning.md).
+        Lesson 1 showed how much a letter's neighbours tell of it; a head that starts at random must first find them.
+        With a constant query c and the key c turned back by an offset, the score of positions i and j is
+        |c|^2 / sqrt(d) times the mean of cos(w * (j - i - offset)): it is greatest at j = i + offset. c and the turned
+        c are the first values of the biases of query and key, which training then changes. After half a million
+        letters, a model without this start has a bound of 2.55, one with it 2.21 (docs/tuning.md).
         """
         H, d = self.n_heads, self.query.out_features // self.n_heads
         if self.causal:
@@ -131,20 +115,12 @@ class SelfAttention(nn.Module):
         B, T, D = x.shape
         return x.view(B, T, self.n_heads, D // self.n_heads).transpose(1, 2)
 
-    def forward(self, x, cache=None):
-        assert cache is None or self.causal, "what is cached must not depend on what comes later"
-        first = cache.length if cache is not None else 0  # GPT: with a cache, x continues what is in it
-        q = self.place(self.split_heads(self.query(x)), first)  # [B, H, T, D/H]
-        k = self.place(self.split_heads(self.key(x)), first)  # [B, H, T, D/H]
+    def forward(self, x):
+        q = self.place(self.split_heads(self.query(x)))  # [B, H, T, D/H]
+        k = self.place(self.split_heads(self.key(x)))  # [B, H, T, D/H]
         v = self.split_heads(self.value(x))  # [B, H, T, D/H]
-        if cache is None:
-            # `attend`, fused
-            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)  # GPT: nobody looks to the right
-        else:
-            k, v = cache.extend(k, v)  # GPT: what earlier tokens left is used again; [B, H, S + T, D/H]
-            allowed = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=x.device).tril(first)  # [T, S + T]
-            # is_causal would take the T new tokens for the first T
-            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
+        # `attend`, fused
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)  # GPT: nobody looks to the right
         return self.output(mixed.transpose(1, 2).flatten(2))  # [B, H, T, D/H] -> [B, T, D]
 
 
@@ -160,7 +136,9 @@ def show_scale():
     for d in (4, 64, 1024):
         q, k = torch.randn(500, 1, d), torch.randn(500, 64, d)  # 500 queries, 64 keys for each
         scores = (q * k).sum(dim=-1)  # [500, 64]
-        unscaled, scaled = (torch.softmax(s, dim=-1).amax(dim=-1).mean().item() for s in (scores, scores / math.sqrt(d)))
+        unscaled, scaled = (
+            torch.softmax(s, dim=-1).amax(dim=-1).mean().item() for s in (scores, scores / math.sqrt(d))
+        )
         unscaled_weights.append(unscaled)
         scaled_weights.append(scaled)
         print(f"    {d:4}   {scores.std().item():10.2f}   {unscaled:24.2f}   {scaled:6.2f}")
@@ -201,12 +179,11 @@ def show_direction():
     for causal in (True, False):
         layer = SelfAttention(32, 4, causal).double()
         moved[causal] = (layer(x) != layer(changed))[0].any(dim=1)  # [T]
-        print(f"  {'causal       ' if causal else 'bidirectional'}  " + "".join("#" if m else "." for m in moved[causal]))
+        print(
+            f"  {'causal       ' if causal else 'bidirectional'}  " + "".join("#" if m else "." for m in moved[causal])
+        )
     check("causal: position 5 and those to its right", moved[True].tolist() == [i >= 5 for i in range(12)])
     check("bidirectional: all of them", moved[False].all())
-    causal, cache = SelfAttention(32, 4, causal=True).double(), KeyValueCache()
-    one_by_one = torch.cat([causal(part, cache) for part in x.split(1, dim=1)], dim=1)  # 12 of [1, 1, D] -> [1, 12, D]
-    check("causal: read one by one, with the keys and values kept, the same comes out", torch.allclose(one_by_one, causal(x)))
 
 
 class WithoutPositions(SelfAttention):
@@ -232,6 +209,10 @@ def show_order():
     q, k, here = torch.randn(12, 32), torch.randn(12, 32), torch.arange(12)  # [T, d], [T, d], [T]
     scores, moved = (rotate(q, here + shift) @ rotate(k, here + shift).T for shift in (0, 100))
     check("moving a text by 100 positions changes no score", torch.allclose(scores, moved, atol=1e-3))
+    i = torch.arange(32)  # the points of a head of width 64
+    quick = {base: (base ** (-i / 32) >= 0.1).float().mean().item() for base in (ROPE_BASE, 10_000)}
+    print(f"  points that turn by 0.1 or more from one letter to the next, by base: {quick}")
+    check("with a base of 100 they are nearly twice as many as with 10,000", quick[ROPE_BASE] > 1.8 * quick[10_000])
 
 
 class LeftNeighbour(nn.Module):
@@ -273,52 +254,35 @@ def learn_left_neighbour(kind, steps, context=128, V=24, D=32):
 def show_left_neighbour(steps=150):
     """Learned positions must be learned one by one; RoPE knows distances from the start."""
     print(f"\n5. Which letter stands to my left? (random letters, 128 of them, {steps} steps)")
-    results = {kind: learn_left_neighbour(kind, steps) for kind in ("learned positions", "RoPE", "RoPE, looking at neighbours")}
+    results = {
+        kind: learn_left_neighbour(kind, steps) for kind in ("learned positions", "RoPE", "RoPE, looking at neighbours")
+    }
     for kind, (losses, _) in results.items():
-        print(f"  {kind:28} loss {losses[0]:.2f} at first, {losses[steps // 2 - 1]:.2f} after {steps // 2} steps, {losses[-1]:.2f} after {steps}")
+        halfway = f"{losses[steps // 2 - 1]:.2f} after {steps // 2} steps"
+        print(f"  {kind:28} loss {losses[0]:.2f} at first, {halfway}, {losses[-1]:.2f} after {steps}")
     final = [losses[-1] for losses, _ in results.values()]
-    check("RoPE learns it faster than learned positions, and looking at neighbours faster still", final[2] < final[1] < final[0] / 2)
+    check(
+        "RoPE learns it faster than learned positions, and looking at neighbours faster still",
+        final[2] < final[1] < final[0] / 2,
+    )
     return results
-
-
-@torch.no_grad()
-def show_tiny_numbers():
-    """A head that looks firmly at one place leaves next to nothing for the others; and next to nothing is slow."""
-    print("\n6. Numbers too small to be quick")
-    layer, x = SelfAttention(256, 4).double(), torch.randn(1, 128, 256).double()  # float64 holds what float32 cannot
-    q, k = (layer.place(layer.split_heads(linear(x))) for linear in (layer.query, layer.key))  # [1, H, T, d]
-    weights = attend(q, k, torch.eye(128).double())  # [1, H, T, T]
-    normal = torch.finfo(torch.float32).tiny  # below it float32 has fewer and fewer digits, down to 1e-45
-    denormal = (weights < normal) & (weights > normal * 2**-23)
-    print(f"  as training begins, {denormal.double().mean():.0%} of the attention weights are between 1e-45 and {normal:.0e}: denormal in float32")
-    few = torch.full((10_000,), 1e-20)  # too few for more than one thread
-    for taken_for_0 in (False, True):
-        if not torch.set_flush_denormal(taken_for_0):
-            return print("  this processor has no setting that takes them for 0")
-        seconds = time_call(lambda: few * few, repeats=100)
-        print(f"  10,000 times 1e-20 * 1e-20, {'taken for 0' if taken_for_0 else 'kept as 1e-40'}: {1e6 * seconds:.0f} microseconds")
-    check("1e-20 * 1e-20 is taken for 0", not (few * few).any())
 
 
 def draw_left_neighbour(results):
     """Saves the loss curves."""
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7, 4))
+    figure, axes = new_figure(figsize=(7, 4))
     for kind, (losses, _) in results.items():
         axes.plot(losses, label=kind)
     axes.set(xlabel="step", ylabel="nats per letter", title="Which letter stands to my left?")
     axes.legend()
-    lesson1.save_figure(figure, "02_left_neighbour.png")
+    save_figure(figure, "02_left_neighbour.png")
 
 
 @torch.no_grad()
 def draw_maps(results):
     """Saves the attention maps of two layers on one text: as training begins, and trained on the left neighbour."""
-    import matplotlib.pyplot as plt
-
     tokens = torch.randint(24, (1, 24))
-    figure, rows = plt.subplots(2, 4, figsize=(11, 5.6), layout="constrained")
+    figure, rows = new_figure(2, 4, figsize=(11, 5.6), layout="constrained")
     trained = results["RoPE, looking at neighbours"][1]
     for row, label, layer in zip(rows, ("at the start", "trained"), (SelfAttention(32, 4), trained.attention)):
         x = trained.embedding(tokens)  # [1, T, D]
@@ -329,7 +293,7 @@ def draw_maps(results):
             axes.set(title=f"head {head + 1}, {label}", xticks=[], yticks=[])
     figure.supxlabel("position looked at")
     figure.supylabel("position that looks")
-    lesson1.save_figure(figure, "02_maps.png")
+    save_figure(figure, "02_maps.png")
 
 
 def demo():
@@ -340,18 +304,17 @@ def demo():
     show_direction()
     show_order()
     results = show_left_neighbour()
-    show_tiny_numbers()
     print("""
 Exercises (answers in docs/answers.md; a change may make a check fail: turn that one into a comment to go on)
   1. Pass scale=1.0 to scaled_dot_product_attention in SelfAttention.forward. Does section 5 still learn?
      And at D = 1,024 with lr=3e-4 (8 texts of 32 letters, 100 steps), with the scale and without?
   2. Ask for the letter 5 to the left instead. Which of the three kinds suffers? Does it recover within 600 steps?
-  3. Call the trained "RoPE" model on texts of 256, 512 and 1,024 letters. How far does it stretch? And learned positions?
+  3. Call the trained "RoPE" model on texts of 256, 512 and 1,024 letters. How far does it stretch? Learned positions?
 """)
     draw_left_neighbour(results)
     draw_maps(results)
 
 
 if __name__ == "__main__":
-    lesson1.Parser(__doc__).parse_args()
-    lesson1.run(demo)
+    Parser(__doc__).parse_args()
+    run(demo)

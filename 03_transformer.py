@@ -4,27 +4,25 @@ A stack of equal blocks between an embedding and a linear head. Each block lets 
 know (attention, lesson 2) and then lets every position think for itself (feed-forward); both only add to what is
 there already (residual connections), and both see it normalised.
 
-Builds on:  lesson 1 (load_text, Tokenizer, check, save_figure), lesson 2 (SelfAttention). At a first reading, skip "Where it runs".
+Builds on:  lesson 1 (load_text, Tokenizer), lesson 2 (SelfAttention).
 Run:        python 03_transformer.py        (about 10 seconds on a laptop's CPU)
 Last line:  the path of a picture, `figures/03_dependence.png`.
 
-Later lessons take from here: Config, PRESETS, Transformer, parameter_count, make_optimizers, get_lr, ADAMW_LR_RATIO,
-pick_device, DEVICES, native_dtype, join_processes, agree.
+Later lessons take from here: Config, PRESETS, Transformer, parameter_count, make_optimizers, ADAMW_LR_RATIO.
 """
 
 import math
-import os
 from dataclasses import dataclass, replace
 from importlib import import_module
 
+from tools import Parser, check, new_figure, run, save_figure
+
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.nn import functional as F
 
-lesson1 = import_module("01_tensors")
+tensors = import_module("01_tensors")
 attention = import_module("02_attention")
-check = lesson1.check
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -41,13 +39,9 @@ class Config:
     n_heads: int  # H, attention heads in a block
     dim: int  # D, the width of the vector that stands for a token
     causal: bool = False  # GPT: True; a position sees only itself and what is to its left
-    dropout: float = 0.0  # the chance of each number of a residual update to be set to 0 in training, which hinders learning by heart
+    dropout: float = 0.0  # the share of each residual update set to 0 in training, which hinders learning by heart
 
 
-WARMUP_STEPS = 20
-FINAL_LR = 0.05  # the learning rate ends at this share of its peak
-ADAMW_LR_RATIO = 0.24  # AdamW's learning rate as a share of Muon's
-DEVICES = ("auto", "cuda", "mps", "cpu")
 PRESETS = {
     "tiny": dict(context=128, n_layers=4, n_heads=4, dim=128),
     "small": dict(context=128, n_layers=4, n_heads=4, dim=256),
@@ -61,27 +55,26 @@ class Block(nn.Module):
     def __init__(self, config):
         super().__init__()
         D = config.dim
-        # LayerNorm: brings the D numbers of every position to mean 0 and standard deviation 1, then scales each by a learned factor
+        # LayerNorm: brings the D numbers of every position to mean 0 and standard deviation 1, then scales each by a
+        # learned factor
         self.norm1 = nn.LayerNorm(D, bias=False)
         self.attention = attention.SelfAttention(D, config.n_heads, config.causal)
         self.norm2 = nn.LayerNorm(D, bias=False)
         self.feed_forward = nn.Sequential(nn.Linear(D, 4 * D, bias=False), nn.GELU(), nn.Linear(4 * D, D, bias=False))
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x, cache=None):
-        x = x + self.dropout(self.attention(self.norm1(x), cache))
+    def forward(self, x):
+        x = x + self.dropout(self.attention(self.norm1(x)))
         return x + self.dropout(self.feed_forward(self.norm2(x)))
 
 
 class Transformer(nn.Module):
     """tokens [B, T] -> logits [B, T, V]; T may be any length, but training sees config.context at most.
 
-    cache, for a causal model alone: a KeyValueCache for every block; tokens are then what follows those in it.
-    The embedding has V + 1 rows: row V stands for a hidden token, the mask of lesson 4 (in a GPT, for the beginning of a
-    window). The head has V outputs, so
-    that a mask can never be predicted. The last matrix of every residual update starts at zero, and so does the head:
-    an untrained model holds everything equally likely, and each block grows from doing nothing. The embedding has standard
-    deviation 1, PyTorch's default.
+    The embedding has V + 1 rows: row V stands for a hidden token, the mask of lesson 4 (in a GPT, for the beginning of
+    a window). The head has V outputs, so that a mask can never be predicted. The last matrix of every residual update
+    starts at zero, and so does the head: an untrained model holds everything equally likely, and each block grows from
+    doing nothing. The embedding has standard deviation 1, PyTorch's default.
     """
 
     def __init__(self, config):
@@ -94,10 +87,10 @@ class Transformer(nn.Module):
         for last in [self.head, *(m for b in self.blocks for m in (b.attention.output, b.feed_forward[-1]))]:
             nn.init.zeros_(last.weight)
 
-    def forward(self, tokens, cache=None):
+    def forward(self, tokens):
         x = self.embedding(tokens)  # [B, T] -> [B, T, D]
-        for block, kept in zip(self.blocks, cache or [None] * len(self.blocks)):
-            x = block(x, kept)  # GPT: each block has a cache of its own
+        for block in self.blocks:
+            x = block(x)
         return self.head(self.norm(x))  # [B, T, V]
 
 
@@ -111,13 +104,15 @@ def parameter_count(config):
 # ---------------------------------------------------------------------------------------------------------
 # Optimizers
 
+ADAMW_LR_RATIO = 0.24  # AdamW's learning rate as a share of Muon's
+
 
 class Muon(torch.optim.Optimizer):
     """Momentum, orthogonalised: for the hidden matrices (kellerjordan.github.io/posts/muon).
 
     Every update is replaced, roughly, by the nearest matrix whose singular values are all 1 (U V^T of its SVD), so that
-    no direction of the matrix is left behind. torch.optim.Muon with weight_decay=0 does the same, but always iterates in
-    bfloat16, which a CPU without bfloat16 instructions only emulates, at many times the cost (docs/tuning.md).
+    no direction of the matrix is left behind. torch.optim.Muon with weight_decay=0 does the same, but always iterates
+    in bfloat16, which a CPU without bfloat16 instructions only emulates, at many times the cost (docs/tuning.md).
     """
 
     def __init__(self, parameters, lr, momentum=0.95, dtype=torch.float32):
@@ -167,62 +162,6 @@ def make_optimizers(model, lr, dtype):
     ]
 
 
-def get_lr(step, progress):
-    """The share of the peak learning rate: a straight line down to FINAL_LR, times a warm-up over WARMUP_STEPS.
-
-    step counts from 0; progress in [0, 1] is the share of the run that is done, in steps or in minutes.
-    """
-    return min(1, (step + 1) / WARMUP_STEPS) * (1 - (1 - FINAL_LR) * progress)
-
-
-# ---------------------------------------------------------------------------------------------------------
-# Where it runs
-
-
-def pick_device(name):
-    """'auto' -> cuda, then mps, then cpu. Raises UserError for a device that this machine lacks."""
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        name = next(device for device, there in available.items() if there)
-    if not available.get(name):
-        here = ", ".join(device for device, there in available.items() if there)
-        raise lesson1.UserError(f"this machine has no device {name!r}; it has {here}.")
-    return torch.device(name)
-
-
-def native_dtype(device):
-    """bfloat16 (16 bits: float32's range, fewer digits) where the hardware has matrix units for it, and is faster so;
-    float32 elsewhere. AVX512's bfloat16 instructions alone do not make a CPU faster (docs/tuning.md)."""
-    if device.type == "cuda":
-        faster = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        faster = device.type == "cpu" and torch.cpu.get_capabilities().get("amx_bf16")
-    return torch.bfloat16 if faster else torch.float32
-
-
-def join_processes(device):
-    """Returns (rank, number of processes, this one's device). torchrun starts several copies of a script, which share
-    each batch out among them (lesson 5); this joins them. A script started plainly is process 0 of 1."""
-    if "LOCAL_RANK" not in os.environ:
-        return 0, 1, device
-    if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(device)
-    else:
-        device = torch.device("cpu")  # gloo has no mps
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return dist.get_rank(), dist.get_world_size(), device
-
-
-def agree(progress, device):
-    """Returns the first process's progress in every process, so that all go by one clock and stop at one step."""
-    if dist.is_initialized():
-        progress = torch.tensor(progress, dtype=torch.float64, device=device)
-        dist.broadcast(progress, src=0)
-        progress = progress.item()
-    return progress
-
-
 # ---------------------------------------------------------------------------------------------------------
 # The lesson
 
@@ -233,7 +172,9 @@ def show_parameters():
     for name, shape in PRESETS.items():
         config = Config(vocab_size=65, **shape)
         counted = sum(p.numel() for p in Transformer(config).parameters())
-        print(f"  {name:6} {config.n_layers} layers, {config.n_heads} heads, width {config.dim}, context {config.context}: {counted:,}")
+        print(
+            f"  {name:6} {config.n_layers} layers, {config.n_heads} heads, width {config.dim}, context {config.context}: {counted:,}"
+        )
         check(f"the formula says {parameter_count(config):,} too", counted == parameter_count(config))
 
 
@@ -269,7 +210,9 @@ def show_by_heart(config, tokens):
         torch.manual_seed(0)
         model = Transformer(config)
         alone = [torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0)]
-        losses = learn_by_heart(model, tokens, alone if name == "AdamW alone" else make_optimizers(model, 0.04, torch.float32))
+        losses = learn_by_heart(
+            model, tokens, alone if name == "AdamW alone" else make_optimizers(model, 0.04, torch.float32)
+        )
         print(f"  {name:14}  loss " + ", ".join(f"{losses[step]:.3f} at step {step}" for step in (0, 25, 50, 99)))
         check("the model has learned the batch by heart", losses[-1] < 0.1)
     return model
@@ -307,20 +250,22 @@ def show_dependence(trained):
 
 def draw_dependence(depends):
     """Saves both dependence matrices as a picture."""
-    import matplotlib.pyplot as plt
-
-    figure, both = plt.subplots(1, 2, figsize=(8, 4))
+    figure, both = new_figure(1, 2, figsize=(8, 4))
     for axes, (causal, matrix) in zip(both, depends.items()):
         axes.imshow(matrix, cmap="Blues", vmin=0, vmax=1.4)
-        axes.set(xlabel="token", ylabel="output that depends on it", title="causal (GPT)" if causal else "bidirectional (dLLM)")
-    lesson1.save_figure(figure, "03_dependence.png")
+        axes.set(
+            xlabel="token",
+            ylabel="output that depends on it",
+            title="causal (GPT)" if causal else "bidirectional (dLLM)",
+        )
+    save_figure(figure, "03_dependence.png")
 
 
 def demo():
     """Walks through the lesson."""
     torch.manual_seed(0)
-    text = lesson1.load_text()
-    tokenizer = lesson1.Tokenizer(sorted(set(text)))
+    text = tensors.load_text()
+    tokenizer = tensors.Tokenizer(sorted(set(text)))
     tokens = torch.tensor(tokenizer.encode(text[: 8 * 64])).view(8, 64)  # [B, T]
     config = Config(tokenizer.vocab_size, context=64, n_layers=2, n_heads=4, dim=128)
     show_parameters()
@@ -336,5 +281,5 @@ Exercises (answers in docs/answers.md; a change may make a check fail: turn that
 
 
 if __name__ == "__main__":
-    lesson1.Parser(__doc__).parse_args()
-    lesson1.run(demo)
+    Parser(__doc__).parse_args()
+    run(demo)

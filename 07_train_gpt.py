@@ -1,12 +1,14 @@
 """Lesson 7. What does a GPT do differently?
 
 Surprisingly little. The transformer is that of lesson 3, the loop is that of lesson 5, and so are the data, the
-optimizers and the flags. The lines of lessons 2 to 7 that make the difference carry a comment that begins with
-"GPT:"; training prints them first. What is left for this file is the objective (guess the next character) and the way of
-writing (one character after the other, with a cache that makes it fast).
+optimizers and the flags. The lines of lessons 2 to 7 that make the difference carry a comment that begins with "GPT:";
+those that make it write faster, and could be left out, one that begins with "GPT, for speed:". `--differences` prints
+them. What is left for this file is the objective (guess the next character) and the way of writing (one character after
+the other, with a cache that makes it fast).
 
-Builds on:  lessons 1 (text), 2 (KeyValueCache), 3 (the model), 4 (draw_tokens), 5 (the loop) and 6 (flags).
-Run:        python 07_train_gpt.py                                 (5 minutes, and what the evaluations take)
+Builds on:  lessons 1 (text), 2 (attention), 3 (the model), 4 (draw_tokens), 5 (the loop) and 6 (flags).
+Run:        python 07_train_gpt.py --differences
+            python 07_train_gpt.py                                 (5 minutes, and what the evaluations take)
             python 07_train_gpt.py --dropout 0.1 --minutes 20 --out checkpoints/gpt20.pt
             python 07_train_gpt.py --evaluate checkpoints/gpt.pt
             python 07_train_gpt.py --generate --prompt "ROMEO:" --len 400
@@ -18,36 +20,34 @@ heart: --dropout hinders that, and the best held-out weights are kept in NAME_be
 
 Later lessons take from here: SHIPPED_GPT, continue_text, can_cache, token_nats, report_exact.
 
-Exercises (answers in docs/answers.md; use --preset small --steps 200 --batch 8 --data with a file of the first 50,000 characters of
-data/tinyshakespeare.txt, and --out checkpoints/a.pt, then b.pt: a minute each)
-  1. Let shift_right return `tokens` instead of `inputs`. How low does the loss fall, and what does the sample look like? Why?
-  2. Train without dropout and with --dropout 0.2. Which training loss is lower, which held-out figure, and when do they part?
-  3. In continue_text, replace L // 2 by L - 1, to keep as much as fits. How much slower does it write 400 characters, and why?
+Exercises (answers in docs/answers.md; use --preset small --steps 200 --batch 8 --data with a file of the first 50,000
+characters of data/tinyshakespeare.txt, and --out checkpoints/a.pt, then b.pt: a minute each)
+  1. Let shift_right return `tokens` instead of `inputs`. How low does the loss fall, what does the sample look like? Why?
+  2. Train without dropout and with --dropout 0.2. Which training loss is lower, which held-out figure; when do they part?
+  3. In continue_text, replace L // 2 by L - 1, to keep as much as fits. How much slower does it write 400 characters?
 """
 
+import copy
 import math
-import os
 import re
-import sys
 from importlib import import_module
 
+import tools
+
 import torch
+from torch import nn
 from torch.nn import functional as F
 
-lesson1 = import_module("01_tensors")
-attention = import_module("02_attention")
+tensors = import_module("01_tensors")
 transformer = import_module("03_transformer")
 diffusion = import_module("04_diffusion")
 training = import_module("05_train")
 generation = import_module("06_generate")
 
-SHIPPED_GPT = lesson1.ROOT / "checkpoints" / "gpt.pt"
+SHIPPED_GPT = tools.ROOT / "checkpoints" / "gpt.pt"
 
 
-# ---------------------------------------------------------------------------------------------------------
-# The objective: guess the next character
-
-
+# ---- The objective: guess the next character
 def shift_right(tokens, vocab_size, generator=None):
     """The training input of a GPT: tokens [B, L] moved one place to the right, row V first; and a mask that is all True.
 
@@ -55,7 +55,9 @@ def shift_right(tokens, vocab_size, generator=None):
     mask, stands for the beginning of the window: nothing is known of what came before. Nothing is drawn at random.
     """
     beginning = torch.full_like(tokens[:, :1], vocab_size)  # [B, 1]
-    inputs = torch.cat([beginning, tokens[:, :-1]], dim=1)  # GPT: nothing is masked, the answer is one place ahead; [B, L]
+    inputs = torch.cat(
+        [beginning, tokens[:, :-1]], dim=1
+    )  # GPT: nothing is masked, the answer is one place ahead; [B, L]
     return inputs, torch.ones_like(tokens, dtype=torch.bool)  # GPT: every position is guessed in every step
 
 
@@ -85,38 +87,66 @@ def report_exact(model, windows):
     )
 
 
-# ---------------------------------------------------------------------------------------------------------
-# Writing: one character after the other
+# ---- Writing: one character after the other
+class CachedAttention(nn.Module):
+    """A causal layer of lesson 2 that is read piece by piece, and keeps the keys and values of what it has read.
+
+    x [B, T, D] is what comes after the S tokens read so far. Their keys and values need not be computed again, since
+    nothing to their right changes them; in a dLLM everything depends on everything.
+    """
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer, self.k, self.v = layer, None, None
+
+    def forward(self, x):
+        layer, S = self.layer, 0 if self.k is None else self.k.shape[2]
+        q = layer.place(layer.split_heads(layer.query(x)), S)  # [B, H, T, D/H]
+        k = layer.place(layer.split_heads(layer.key(x)), S)  # [B, H, T, D/H]
+        v = layer.split_heads(layer.value(x))  # [B, H, T, D/H]
+        if S:  # GPT, for speed: what earlier tokens left is used again
+            k, v = torch.cat([self.k, k], dim=2), torch.cat([self.v, v], dim=2)  # [B, H, S + T, D/H]
+        self.k, self.v = k, v
+        allowed = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=x.device).tril(S)  # [T, S + T]
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)  # [B, H, T, D/H]
+        return layer.output(mixed.transpose(1, 2).flatten(2))  # [B, T, D]
+
+
+def with_cache(model):
+    """The same model, sharing its weights, with an empty cache in every attention layer: to be called piece by piece."""
+    cached = copy.deepcopy(model, {id(p): p for p in model.parameters()})
+    for block in cached.blocks:
+        block.attention = CachedAttention(block.attention)
+    return cached
+
+
+def can_cache(model):
+    """Whether the model's attention is that of lesson 2; in older checkpoints it is not."""
+    return isinstance(model, transformer.Transformer)
 
 
 @torch.inference_mode()
 def continue_text(model, tokens, length, temperature=1.0, top_k=None, generator=None, cached=True):
     """Continues tokens [B, P] to [B, length], P from 0 to length, one token a pass.
 
-    cached: keep the keys and values of what was read, so that a pass reads one token instead of all. That is possible
-    since nothing to the left of a position depends on it; in a dLLM everything depends on everything.
-    When the context is full, the older half is dropped and the rest read again as a window of its own, cached or not.
+    cached: keep the keys and values of what was read, so that a pass reads one token instead of all. When the context
+    is full, the older half is dropped and the rest read again as a window of its own, cached or not.
     """
     L, V = model.config.context, model.config.vocab_size
     beginning = tokens.new_full((len(tokens), 1), V)  # [B, 1]
-    start, cache = 0, None  # the model sees tokens[:, start:]
+    start, reader = 0, None  # the model sees tokens[:, start:]
     while tokens.shape[1] < length:
         if 1 + tokens.shape[1] - start > L:  # with row V, it no longer fits
-            start, cache = tokens.shape[1] - L // 2, None  # GPT: places count from row V again, so old keys are of no use
-        if cache is None:
+            start, reader = tokens.shape[1] - L // 2, None  # places count from row V again, so old keys are of no use
+        if reader is None:
             inputs = torch.cat([beginning, tokens[:, start:]], dim=1)  # [B, 1 + what is seen]
-            cache = [attention.KeyValueCache() for _ in model.blocks] if cached else None
+            reader = with_cache(model) if cached else None  # GPT, for speed: a new cache
         else:
-            inputs = tokens[:, -1:]  # GPT: all else is in the cache; [B, 1]
-        logits = model(inputs, cache)[:, -1:]  # GPT: only the last position is asked; [B, 1, V]
+            inputs = tokens[:, -1:]  # GPT, for speed: all else is in the cache; [B, 1]
+        logits = (reader or model)(inputs)[:, -1:]  # GPT: only the last position is asked; [B, 1, V]
         drawn = diffusion.draw_tokens(logits.float(), temperature, top_k, generator)  # [B, 1]
         tokens = torch.cat([tokens, drawn], dim=1)
     return tokens
-
-
-def can_cache(model):
-    """Whether the model keeps a cache; those of older checkpoints do not."""
-    return isinstance(model, transformer.Transformer)
 
 
 def write_gpt_sample(model, tokenizer):
@@ -132,56 +162,62 @@ def mean_nats(model, windows):
     return nats_by_position(model, windows).mean().item()
 
 
-NEXT_TOKEN = training.Objective(
-    causal=True, label="exact", prepare=shift_right, heldout=mean_nats, report=report_exact, write=write_gpt_sample
-)
+NEXT_TOKEN = training.Objective(True, "exact", shift_right, mean_nats, report_exact, write_gpt_sample)
 
 
-# ---------------------------------------------------------------------------------------------------------
-# The walk-through, and the command line
-
+# ---- The walk-through, and the command line
 WRITING = ("checkpoint", "prompt", "len", "temp", "topk", "num")
-TRAINING = ("data", "preset", "steps", "minutes", "batch", "lr", "dropout", "out", "resume", "evaluate")
+TRAINING = ("data", "preset", "steps", "minutes", "batch", "lr", "dropout", "dtype", "no_compile", "out", "resume",
+            "evaluate")  # fmt: skip
 
 
 def list_differences():
-    """Prints every line of the lessons where a GPT differs, as FILE:LINE: why."""
-    print("Where a GPT differs from the dLLM of the lessons before:", file=sys.stderr)
-    for path in sorted(lesson1.ROOT.glob("0[2-7]_*.py")):
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            if found := re.search(r"# GPT: ([^(].*)", line):  # "(" would be this very line
-                print(f"  {path.name}:{number}: {found.group(1)}", file=sys.stderr)
+    """Prints every line of the lessons where a GPT differs, as FILE:LINE: why, in two groups."""
+    groups = {
+        "GPT": "What must change to make a GPT of the dLLM:",
+        "GPT, for speed": "What only makes it write faster:",
+    }
+    for mark, title in groups.items():
+        print(title)
+        for path in sorted(tools.ROOT.glob("0[2-7]_*.py")):
+            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+                if found := re.search(rf"# {mark}: (.*)", line):
+                    print(f"  {path.name}:{number}: {found.group(1)}")
 
 
 def write(parser, args):
     """Writes --num texts with --checkpoint."""
-    model, tokenizer = generation.load_generator(parser, args, causal=True)
+    model, tokenizer, sampling = generation.load_generator(parser, args, causal=True)
     ids = tokenizer.encode(args.prompt)
     canvas = generation.make_canvas(ids, args.len, args.num, model.config.vocab_size, model.head.weight.device)
-    generator = generation.seeded_generator(args.seed)
+    generator = tools.seeded_generator(args.seed)
     prompt = canvas[:, : len(ids)]  # [num, P]: no masks, the text grows from here
-    tokens = continue_text(model, prompt, args.len, args.temp, args.topk, generator, can_cache(model))
-    generation.print_texts(tokenizer.decode(row) for row in tokens)
+    tokens = continue_text(
+        model, prompt, args.len, sampling.temperature, sampling.top_k, generator, can_cache(model)
+    )  # fmt: skip
+    tools.print_texts(tokenizer.decode(row) for row in tokens)
 
 
 def main():
     """The command line of 07_train_gpt.py."""
-    parser = training.training_parser(__doc__, "my_gpt.pt")
+    parser = tools.training_parser(__doc__, "my_gpt.pt", transformer.PRESETS)
+    parser.add_argument("--differences", action="store_true", help="train nothing: print the lines that make a GPT")
     parser.add_argument("--generate", action="store_true", help="train nothing: write text with --checkpoint")
     generation.add_text_flags(parser.add_argument_group("with --generate"), SHIPPED_GPT)
     args = parser.parse_args()
+    if args.differences:
+        return list_differences()
     for name in TRAINING if args.generate else WRITING:
         if getattr(args, name) != parser.get_default(name):
-            parser.error(f"--{name} does not go with --generate" if args.generate else f"--{name} goes with --generate")
+            flag = "--" + name.replace("_", "-")
+            parser.error(f"{flag} does not go with --generate" if args.generate else f"{flag} goes with --generate")
     if args.generate:
         return write(parser, args)
     if args.evaluate:
         return training.print_evaluation(args, NEXT_TOKEN)
-    saved = training.settle(args)
-    if os.environ.get("RANK", "0") == "0":
-        list_differences()
-    training.train_on_text(args, saved, NEXT_TOKEN, "python 07_train_gpt.py --generate")
+    settings, saved = tools.settle(args, "07_train_gpt.py", transformer.PRESETS)
+    training.train_on_text(settings, saved, NEXT_TOKEN, "python 07_train_gpt.py --generate")
 
 
 if __name__ == "__main__":
-    lesson1.run(main)
+    tools.run(main)

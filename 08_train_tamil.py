@@ -44,7 +44,9 @@ tamil = import_module("tamil_dataset")
 UserError = lesson1.UserError
 
 COUPLET_SHARE = 0.7  # of the batches that are couplets, each a window of its own
-SETTINGS = dict(preset="tiny", dropout=0.1)  # instead of lesson 5's: in the same minutes a larger model reads less, and ends worse
+SETTINGS = dict(
+    preset="tiny", dropout=0.1
+)  # instead of lesson 5's: in the same minutes a larger model reads less, and ends worse
 OFTEN = 100  # a character that is not on the grid becomes a unit if it occurs so often
 OTHERS = [*"0123456789", *" \n", *tamil.PUNCTUATION]
 
@@ -57,7 +59,11 @@ def letter_grid():
     """All letters of Tamil: vowels, the aytham, and every consonant with every vowel and with none. (Two clusters that have
     signs of their own, க்ஷ and ஸ்ரீ, are two letters here.)"""
     consonants = tamil.CONSONANTS + tamil.GRANTHA
-    return [*tamil.VOWELS, tamil.AYTHAM, *(c + sign for c, sign in product(consonants, ["", *tamil.SIGNS, tamil.PULLI]))]
+    return [
+        *tamil.VOWELS,
+        tamil.AYTHAM,
+        *(c + sign for c, sign in product(consonants, ["", *tamil.SIGNS, tamil.PULLI])),
+    ]
 
 
 def make_units(text, kind):
@@ -73,7 +79,10 @@ def keep_known(tokenizer, text):
     """The text without what no unit covers: there is no "unknown" token. Says how much was dropped."""
     kept = "".join(tokenizer.pattern.findall(text))
     if len(kept) < len(text):
-        print(f"{len(text) - len(kept):,} of {len(text):,} characters are not in the alphabet and were dropped", file=sys.stderr)
+        print(
+            f"{len(text) - len(kept):,} of {len(text):,} characters are not in the alphabet and were dropped",
+            file=sys.stderr,
+        )
     return kept
 
 
@@ -166,7 +175,9 @@ def load_tamil(args):
     text = tamil.normalize(lesson1.load_text(args.data or tamil.TAMIL_TEXT))
     in_tamil = sum(map(len, re.findall(tamil.LETTER, text)))
     if in_tamil < 0.5 * len(re.sub(r"\s", "", text)):
-        raise UserError(f"{args.data or tamil.TAMIL_TEXT} is not Tamil: {in_tamil:,} of its {len(text):,} characters are.")
+        raise UserError(
+            f"{args.data or tamil.TAMIL_TEXT} is not Tamil: {in_tamil:,} of its {len(text):,} characters are."
+        )
     return text
 
 

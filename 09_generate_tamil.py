@@ -40,7 +40,15 @@ tamil = import_module("tamil_dataset")
 
 SHIPPED_TAMIL = lesson1.ROOT / "checkpoints" / "tamil.pt"
 SHORT_VOWELS = "அஇஉஎஒ"
-SHORT_U = ("கு", "சு", "டு", "து", "பு", "று", "வு")  # a final u, unspoken before a vowel; vu, of another kind, is treated alike
+SHORT_U = (
+    "கு",
+    "சு",
+    "டு",
+    "து",
+    "பு",
+    "று",
+    "வு",
+)  # a final u, unspoken before a vowel; vu, of another kind, is treated alike
 WORD = r"[\u0b80-\u0bff]+"
 SHUFFLES = 10  # of the words of each held-out couplet
 PASSES = (1, 2, 4, 8, 16, 32, 64)  # of the picture
@@ -207,7 +215,9 @@ class Score:
 
     def as_letters(self, text):
         """A text with every letter as a single character, whichever, so that lengths are numbers of letters."""
-        return "".join(self.single.get(piece, piece) for piece in re.findall(f"{tamil.LETTER}|.", text.replace("\n", " ")))
+        return "".join(
+            self.single.get(piece, piece) for piece in re.findall(f"{tamil.LETTER}|.", text.replace("\n", " "))
+        )
 
     def known_words(self, couplet):
         """The share of words that occur in the training text."""
@@ -233,7 +243,9 @@ class Score:
 
 def average(function, groups):
     """(mean, standard error) of a figure over groups of couplets, the mean of a group being one value."""
-    return lesson1.mean_and_error(torch.tensor([[float(function(couplet)) for couplet in group] for group in groups]).mean(dim=1))
+    return lesson1.mean_and_error(
+        torch.tensor([[float(function(couplet)) for couplet in group] for group in groups]).mean(dim=1)
+    )
 
 
 def shuffle_words(couplet, source):
@@ -258,7 +270,9 @@ def print_score(model, tokenizer, text, known, real, args, generator):
     shuffled = [[shuffle_words(couplet, source) for _ in range(SHUFFLES)] for couplet in real]
     shapes = shapes_of(tokenizer, draw_couplets(known, args.num, generator))
     written = write_couplets(model, tokenizer, shapes, args.steps, args, generator)
-    print(f"| | generated ({len(written)}) | real, held out ({len(real)}) | their words shuffled, {SHUFFLES} times |\n|---|---|---|---|")
+    print(
+        f"| | generated ({len(written)}) | real, held out ({len(real)}) | their words shuffled, {SHUFFLES} times |\n|---|---|---|---|"
+    )
     columns = [[couplet] for couplet in written], [[couplet] for couplet in real], shuffled
     for name, (function, form) in Score(text).figures().items():
         lesson1.print_row(name, form, [average(function, groups) for groups in columns])
@@ -275,11 +289,20 @@ def compare_code_points(writers, known, real, args, generator):
     bits, shares = {}, {}
     for name, (model, tokenizer) in writers.items():
         bits[name] = lesson8.bits_per_couplet(model, tokenizer, real)
-        print(f"{name}: bound {' +- '.join(f'{value:.1f}' for value in lesson1.mean_and_error(bits[name]))} bits per held-out couplet")
+        print(
+            f"{name}: bound {' +- '.join(f'{value:.1f}' for value in lesson1.mean_and_error(bits[name]))} bits per held-out couplet"
+        )
         shapes = shapes_of(tokenizer, chosen)
-        texts = [write_couplets(model, tokenizer, shapes, passes, args, generator) for passes in tqdm(PASSES, desc=name, leave=False)]
+        texts = [
+            write_couplets(model, tokenizer, shapes, passes, args, generator)
+            for passes in tqdm(PASSES, desc=name, leave=False)
+        ]
         shares[name] = [average(ill_formed_share, [[couplet] for couplet in couplets]) for couplets in texts]
-        print(f"{name}: ill-formed letters " + ", ".join(f"{mean:.1%} in {passes}" for (mean, _), passes in zip(shares[name], PASSES)) + " passes")
+        print(
+            f"{name}: ill-formed letters "
+            + ", ".join(f"{mean:.1%} in {passes}" for (mean, _), passes in zip(shares[name], PASSES))
+            + " passes"
+        )
     gain, error = lesson1.mean_and_error(bits["code points"] - bits["letters"])
     print(f"letters save {gain:.1f} +- {error:.1f} bits a couplet, {gain / bits['code points'].mean():.1%}")
     draw_ill_formed(shares, args)
@@ -293,7 +316,12 @@ def draw_ill_formed(shares, args):
     for name, points in shares.items():
         means, errors = zip(*points)
         axes.errorbar(PASSES, [100 * mean for mean in means], [100 * error for error in errors], fmt="o-", label=name)
-    axes.set(xscale="log", xlabel="passes for a couplet", ylabel="ill-formed letters, %", title=f"order {args.order}, temperature {args.temp}")
+    axes.set(
+        xscale="log",
+        xlabel="passes for a couplet",
+        ylabel="ill-formed letters, %",
+        title=f"order {args.order}, temperature {args.temp}",
+    )
     axes.set_xticks(PASSES, PASSES)
     axes.minorticks_off()
     axes.legend()
@@ -308,8 +336,12 @@ def main():
     """The command line of 09_generate_tamil.py."""
     parser = generation.generating_parser(__doc__, SHIPPED_TAMIL, length=96)
     parser.add_argument("--kural", action="store_true", help="whole couplets; needs data/tamil.txt for their lengths")
-    parser.add_argument("--score", action="store_true", help="count what can be counted, over 400 couplets, or --num if that is more")
-    parser.add_argument("--codepoints", metavar="FILE", help="with --score: a model of code points, to compare with this one")
+    parser.add_argument(
+        "--score", action="store_true", help="count what can be counted, over 400 couplets, or --num if that is more"
+    )
+    parser.add_argument(
+        "--codepoints", metavar="FILE", help="with --score: a model of code points, to compare with this one"
+    )
     parser.add_argument("--data", metavar="FILE", help="the verse it was trained on (default: data/tamil.txt)")
     args = parser.parse_args()
     if args.prompt and (args.kural or args.score):

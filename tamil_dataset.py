@@ -7,28 +7,31 @@ left in it; some slips are.
 
 Run:        python tamil_dataset.py                               (a few seconds, once the pages are there)
             python tamil_dataset.py --works thirukkural kuruntokai
-            python tamil_dataset.py --stats                       (counts only; writes nothing)
-Last line:  the path of the file. What was found and what was mended goes to standard error.
+            python tamil_dataset.py --stats                       (counts only; writes no text)
+            python tamil_dataset.py --mended                      (and shows each place that was mended)
+Builds on:  tools.py alone.
+Last line:  the path of the file; with --stats, the last row of the table. A line on each work, and what --mended shows,
+            goes to standard error.
 
 The raw files stay in data/ as they came: Project Madurai lets its pages be passed on with their header intact.
 """
 
+import html
 import json
 import re
 import sys
 import unicodedata
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
-from html.parser import HTMLParser
-from importlib import import_module
-from typing import Callable
 
-lesson1 = import_module("01_tensors")
-UserError = lesson1.UserError
+from tools import ROOT, Parser, UserError, download, run, write_safely
 
-DATA = lesson1.ROOT / "data"
+DATA = ROOT / "data"
 TAMIL_TEXT = DATA / "tamil.txt"
-THIRUKKURAL = "https://raw.githubusercontent.com/tk120404/thirukkural/40db0c31c6d92a98a1e558f4edf427341810d61a/thirukkural.json"
+THIRUKKURAL = (
+    "https://raw.githubusercontent.com/tk120404/thirukkural/40db0c31c6d92a98a1e558f4edf427341810d61a/thirukkural.json"
+)
 THIRUKKURAL_SHA256 = "00db3a7b6f02917b09bc2b2fb27564e9a21094f2295a8afd79a53b09a17af8e3"
 MADURAI = "https://www.projectmadurai.org/pm_etexts/utf8/"
 
@@ -36,7 +39,8 @@ MADURAI = "https://www.projectmadurai.org/pm_etexts/utf8/"
 VOWELS = "அஆஇஈஉஊஎஏஐஒஓஔ"
 CONSONANTS = "கஙசஞடணதநபமயரலவழளறன"
 GRANTHA = "ஜஶஷஸஹ"  # for words from Sanskrit and other languages
-SIGNS = "\u0bbe\u0bbf\u0bc0\u0bc1\u0bc2\u0bc6\u0bc7\u0bc8\u0bca\u0bcb\u0bcc"  # a consonant's vowel, if not a; in the order of VOWELS
+# a consonant's vowel, if not a; in the order of VOWELS
+SIGNS = "\u0bbe\u0bbf\u0bc0\u0bc1\u0bc2\u0bc6\u0bc7\u0bc8\u0bca\u0bcb\u0bcc"
 PULLI = "\u0bcd"  # the consonant has no vowel
 AYTHAM = "ஃ"
 PUNCTUATION = ".,;:!?'\"()-"
@@ -50,8 +54,8 @@ LETTER = f"[{VOWELS}{AYTHAM}]|[{CONSONANTS}{GRANTHA}][{SIGNS}{PULLI}]?"  # what 
 E_SIGN, O_SIGN, AA_SIGN, I_SIGN, AU_SIGN, LLA = "\u0bc6", "\u0bca", "\u0bbe", "\u0bbf", "\u0bcc", "ள"
 TAMIL = "\u0b80-\u0bff"
 MISPRINTS = (  # (pattern, replacement, what it is); all come from conversions out of older fonts
-    (f"\u0ba6வ்ரு", f"வ{E_SIGN}ரூ", "an e sign before its letter, in verur (Thirukkural 599)"),
-    (f"\u0ba6ஒழு", f"ப{E_SIGN}{AA_SIGN}ழு", "an e sign for po, in pozhudu (Ainkurunuru 427)"),
+    ("\u0ba6வ்ரு", f"வ{E_SIGN}ரூ", "an e sign before its letter, in verur (Thirukkural 599)"),
+    ("\u0ba6ஒழு", f"ப{E_SIGN}{AA_SIGN}ழு", "an e sign for po, in pozhudu (Ainkurunuru 427)"),
     ("\u0ba6(?=நொ)", "", "an e sign twice (Ainkurunuru 491)"),
     ("\u0ba7 க்", f"{I_SIGN}க்", "an i sign, and a space inside a word (Thirukkural 1192)"),
     ("\u0ba7", I_SIGN, "an i sign as an unassigned character"),
@@ -59,8 +63,8 @@ MISPRINTS = (  # (pattern, replacement, what it is); all come from conversions o
     (f"(?<={AA_SIGN})\u0ba1", "", "an aa sign twice"),
     (f"{E_SIGN}{LLA}(?=வ)", AU_SIGN, "an au sign as an e sign and the letter lla"),
     (f"(?<=த){AU_SIGN} ?(?=ளிதின்)", f"{E_SIGN}{LLA}{PULLI}", "the letter lla taken for half an au sign"),
-    (f"{AU_SIGN} (?=[{CONSONANTS}]{PULLI}|தல்|வே)", f"{E_SIGN}{LLA}{I_SIGN}", "half an au sign for lla, its i sign lost"),
-    (f"(?<=த){AU_SIGN} ", f"{E_SIGN}{LLA}{PULLI} ", "half an au sign for lla, its pulli lost"),
+    (f"{AU_SIGN} (?=[{CONSONANTS}]{PULLI}|தல்|வே)", f"{E_SIGN}{LLA}{I_SIGN}", "half an au sign for lla, i sign lost"),
+    (f"(?<=த){AU_SIGN} ", f"{E_SIGN}{LLA}{PULLI} ", "half an au sign for lla, pulli lost"),
     (f"(?<=[யள])டு(?![{TAMIL}])", f"{O_SIGN}டு", "an o sign lost"),
     (f"(?<=டோ) (?=[ரள]{PULLI}|ளே|மே\\.|வாள் )", "", "a space inside a word"),
     (f"{AU_SIGN}(?=[{SIGNS}])", f"{E_SIGN}{LLA}", "lla taken for half an au sign"),
@@ -80,25 +84,35 @@ SLIPS = {  # of the typists
 
 
 def normalize(text):
-    """NFC, without zero-width characters; no space at either end of a line, and never two in a row."""
-    text = unicodedata.normalize("NFC", re.sub("[\u200b-\u200d\ufeff]", "", text)).replace("\u00a0", " ")
+    """NFC, without zero-width characters; no space at either end of a line, and never two in a row.
+
+    A long run of signs without a letter is no writing. Of such a run those that combine are dropped, since NFC has to
+    sort them, in a time that grows with the square of their number.
+    """
+    text = re.sub("[\u200b-\u200d\ufeff]", "", text).replace("\u00a0", " ")
+    text = re.sub(r"[^\w\s!-~]{31,}", lambda run: "".join(c for c in run[0] if not unicodedata.combining(c)), text)
+    text = unicodedata.normalize("NFC", text)
     return "\n".join(" ".join(line.split()) for line in text.split("\n"))
 
 
-def mend(text):
-    """Repairs MISPRINTS and SLIPS. Returns (text, [(line number, what it was, the line as mended)])."""
+def mend(line):
+    """Repairs MISPRINTS and SLIPS in a line. Returns (line, [what each was])."""
     found = []
     slips = [(wrong, right, f"a slip, {wrong}") for wrong, right in SLIPS.items()]
     for pattern, replacement, what in [*MISPRINTS, *slips]:
-        for match in re.finditer(pattern, text):
-            found.append((text.count("\n", 0, match.start()), what))
-        text = re.sub(pattern, replacement, text)  # no pattern holds a line break, so that line numbers stay
-    lines = text.split("\n")
-    return unicodedata.normalize("NFC", text), [(number + 1, what, lines[number]) for number, what in sorted(found)]
+        line, count = re.subn(pattern, replacement, line)
+        found += [what] * count
+    return unicodedata.normalize("NFC", line), found
+
+
+def mend_poem(poem):
+    """Mends each line of a poem. Returns (poem, [(what it was, the line as mended)])."""
+    lines = [mend(line) for line in poem.split("\n")]
+    return "\n".join(line for line, _ in lines), [(what, line) for line, found in lines for what in found]
 
 
 def ill_formed(text):
-    """The characters that are neither part of a Tamil letter nor a space, line break or punctuation, with their counts."""
+    """The characters that are no part of a Tamil letter, no space, line break or punctuation, with their counts."""
     return Counter(re.sub(rf"{LETTER}|[ \n{PUNCTUATION}]", "", text))
 
 
@@ -106,47 +120,48 @@ def ill_formed(text):
 # Verse out of a page
 
 
-class PageLines(HTMLParser):
-    """The lines of a Project Madurai page. Colophons in <small> are left out; NUMBER marks a cell that numbers a poem."""
-
-    BREAKS = {"br", "p", "dd", "td", "tr", "table", "center", "strong", "h2", "h3", "hr"}
-    NUMBER = "#"
-
-    def __init__(self):
-        super().__init__()
-        self.parts, self.small = [], False
-
-    def handle_starttag(self, tag, attributes):
-        if tag in self.BREAKS:
-            self.parts.append("\n")
-        if tag == "td" and ("width", "50") in attributes:
-            self.parts.append(self.NUMBER)
-        self.small = self.small or tag == "small"
-
-    def handle_endtag(self, tag):
-        if tag in self.BREAKS:
-            self.parts.append("\n")
-        if tag == "small":
-            self.small = False
-
-    def handle_data(self, data):
-        if not self.small:
-            self.parts.append(data.replace("\n", " "))  # only tags break lines
+# A comment, a tag, or "<!DOCTYPE ...>" and its like. What is not closed goes on to the end of the page: so each
+# character is read once, whatever the page holds. Python's own parser (3.11) looks for the end anew from every "<" and
+# needs minutes for a megabyte of "<!--". The "+" of "*+" and "++" forbids going back (possessive).
+TAG = re.compile(
+    r"""<!--.*?(?:-->|\Z)
+      | <[!?][^>]*+(?:>|\Z)
+      | <(?P<close>/?)(?P<name>[a-z][^\s/>]*+)(?P<attributes>(?:
+            =\s*+(?:"[^"]*+(?:"|\Z)|'[^']*+(?:'|\Z)) | [^>=]++ | =  # a quoted value may hold ">"
+        )*+)(?:>|\Z)""",
+    re.DOTALL | re.IGNORECASE | re.VERBOSE,
+)
+BREAKS = {"br", "p", "dd", "td", "tr", "table", "center", "strong", "h2", "h3", "hr"}
+NUMBER = "#"  # stands for a table's cell that numbers a poem
+MAX_PAGE = 2**21  # bytes; the largest of the four pages has 795,000
 
 
-def page_lines(html):
-    """The text of a page, normalised, as a list of lines that are not empty."""
-    parser = PageLines()
-    parser.feed(html)
-    parser.close()
-    return [line for line in normalize("".join(parser.parts)).split("\n") if line]
+def page_lines(page):
+    """The text of a page, normalised, as a list of lines that are not empty. Only tags break lines.
+
+    Colophons in <small> are left out; NUMBER marks a cell that numbers a poem. Raises ValueError where a character is
+    given by a number of thousands of digits.
+    """
+    parts, end, small = [], 0, False
+    for tag in TAG.finditer(page):
+        parts.append("" if small else html.unescape(page[end : tag.start()]).replace("\n", " "))
+        end, name = tag.end(), (tag["name"] or "").lower()
+        if name in BREAKS:
+            parts.append("\n")
+        if name == "td" and re.search(r"\swidth=([\"']?)50\1(?!\S)", tag["attributes"]):
+            parts.append(NUMBER)
+        if name == "small":
+            small = not tag["close"]
+    parts.append("" if small else html.unescape(page[end:]).replace("\n", " "))
+    return [line for line in normalize("".join(parts)).split("\n") if line]
 
 
 def split_poems(lines, heading, end):
     """Everything from each line that `heading` matches to the next one, up to the line that `end` matches.
 
-    Headings are counted, and not read, since printed numbers slip. What follows the number in its line belongs to the poem
-    when the heading captures it as a group. Returns a list of poems, each a list of lines.
+    Headings are counted, and not read, since printed numbers slip. What follows the number in its line belongs to the
+    poem when the heading captures it as a group. Returns a list of poems, each a list of lines; an empty one where the
+    end is missing, since the last poem may then have been cut.
     """
     poems = []
     for line in lines:
@@ -156,24 +171,32 @@ def split_poems(lines, heading, end):
             poems.append([match.group(1)] if match.lastindex and match.group(1) else [])
         elif poems:
             poems[-1].append(line)
-    return poems
+    return []
 
 
 def clean_verse(line):
     """A line of verse without what was printed beside it: line numbers, an author's name, marks of lost text."""
     line = re.sub(r"(\s*-){2,}", "", line)  # lost text
-    line = re.sub(r"[\s.]*\d[\d\s-]*$", "", line)  # a line number, or "129-18", the numbers of poem and line
+    # a line number, or "129-18", the numbers of poem and line; from the right, since a search from the left for what
+    # ends with the line would begin anew at each digit
+    if number := re.match(r"[\d\s-]*\d[\s.]*", line[::-1]):
+        line = line[: -number.end()]
     line = re.sub(r"\s\.$", "", line)  # a speck
     return re.sub(r"\s+([,;:.?!])", r"\1", line).strip()
 
 
 def verse_of_page(work, path):
-    """The poems on a page of Project Madurai. Raises UserError when it is not UTF-8."""
+    """The poems on a page of Project Madurai. Raises UserError when it is no such page."""
+    again = "delete it, so that it is fetched again."
+    if path.stat().st_size > MAX_PAGE:
+        raise UserError(f"{path} is larger than a page of poems can be ({MAX_PAGE:,} bytes); {again}")
     try:
-        html = path.read_text(encoding="utf-8-sig")
+        lines = page_lines(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as problem:
-        raise UserError(f"{path} is not UTF-8 (byte {problem.start}); delete it, so that it is fetched again.")
-    poems = split_poems(page_lines(html), work.heading, work.end)
+        raise UserError(f"{path} is not UTF-8 (byte {problem.start}); {again}")
+    except ValueError:
+        raise UserError(f"{path} gives a character by a number that no character has; {again}")
+    poems = split_poems(lines, work.heading, work.end)
     poems = [[clean_verse(re.sub(work.aside, "", line)) for line in poem] for poem in poems]
     return [[line for line in poem if re.search(LETTER, line)] for poem in poems]
 
@@ -213,7 +236,7 @@ WORKS = {
         aside=r"^.*பத்து\.?$|^.*கிடைக்காத பாடல்$",  # the title of ten poems; "lost poem", twice
     ),
     "akananuru": Work(
-        "Akananuru", "madurai/pmuni0229.html", 401, 238_000, heading=PageLines.NUMBER, aside=r"^\d\. .*$"  # a part's title
+        "Akananuru", "madurai/pmuni0229.html", 401, 238_000, heading=NUMBER, aside=r"^\d\. .*$"  # a part's title
     ),
 }  # fmt: skip
 
@@ -225,8 +248,8 @@ WORKS = {
 def fetch_work(work):
     """Returns the path of a work's file in data/, downloaded if need be."""
     if work.read is verse_of_thirukkural:
-        return lesson1.download(THIRUKKURAL, THIRUKKURAL_SHA256, DATA / work.file)
-    return lesson1.download(MADURAI + work.file.split("/")[1], None, DATA / work.file)
+        return download(THIRUKKURAL, THIRUKKURAL_SHA256, DATA / work.file)
+    return download(MADURAI + work.file.split("/")[1], None, DATA / work.file)
 
 
 def read_work(work):
@@ -238,26 +261,27 @@ def read_work(work):
     near = abs(characters - work.characters) < 0.05 * work.characters
     if len(poems) != work.poems or not near or not all(poems):
         raise UserError(
-            f"{path} gives {len(poems)} poems with {characters:,} characters where {work.poems} with about {work.characters:,} "
-            f"are known, so nothing was written; delete it to have it fetched again."
+            f"{path} gives {len(poems)} poems with {characters:,} characters where {work.poems} with about "
+            f"{work.characters:,} are known, so nothing was written; delete it to have it fetched again."
         )
     return poems
 
 
-def collect(names):
-    """Reads and mends the works of these names. Returns {title: [poems]}; reports on standard error."""
+def collect(names, show=False):
+    """Reads and mends the works of these names. Returns {title: [poems]}; reports on standard error, a line on each
+    work, and if `show`, on each place that was mended."""
     works = {}
-    for name in names:
-        work = WORKS[name]
-        poems = read_work(work)
-        text, mended = mend("\n\n".join(poems))
-        print(f"{work.title}: {len(poems):,} poems, {len(text):,} characters, {len(mended)} places mended", file=sys.stderr)
-        for number, what, line in mended:
-            place = 1 + sum(line == "" for line in text.split("\n")[: number - 1])
-            print(f"  poem {place} in order, {what}: {line}", file=sys.stderr)
+    for work in (WORKS[name] for name in names):
+        poems, found = zip(*map(mend_poem, read_work(work)))
+        text, places = "\n\n".join(poems), sum(map(len, found))
+        print(f"{work.title}: {len(poems):,} poems, {len(text):,} characters, {places} places mended", file=sys.stderr)
+        for number, mended in enumerate(found, 1):
+            for what, line in mended if show else ():
+                print(f"  poem {number} in order, {what}: {line}", file=sys.stderr)
         if left := ill_formed(text):
-            raise UserError(f"{work.title} holds characters that are no Tamil letters: {dict(left)}; nothing was written.")
-        works[work.title] = text.split("\n\n")
+            few = dict(left.most_common(10))
+            raise UserError(f"{work.title} holds characters that are no Tamil letters: {few}; nothing was written.")
+        works[work.title] = list(poems)
     return works
 
 
@@ -266,22 +290,24 @@ def print_stats(works):
     print(f"{'work':12}  {'poems':>6}  {'lines':>6}  {'letters':>8}  {'characters':>10}")
     for title, poems in works.items():
         text = "\n\n".join(poems)
-        print(f"{title:12}  {len(poems):6,}  {sum(p.count(chr(10)) + 1 for p in poems):6,}  {len(re.findall(LETTER, text)):8,}  {len(text):10,}")
+        lines, letters = sum(poem.count("\n") + 1 for poem in poems), len(re.findall(LETTER, text))
+        print(f"{title:12}  {len(poems):6,}  {lines:6,}  {letters:8,}  {len(text):10,}")
 
 
 def main():
     """The command line of tamil_dataset.py."""
-    parser = lesson1.Parser(__doc__)
-    parser.add_argument("--works", nargs="+", choices=WORKS, default=list(WORKS), help="write data/tamil.txt from these only (default: all)")
-    parser.add_argument("--stats", action="store_true", help="print counts, write nothing")
+    parser = Parser(__doc__)
+    parser.add_argument("--works", nargs="+", choices=WORKS, default=list(WORKS), help="these alone (default: all)")
+    parser.add_argument("--stats", action="store_true", help="print counts, write no text")
+    parser.add_argument("--mended", action="store_true", help="show each place that was mended, on standard error")
     args = parser.parse_args()
-    works = collect(args.works)
+    works = collect(args.works, args.mended)
     if args.stats:
         return print_stats(works)
     poems = [poem for poems in works.values() for poem in poems]
-    lesson1.write_safely(TAMIL_TEXT, ("\n\n".join(poems) + "\n").encode())
+    write_safely(TAMIL_TEXT, ("\n\n".join(poems) + "\n").encode())
     print(TAMIL_TEXT)
 
 
 if __name__ == "__main__":
-    lesson1.run(main)
+    run(main)

@@ -1,21 +1,27 @@
 """Where does a lot of modern Tamil prose come from? This downloads Tamil Wikipedia into data/tamil_wiki.txt.
 
-Run:        python tamil_wikipedia.py --api --limit 100     the first 100 articles, one request for each
+Run:        python tamil_wikipedia.py --api                 the first 200 articles, one request for each
+            python tamil_wikipedia.py --api --limit 1000    the first 1,000
             python tamil_wikipedia.py --dump                all of them, from one large download, the dump
             python tamil_wikipedia.py --dump FILE           the same, from a dump that you have (.xml or .xml.bz2)
-Builds on:  lesson 1 (Parser, between, UserError, run, ROOT) and tamil_dataset.py (normalize).
+Builds on:  tools.py and tamil_dataset.py (normalize).
 Last line:  the path of the text, ending in `data/tamil_wiki.txt`; the only line on standard output.
 
 --api goes by title, from the first Tamil letter on; titles that begin with a digit or a Latin letter are in the dump
 only. What has come is kept in data/tamil_wiki_api.jsonl: stop at any time, and the next run goes on from there. Delete
-that file to begin again. --dump needs the program wikiextractor, 3.1.0 or later; a download that was stopped goes on.
+that file to begin again. A download of the dump that was stopped goes on, too.
+
+--dump runs the program wikiextractor 3.1.0, which requirements.txt installs (tried with Python 3.11, 3.12 and 3.13).
+Its licence is another one, AGPL-3.0; it is run as a program of its own, and never imported.
 
 In the text, a line is a paragraph or a heading, and a blank line stands between two articles. Each run writes it anew.
 The articles are by the contributors of https://ta.wikipedia.org, under CC BY-SA 4.0: say so when you pass them on.
 """
 
 import bz2
+import concurrent.futures
 import contextlib
+import functools
 import html
 import itertools
 import json
@@ -26,22 +32,28 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from importlib import import_module
 from pathlib import Path
 
 from tqdm import tqdm
 
-lesson1 = import_module("01_tensors")
-tamil = import_module("tamil_dataset")
+import tamil_dataset as tamil
+from tools import ROOT, Parser, UserError, between, run
 
-FOLDER = lesson1.ROOT / "data"
+FOLDER = ROOT / "data"
 API = "https://ta.wikipedia.org/w/api.php"
 DUMP = "https://dumps.wikimedia.org/tawiki/latest/tawiki-latest-pages-articles.xml.bz2"
 
 HEADERS = {"Accept-Encoding": "gzip"}  # and a name: Wikimedia wants to know what asks, and refuses a library's own
 HEADERS |= {"User-Agent": "tiny-dllm/1.0 (tamil_wikipedia.py of an educational project; one request at a time)"}
+FIRST_ARTICLES = 200  # without --limit
 TIMEOUT = (10, 60)  # seconds to connect, and between two pieces of an answer
+ANSWER_SECONDS = 120  # for the whole of an article, or of the headers of the dump, and of what redirects us to it
+LARGEST_ANSWER = 2**25  # bytes; Wikipedia allows an article 2**21
+# The dump, hundreds of megabytes, may well take hours, so there is no limit on the whole of it. But a server that sends
+# a byte now and then must not hold us: fewer than SLOWEST bytes a second over STRETCH seconds are as good as a cut.
+SLOWEST, STRETCH = 1000, 60
 ATTEMPTS = 6  # with pauses of 1, 2, 4, 8 and 16 seconds between them, unless the server asks for others
 LONGEST_WAIT = 300  # seconds, whatever the server asks for
 
@@ -76,11 +88,33 @@ def write_articles(articles, path):
             for count, text in enumerate(articles, 1):
                 file.write(f"{text}\n" if count == 1 else f"\n{text}\n")
         if not count:
-            raise lesson1.UserError(f"no article in Tamil was found; {path} is as it was before.")
+            raise UserError(f"no article in Tamil was found; {path} is as it was before.")
         os.replace(temporary, path)  # until here, what was there stays
     finally:
         temporary.unlink(missing_ok=True)
     return count
+
+
+def within(seconds, send):
+    """Returns send(), or raises what it raises, or requests.Timeout once the seconds are over.
+
+    A thread does it, which is then left to itself, since requests bounds only the wait for the next byte.
+    """
+    import requests
+
+    future = concurrent.futures.Future()
+
+    def work():
+        try:
+            future.set_result(send())
+        except Exception as problem:
+            future.set_exception(problem)
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        return future.result(seconds)
+    except TimeoutError:
+        raise requests.Timeout
 
 
 def patiently(send, address, bar):
@@ -102,7 +136,7 @@ def patiently(send, address, bar):
         bar.set_description(f"{reason}, waiting {seconds} s")
         time.sleep(seconds)
         bar.set_description()
-    raise lesson1.UserError(f"{address} did not give what was asked for ({reason}); what has come is kept, so run again later.")
+    raise UserError(f"{address} did not give what was asked for ({reason}); what has come is kept, so run again later.")
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -113,13 +147,25 @@ def ask_api(session, address, place):
     """One request: the place to go on from, a dict of parameters -> the answer. Raises requests.RequestException."""
     import requests
 
-    response = session.get(address, params=QUERY | place, headers=HEADERS, timeout=TIMEOUT)
+    def send():
+        content = bytearray()
+        with session.get(address, params=QUERY | place, headers=HEADERS, timeout=TIMEOUT, stream=True) as response:
+            for piece in response.iter_content(2**16):
+                content += piece
+                if len(content) > LARGEST_ANSWER:
+                    raise requests.RequestException("an answer larger than any article", response=response)
+        return response, content
+
+    response, content = within(ANSWER_SECONDS, send)
     response.raise_for_status()
-    answer = response.json()
+    try:
+        answer = dict(json.loads(content))
+    except (ValueError, TypeError, RecursionError):
+        raise requests.RequestException("an answer that is not JSON", response=response)
     if "error" in answer:  # these come with status 200
         code = answer["error"].get("code", "")
         if not re.match("maxlag|ratelimited|readonly|internal_api_error", code):  # these pass
-            raise lesson1.UserError(f"{address} refuses the request ({code}); what has come is kept.")
+            raise UserError(f"{address} refuses the request ({code}); what has come is kept.")
         raise requests.RequestException(code, response=response)
     return answer
 
@@ -162,7 +208,7 @@ def save_answers(address, path, limit=None):
     bar = tqdm(initial=len(seen), total=limit, unit=" articles", disable=None)
     with requests.Session() as session, open(path, "ab") as file, bar:
         while place is not None and (limit is None or len(seen) < limit):
-            answer = patiently(lambda: ask_api(session, address, place), address, bar)
+            answer = patiently(functools.partial(ask_api, session, address, place), address, bar)
             articles, place = new_articles(answer, seen), answer.get("continue")
             file.write(json.dumps({"articles": articles, "continue": place}).encode() + b"\n")
             file.flush()
@@ -182,6 +228,24 @@ def read_api(address, folder, limit=None):
 # All articles, from the dump
 
 
+def pieces(response):
+    """Yields the bytes of an answer as they come. Raises requests.ConnectionError where they stop or are too slow."""
+    import requests
+    from urllib3.exceptions import HTTPError
+
+    began, came = time.monotonic(), 0
+    try:
+        while piece := response.raw.read1(2**16):  # what has come, without waiting for more
+            yield piece
+            came, seconds = came + len(piece), time.monotonic() - began
+            if seconds > STRETCH:
+                if came < SLOWEST * seconds:
+                    raise requests.ConnectionError("too slow")
+                began, came = time.monotonic(), 0
+    except HTTPError as problem:  # urllib3's; requests translates them in iter_content alone, which waits for more
+        raise requests.ConnectionError(problem)
+
+
 def fetch_rest(address, part, tag, bar):
     """Downloads what is missing of the file `part`. Raises requests.RequestException.
 
@@ -195,16 +259,20 @@ def fetch_rest(address, part, tag, bar):
     headers = HEADERS | {"Accept-Encoding": "identity"}
     if have:  # the last byte that we have comes again: a range of nothing would be an error
         headers |= {"Range": f"bytes={have - 1}-", "If-Range": version}
-    with requests.get(address, headers=headers, timeout=TIMEOUT, stream=True) as response:
+    request = dict(headers=headers, timeout=TIMEOUT, stream=True)
+    with within(ANSWER_SECONDS, lambda: requests.get(address, **request)) as response:
         response.raise_for_status()
         begin = have - 1 if response.status_code == 206 else 0
-        size = begin + int(response.headers.get("Content-Length", 0))
+        length = response.headers.get("Content-Length", "")
+        if not length.isdecimal():
+            raise requests.ConnectionError("an answer of unknown length")
+        size = begin + int(length)
         bar.reset(total=size)
         bar.update(begin)
         with open(part, "r+b" if begin else "wb") as file:
             tag.write_text(response.headers.get("ETag", ""), encoding="utf-8")  # not before an older part is gone
             file.seek(begin)
-            for piece in response.iter_content(2**16):
+            for piece in pieces(response):
                 bar.update(file.write(piece))
     if part.stat().st_size != size:
         raise requests.ConnectionError("the connection was cut")
@@ -224,7 +292,7 @@ def fetch_dump(address, path):
 def check_dump(path):
     """Raises UserError unless a dump is all there; on one that was cut, wikiextractor would wait for ever."""
     if not path.is_file():
-        raise lesson1.UserError(f"there is no file {path}.")
+        raise UserError(f"there is no file {path}.")
     ending, reason = "", "its last lines are missing"
     try:
         with (bz2.open if path.suffix == ".bz2" else open)(path, "rt", encoding="utf-8") as file:
@@ -233,7 +301,7 @@ def check_dump(path):
     except (OSError, EOFError, UnicodeDecodeError) as problem:
         ending, reason = "", str(problem)
     if not ending.rstrip().endswith("</mediawiki>"):
-        raise lesson1.UserError(f"{path} is not a whole dump ({reason}); move it away, and get it again.")
+        raise UserError(f"{path} is not a whole dump ({reason}); move it away, and get it again.")
 
 
 def find_extractor():
@@ -241,14 +309,14 @@ def find_extractor():
     folders = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])
     program = shutil.which("wikiextractor", path=folders)
     if not program:
-        raise lesson1.UserError('--dump needs the program wikiextractor; get it by: pip install "wikiextractor>=3.1.0"')
+        raise UserError("--dump needs the program wikiextractor; get it by: pip install wikiextractor==3.1.0")
     return program
 
 
 def extracted_texts(program, dump):
     """Yields the text of every article in a dump. Raises UserError when wikiextractor fails.
 
-    wikiextractor has another licence than this project, so it runs as a program of its own and is never imported.
+    wikiextractor's licence is another one, AGPL-3.0, so it runs as a program of its own and is never imported.
     """
     processes = max(1, min(4, (os.cpu_count() or 1) - 1))  # at most 4, since each takes memory
     command = [program, "--json", "--no-templates", "--discard_empty", "--quiet", "--processes", str(processes)]
@@ -266,7 +334,7 @@ def extracted_texts(program, dump):
         errors.seek(0)
         complaint = errors.read().decode("utf-8", "replace").strip() or f"exit status {process.returncode}"
     if process.returncode or "incomplete" in complaint:  # it may lose articles and report success
-        raise lesson1.UserError(f"wikiextractor failed: {complaint.splitlines()[-1]}")
+        raise UserError(f"wikiextractor failed: {complaint.splitlines()[-1]}")
 
 
 def read_dump(program, dump, folder):
@@ -279,18 +347,21 @@ def read_dump(program, dump, folder):
 
 def main():
     """Reads the command line, downloads, and prints the path of the text."""
-    parser = lesson1.Parser(__doc__)
+    parser = Parser(__doc__)
     way = parser.add_mutually_exclusive_group(required=True)
     way.add_argument("--api", action="store_true", help="ask for one article after the other")
     way.add_argument("--dump", nargs="?", const="", metavar="FILE", help="take all from a dump (default: download it)")
-    parser.add_argument("--limit", type=lesson1.between(int, 1), metavar="N", help="with --api: stop after N articles")
+    stop = f"with --api: stop after N articles (default: {FIRST_ARTICLES})"
+    parser.add_argument("--limit", type=between(int, 1, 1_000_000), metavar="N", help=stop)
     args = parser.parse_args()
     if args.limit and not args.api:
         parser.error("--limit goes with --api only")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` stops it as Ctrl-C does
     FOLDER.mkdir(exist_ok=True)
     if args.api:
-        count = read_api(API, FOLDER, args.limit)
+        if not args.limit:
+            print(f"the first {FIRST_ARTICLES} articles; --limit N takes N, --dump takes all", file=sys.stderr)
+        count = read_api(API, FOLDER, args.limit or FIRST_ARTICLES)
     else:
         program = find_extractor()  # first, since the download is long
         dump = Path(args.dump) if args.dump else fetch_dump(DUMP, FOLDER / Path(DUMP).name)
@@ -300,4 +371,4 @@ def main():
 
 
 if __name__ == "__main__":
-    lesson1.run(main)
+    run(main)

@@ -1,14 +1,20 @@
 """The Tamil verse: counts on the real pages, misprints, and pages that are not what they should be."""
 
+import contextlib
+import gzip
+import itertools
+import random
 import re
 import shutil
-from importlib import import_module
+import threading
+import time
 
 import pytest
-from conftest import ROOT, assert_refused, run_script
+from conftest import ROOT, Quiet, assert_refused, run_script, serving
 
-lesson1 = import_module("01_tensors")
-tamil = import_module("tamil_dataset")
+import tamil_dataset as tamil
+import tools
+from tools import UserError
 
 
 @pytest.fixture
@@ -24,11 +30,16 @@ def data(tmp_path, monkeypatch):
 
 
 def test_the_works_are_whole(data, capsys):
-    works = tamil.collect(list(tamil.WORKS))
+    works = tamil.collect(list(tamil.WORKS), show=True)
     assert {title: len(poems) for title, poems in works.items()} == {
         "Thirukkural": 1330, "Natrinai": 400, "Kuruntokai": 402, "Ainkurunuru": 498, "Akananuru": 401,
     }  # fmt: skip
-    for title, characters in (("Natrinai", 137_000), ("Kuruntokai", 75_600), ("Ainkurunuru", 65_000), ("Akananuru", 238_000)):
+    for title, characters in (
+        ("Natrinai", 137_000),
+        ("Kuruntokai", 75_600),
+        ("Ainkurunuru", 65_000),
+        ("Akananuru", 238_000),
+    ):
         assert len("\n\n".join(works[title])) == pytest.approx(characters, rel=0.005)
     assert all(poem.count("\n") == 1 for poem in works["Thirukkural"])
     assert works["Thirukkural"][0] == "அகர முதல எழுத்தெல்லாம் ஆதி\nபகவன் முதற்றே உலகு."
@@ -48,20 +59,22 @@ def test_the_works_are_whole(data, capsys):
     report = capsys.readouterr().err
     for poem in (483, 599, 851, 913, 957, 1118, 1192, 1321):
         assert f"poem {poem} in order" in report
-    assert "Kuruntokai: 402 poems, 75,840 characters, 8 places mended" in report
+    for title, poem, places in (("Kuruntokai", 402, 8), ("Natrinai", 400, 103), ("Akananuru", 401, 14)):
+        assert re.search(rf"^{title}: {poem} poems, [\d,]+ characters, {places} places mended$", report, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
     "wrong, right, count",
     [("அற\u0ba7ந்து", "அறிந்து", 1), ("அள\u0ba7 க்கும்", "அளிக்கும்", 1), ("\u0ba6வ்ருஉம்", "வெரூஉம்", 1),
-     ("தௌிய நசை, வௌி", "தெளிய நசை, வெளி", 2), ("வௌவுநர்", "வௌவுநர்", 0), ("தௌ¢மே", "தெளிமே", 1), ("ஞா\u0ba1ன்றே", "ஞான்றே", 1),
-     ("ஞ்\u0ba1ழலொடு", "ஞாழலொடு", 1), ("அ·து", "அஃது", 1), ("அகர முதல", "அகர முதல", 0),
-     ("தௌ ர்ப்ப தௌ மணி", "தெளிர்ப்ப தெள் மணி", 2), ("கெளவை", "கௌவை", 1), ("கேண்மையடு", "கேண்மையொடு", 1), ("எனவேட் டோ ளே", "எனவேட் டோளே", 1)],
+     ("தௌிய நசை, வௌி", "தெளிய நசை, வெளி", 2), ("வௌவுநர்", "வௌவுநர்", 0), ("தௌ¢மே", "தெளிமே", 1),
+     ("ஞா\u0ba1ன்றே", "ஞான்றே", 1), ("ஞ்\u0ba1ழலொடு", "ஞாழலொடு", 1), ("அ·து", "அஃது", 1), ("அகர முதல", "அகர முதல", 0),
+     ("தௌ ர்ப்ப தௌ மணி", "தெளிர்ப்ப தெள் மணி", 2), ("கெளவை", "கௌவை", 1), ("கேண்மையடு", "கேண்மையொடு", 1),
+     ("எனவேட் டோ ளே", "எனவேட் டோளே", 1)],
 )  # fmt: skip
 def test_misprints_are_mended_and_counted(wrong, right, count):
-    mended, found = tamil.mend(f"அ\n{wrong}")
+    mended, found = tamil.mend_poem(f"அ\n{wrong}")
     assert mended == f"அ\n{right}" and not tamil.ill_formed(mended)
-    assert [number for number, _, _ in found] == [2] * count
+    assert [line for _, line in found] == [right] * count
 
 
 def test_normalize():
@@ -69,14 +82,39 @@ def test_normalize():
     assert tamil.normalize("\ufeffக\u200cொ\u00a0 க\u0bc6\u0bbe \n ப") == "கொ கொ\nப"
 
 
+def test_a_run_of_combining_signs_is_no_writing():
+    assert tamil.normalize("க" + "\u0bcd\u0323" * 50 + " கா") == "க கா"
+    assert tamil.normalize("க" + "\u0bcd" * 30) == "க" + "\u0bcd" * 30
+    assert tamil.normalize("." * 99 + "…" * 99) == "." * 99 + "…" * 99
+
+
+def test_lines_of_a_page():
+    page = """<!DOCTYPE html><!-- <br>not seen --><META content="a>b <br>" x='>'><p>அ &amp; ஆ
+        இ<BR/>ஈ<br >உ<a href=x"y>ஊ</a><small>colophon<br>more</SMALL>எ<table><tr><td  WIDTH='50' >ஏ</td><td width=500>ஐ
+        <!-- not closed <br> ஒ"""
+    lines = tamil.page_lines(page.replace("  WIDTH", "  width"))
+    assert lines == ["அ & ஆ இ", "ஈ", "உஊ", "எ", "#ஏ", "ஐ"]
+
+
+@pytest.mark.parametrize(
+    "line, verse",
+    [("அகர முதல 12", "அகர முதல"), ("அகர 129-18 ", "அகர"), ("அகர ... 5", "அகர"), ("அகர -5", "அகர -"),
+     ("12 அகர", "12 அகர"), ("அகர .", "அகர"), ("அகர - - - முதல", "அகர முதல"), ("அகர ; முதல", "அகர; முதல"),
+     ("7", ""), ("அ1.2", "அ1")],
+)  # fmt: skip
+def test_what_stands_beside_a_verse_is_taken_away(line, verse):
+    assert tamil.clean_verse(line) == verse
+
+
 def test_ill_formed_letters_are_seen():
-    assert tamil.ill_formed("அகர முதல, கௌ ஃ - \"ப்\"") == {}
+    assert tamil.ill_formed('அகர முதல, கௌ ஃ - "ப்"') == {}
     assert tamil.ill_formed("ாக கிி a1") == {"ா": 1, "ி": 1, "a": 1, "1": 1}
 
 
 def test_headings_are_counted_not_read():
     lines = ["title", "7. பாலை", "அ", "7. பாலை", "ஆ", "இ", "9. பாலை", "ஈ", "முற்றும்", "10. பாலை", "உ"]
     assert tamil.split_poems(lines, r"\d+\.", "முற்றும்$") == [["அ"], ["ஆ", "இ"], ["ஈ"]]
+    assert tamil.split_poems(lines[:8], r"\d+\.", "முற்றும்$") == []  # cut
 
 
 @pytest.mark.parametrize("damage", ["shorter", "rearranged", "not tamil", "empty"])
@@ -92,37 +130,195 @@ def test_a_page_that_has_changed_is_refused(data, monkeypatch, damage):
         }[damage],
         encoding="utf-8",
     )
-    with pytest.raises(lesson1.UserError, match="pmuni0110.html gives .* nothing was written"):
+    with pytest.raises(UserError, match="pmuni0110.html gives .* nothing was written"):
         tamil.collect(list(tamil.WORKS))
 
 
 def test_a_page_that_is_not_utf8_is_refused(data):
     (data / "madurai" / "pmuni0296.html").write_bytes(b"\xef\xbb\xbf<p>\xff\xfe")
-    with pytest.raises(lesson1.UserError, match="not UTF-8"):
+    with pytest.raises(UserError, match="not UTF-8"):
         tamil.read_work(tamil.WORKS["natrinai"])
 
 
+N = 1_000_000  # characters
+HOSTILE = {
+    "a comment": "<!--" + " " * N,
+    "comments": "<!--" * (N // 4),
+    "declarations": "<!" * (N // 2),
+    "sections": "<![" * (N // 3),
+    "instructions": "<?" * (N // 2),
+    "ends": "</a" * (N // 3),
+    "tags": "<a " * (N // 3),
+    "attributes": "<a x=" * (N // 5),
+    "quotes": '<a x="' * (N // 6),
+    "equal signs": "<a" + " =" * (N // 2),
+    "open": "<" * N,
+    "nested": "<b>" * (N // 3),
+    "lines": "1.<br>" * (N // 6),
+    "ampersands": "&a" * (N // 2),
+    "hexadecimal": "&#x" + "f" * N,
+    "digits": "1. அ<br>" + "1" * N + "a",
+    "dots": "1. அ<br>" + "." * N + "a",
+    "dashes": "1. அ<br>" + " -" * (N // 2) + "a",
+    "combining": "1. அ<br>க" + "\u0bcd\u0323" * (N // 6),
+    "noise": "".join(random.Random(0).choices("<!-->'\"=/ &#;x1.அ\u0bcd\n", k=N)),
+}
+
+
+@pytest.mark.parametrize("page", HOSTILE)
+def test_a_hostile_page_is_soon_refused(data, page):
+    path, began = data / "madurai" / "pmuni0110.html", time.monotonic()
+    path.write_text(HOSTILE[page], encoding="utf-8")
+    with pytest.raises(UserError, match="pmuni0110.html gives .* nothing was written"):
+        tamil.collect(["kuruntokai"])
+    assert time.monotonic() - began < 10  # seconds; it takes less than one
+
+
+def test_a_page_full_of_misprints_is_soon_mended(data, capsys):
+    path, began = data / "madurai" / "pmuni0110.html", time.monotonic()
+    path.write_text("<br>".join(["1.<br>அ"] * 401 + ["1.", "அ" + "·" * 74_000, "முற்றும்"]), encoding="utf-8")
+    assert tamil.collect(["kuruntokai"])["Kuruntokai"][-1] == "அ" + "ஃ" * 74_000
+    assert "74000 places mended" in capsys.readouterr().err and time.monotonic() - began < 10
+
+
+def test_a_hostile_head_changes_nothing(data, capsys):
+    path = data / "madurai" / "pmuni0110.html"
+    path.write_text("<p <![ <!-- > --> &#55555555; '" + path.read_text(encoding="utf-8-sig"), encoding="utf-8")
+    assert len(tamil.collect(["kuruntokai"])["Kuruntokai"]) == 402
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "page, words", [("&#" + "9" * 5000 + ";", "no character"), (" " * 2**21 + "!", "larger than a page")]
+)
+def test_a_page_that_cannot_be_read_is_one_sentence(data, page, words):
+    (data / "madurai" / "pmuni0110.html").write_text(page, encoding="utf-8")
+    with pytest.raises(UserError, match=f"pmuni0110.html .*{words}.*; delete it"):
+        tamil.collect(["kuruntokai"])
+
+
+def test_the_limit_on_a_page_is_far_above_the_real_ones(data):
+    assert max(path.stat().st_size for path in data.rglob("*.html")) < tamil.MAX_PAGE / 2
+
+
+class Site(Quiet):
+    """A site of one page, which it gives in many ways, by the last part of the address."""
+
+    PAGE = b"a page " * 100
+
+    def do_GET(self):
+        way = self.path.split("/")[1]
+        getattr(self, way.replace("-", "_"))()
+
+    def answer(self, pieces, status="200 OK", **headers):
+        head = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
+        self.connection.sendall(f"HTTP/1.1 {status}\r\n{head}\r\n".encode())
+        self.send(pieces)
+
+    def send(self, pieces):
+        with contextlib.suppress(OSError):  # the other side has had enough
+            for piece in pieces:
+                self.connection.sendall(piece)
+
+    def drops(self):
+        for _ in range(80):  # for four seconds
+            yield b"x"
+            threading.Event().wait(0.05)
+
+    def whole(self):
+        self.answer([self.PAGE], Content_Length=len(self.PAGE))
+
+    def packed(self):
+        body = gzip.compress(self.PAGE)
+        self.answer([body], Content_Length=len(body), Content_Encoding="gzip")
+
+    def in_chunks(self):
+        self.answer([b"%x\r\n%s\r\n0\r\n\r\n" % (len(self.PAGE), self.PAGE)], Transfer_Encoding="chunked")
+
+    def cut(self):
+        self.answer([self.PAGE[:99]], Content_Length=len(self.PAGE))
+
+    def cut_at_once(self):
+        self.answer([], Content_Length=len(self.PAGE))
+
+    def packed_and_cut(self):
+        body = gzip.compress(self.PAGE)
+        self.answer([body[:-9]], Content_Length=len(body), Content_Encoding="gzip")
+
+    def cut_in_chunks(self):
+        self.answer([b"%x\r\n%s\r\n" % (len(self.PAGE), self.PAGE)], Transfer_Encoding="chunked")
+
+    def of_no_length(self):
+        self.answer([self.PAGE])
+
+    def missing(self):
+        self.answer([self.PAGE], status="404 Not Found", Content_Length=len(self.PAGE))
+
+    def elsewhere(self):
+        self.answer([], status="302 Found", Location=self.path, Content_Length=0, Connection="close")
+
+    def dripping(self):
+        self.answer(self.drops(), Content_Length=N)
+
+    def dripping_in_chunks(self):
+        self.answer((b"1\r\n%s\r\n" % drop for drop in self.drops()), Transfer_Encoding="chunked")
+
+    def dripping_head(self):
+        self.send(itertools.chain([b"HTTP/1.1 200 OK\r\nX-Name: "], self.drops()))
+
+    def silent(self):
+        self.answer([], Content_Length=N)
+        threading.Event().wait(4)
+
+    def endless(self):
+        self.answer([bytes(2**20)] * 80, Content_Length=2**40)
+
+
 def test_a_download_of_a_page_is_kept_and_not_fetched_again(tmp_path, monkeypatch):
-    from conftest import Quiet, serving
-
-    class Handler(Quiet):
-        def do_GET(self):
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(b"a page")
-
     monkeypatch.setattr(tamil, "DATA", tmp_path)
-    with serving(Handler) as address:
-        monkeypatch.setattr(tamil, "MADURAI", f"{address}/")
+    with serving(Site) as address:
+        monkeypatch.setattr(tamil, "MADURAI", f"{address}/whole/")
         path = tamil.fetch_work(tamil.WORKS["natrinai"])
-    assert path.read_bytes() == b"a page"
+    assert path.read_bytes() == Site.PAGE
     assert tamil.fetch_work(tamil.WORKS["natrinai"]) == path  # the server is gone
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("way", ["packed", "in-chunks"])
+def test_a_page_comes_whole(way, tmp_path):
+    with serving(Site) as address:
+        assert tools.download(f"{address}/{way}", None, tmp_path / "page").read_bytes() == Site.PAGE
+
+
+@pytest.mark.parametrize(
+    "way, reason",
+    [("cut", "ChunkedEncodingError"), ("cut-at-once", "ChunkedEncodingError"),
+     ("cut-in-chunks", "ChunkedEncodingError"), ("packed-and-cut", "ChunkedEncodingError"), ("of-no-length", "it was cut"), ("missing", "HTTPError"),
+     ("elsewhere", "TooManyRedirects"), ("endless", "it is larger than any"), ("silent", "TimeoutError"),
+     ("dripping", "TimeoutError"), ("dripping-in-chunks", "TimeoutError"), ("dripping-head", "TimeoutError")],
+)  # fmt: skip
+def test_a_download_that_fails_is_one_sentence_and_leaves_nothing(way, reason, tmp_path, monkeypatch):
+    monkeypatch.setattr(tamil, "DATA", tmp_path)
+    monkeypatch.setattr(tools, "DOWNLOAD_SECONDS", 60 if way == "endless" else 1)
+    began = time.monotonic()
+    with serving(Site) as address:
+        monkeypatch.setattr(tamil, "MADURAI", f"{address}/{way}/")
+        with pytest.raises(UserError, match=rf"download {address}/{way}/.*{reason}.*; fetch it yourself") as refusal:
+            tamil.fetch_work(tamil.WORKS["natrinai"])
+    assert "\n" not in str(refusal.value) and time.monotonic() - began < 60
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_wrong_checksum_leaves_nothing(tmp_path):
+    with serving(Site) as address, pytest.raises(UserError, match="its checksum is wrong"):
+        tools.download(f"{address}/whole", "0" * 64, tmp_path / "page")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_network_and_data_it_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(tamil, "DATA", tmp_path)
     monkeypatch.setattr(tamil, "MADURAI", "http://127.0.0.1:9/")
-    with pytest.raises(lesson1.UserError, match="http://127.0.0.1:9/pmuni0296.html"):
+    with pytest.raises(UserError, match="http://127.0.0.1:9/pmuni0296.html"):
         tamil.fetch_work(tamil.WORKS["natrinai"])
     assert list(tmp_path.rglob("*.html")) == []
 
@@ -130,4 +326,12 @@ def test_without_network_and_data_it_is_one_sentence(tmp_path, monkeypatch):
 def test_the_script(tmp_path, data):
     code, out, err = run_script("tamil_dataset.py", "--stats", "--works", "thirukkural")
     assert code == 0 and "1,330" in out and "Natrinai" not in out, err
+    assert err == "Thirukkural: 1,330 poems, 82,934 characters, 25 places mended\n"
     assert_refused(run_script("tamil_dataset.py", "--works", "iliad"), 2, "iliad")
+
+
+def test_what_was_mended_is_shown_when_asked_for(data):
+    code, out, err = run_script("tamil_dataset.py", "--stats", "--mended", "--works", "thirukkural", "kuruntokai")
+    assert code == 0 and len(out.splitlines()) == 3
+    assert sum(line.startswith("  poem ") for line in err.splitlines()) == 25 + 8 == len(err.splitlines()) - 2
+    assert re.search("^  poem 599 in order, an e sign before its letter.*: .*வெரூஉம்", err, re.MULTILINE)

@@ -1,7 +1,9 @@
 """Tamil Wikipedia, from local servers: answers made by hand after www.mediawiki.org/wiki/API:Continue, API:Allpages,
 Extension:TextExtracts and Manual:Maxlag_parameter; a dump and wikiextractor, real where they are there, and made up."""
 
+import contextlib
 import gzip
+import itertools
 import json
 import os
 import re
@@ -12,14 +14,14 @@ import textwrap
 import threading
 import time
 import unicodedata
-from importlib import import_module
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from conftest import ROOT, Quiet, assert_refused, environment, run_script, serving
 
-lesson1 = import_module("01_tensors")
-wikipedia = import_module("tamil_wikipedia")
+import tamil_wikipedia as wikipedia
+from tools import UserError
+
 SAMPLE = ROOT / "data" / "tamil_wiki" / "AA_wiki_00.txt"
 TINY_DUMP = ROOT / "data" / "tamil_wiki" / "synthetic-tiny-pages-articles.xml.bz2"
 NOWHERE = "http://127.0.0.1:9/w/api.php"  # nothing listens there
@@ -110,7 +112,7 @@ def articles(folder):
 
 def command(setup, *arguments):
     """A Python command that changes some of the script's settings and then runs it."""
-    code = "import sys, pathlib; sys.path.insert(0, {0!r}); import tamil_wikipedia as t; {1}; t.lesson1.run(t.main)"
+    code = "import sys, pathlib; sys.path.insert(0, {0!r}); import tamil_wikipedia as t; {1}; t.run(t.main)"
     return [sys.executable, "-c", code.format(str(ROOT), setup), *map(str, arguments)]
 
 
@@ -202,7 +204,14 @@ def test_retry_after_is_obeyed(tmp_path):
 
 
 def test_trouble_passes(tmp_path, pauses):
-    trouble = {1: lag(Retry_After=7), 2: lag(), 4: cut, 5: status(503), 6: status(429, Retry_After="30"), 8: status(503, Retry_After=86400)}
+    trouble = {
+        1: lag(Retry_After=7),
+        2: lag(),
+        4: cut,
+        5: status(503),
+        6: status(429, Retry_After="30"),
+        8: status(503, Retry_After=86400),
+    }
     with serving(a_wiki(trouble=trouble)) as address:
         wikipedia.read_api(address, tmp_path)
     assert articles(tmp_path) == TEXTS
@@ -212,7 +221,7 @@ def test_trouble_passes(tmp_path, pauses):
 def test_attempts_are_bounded_and_what_came_is_kept(tmp_path, pauses):
     server = a_wiki(trouble={n: status(500) for n in range(3, 100)})
     with serving(server) as address:
-        with pytest.raises(lesson1.UserError, match="500"):
+        with pytest.raises(UserError, match="500"):
             wikipedia.read_api(address, tmp_path)
         assert len(server.asked) == 2 + 6 and pauses == [1, 2, 4, 8, 16]
         assert [path.name for path in tmp_path.iterdir()] == ["tamil_wiki_api.jsonl"]
@@ -225,7 +234,7 @@ def test_attempts_are_bounded_and_what_came_is_kept(tmp_path, pauses):
 @pytest.mark.parametrize("trouble, named", [(status(403), "403"), (error("badvalue"), "badvalue")])
 def test_a_refusal_is_final(trouble, named, tmp_path, pauses):
     server = a_wiki(trouble={1: trouble})
-    with serving(server) as address, pytest.raises(lesson1.UserError, match=named):
+    with serving(server) as address, pytest.raises(UserError, match=named):
         wikipedia.read_api(address, tmp_path)
     assert len(server.asked) == 1 and pauses == []
 
@@ -264,9 +273,9 @@ def test_a_line_that_was_written_in_part_is_asked_for_again(tmp_path, lost):
 
 def test_without_an_article_in_tamil_the_old_file_stays(tmp_path):
     (tmp_path / "tamil_wiki.txt").write_text("old")
-    with serving(a_wiki(pages=[(1, "English"), (2, "")])) as address:
-        with pytest.raises(lesson1.UserError, match="no article in Tamil"):
-            wikipedia.read_api(address, tmp_path)
+    nothing = a_wiki(pages=[(1, "English"), (2, "")])
+    with serving(nothing) as address, pytest.raises(UserError, match="no article in Tamil"):
+        wikipedia.read_api(address, tmp_path)
     assert (tmp_path / "tamil_wiki.txt").read_text() == "old" and not list(tmp_path.glob("*.tmp"))
 
 
@@ -276,16 +285,70 @@ def test_ctrl_c_leaves_a_state_that_goes_on(tmp_path):
     with serving(server) as address:
         setup = f"t.API = {address!r}; t.FOLDER = pathlib.Path({str(tmp_path)!r})"
         pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        process = subprocess.Popen(command(setup, "--api"), env=environment(), preexec_fn=hear_ctrl_c, **pipes)
+        process = subprocess.Popen(
+            command(setup, "--api", "--limit", 99), env=environment(), preexec_fn=hear_ctrl_c, **pipes
+        )
         assert waiting.wait(300)
         process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=300) == (b"", b"") and process.returncode == 130
         assert not (tmp_path / "tamil_wiki.txt").exists()
         time.sleep(1)  # the server is through with the request that nobody waits for
-        code, out, err = run_with(setup, "--api")
+        code, out, err = run_with(setup, "--api", "--limit", 99)
     assert (code, out, err) == (0, f"{tmp_path / 'tamil_wiki.txt'}\n", f"{TOTAL} articles\n")
     assert articles(tmp_path) == TEXTS
     assert len(server.asked) == TOTAL + 1
+
+
+def test_without_a_limit_it_takes_some_and_says_how_to_get_more(tmp_path):
+    with serving(a_wiki()) as address:
+        setup = f"t.API = {address!r}; t.FOLDER = pathlib.Path({str(tmp_path)!r}); t.FIRST_ARTICLES = 3"
+        code, out, err = run_with(setup, "--api")
+    assert (code, out) == (0, f"{tmp_path / 'tamil_wiki.txt'}\n") and articles(tmp_path) == TEXTS[:3]
+    note, count = err.splitlines()
+    assert "3 articles" in note and "--limit N" in note and "--dump" in note and count == "3 articles"
+    assert wikipedia.FIRST_ARTICLES == 200
+
+
+def drip(connection, first):
+    """Sends `first`, and then a byte now and then, for four seconds."""
+    pause = threading.Event().wait  # not time.sleep, which tests take away
+    with contextlib.suppress(OSError):
+        for piece in itertools.chain([first], itertools.repeat(b"x", 80)):
+            connection.sendall(piece)
+            pause(0.05)
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n"
+
+
+@pytest.mark.parametrize("head", [HEAD + b"\r\n", HEAD + b"X-Name: "])
+def test_an_answer_that_drips_is_asked_for_again(head, tmp_path, monkeypatch):
+    monkeypatch.setattr(wikipedia, "ANSWER_SECONDS", 1)
+    server = a_wiki(trouble={3: lambda server: (server.busy.release(), drip(server.connection, head))})
+    with serving(server) as address:
+        assert wikipedia.read_api(address, tmp_path) == TOTAL
+    assert articles(tmp_path) == TEXTS and len(server.asked) == TOTAL + 1
+
+
+def page_of(content):
+    """Trouble: an answer of these bytes."""
+
+    def send(server):
+        server.busy.release()
+        server.send_response(200)
+        server.end_headers()
+        server.wfile.write(content)
+
+    return send
+
+
+def test_an_answer_that_is_no_answer_is_asked_for_again(tmp_path, pauses, monkeypatch):
+    monkeypatch.setattr(wikipedia, "LARGEST_ANSWER", 100_000)
+    trouble = {1: page_of(b"<html>"), 2: page_of(b"[1]"), 3: page_of(b"[" * 90_000), 4: page_of(b" " * 200_000)}
+    server = a_wiki(trouble=trouble)
+    with serving(server) as address:
+        assert wikipedia.read_api(address, tmp_path) == TOTAL
+    assert articles(tmp_path) == TEXTS and pauses == [1, 2, 4, 8]
 
 
 def test_no_network_is_one_sentence(tmp_path):
@@ -296,7 +359,8 @@ def test_no_network_is_one_sentence(tmp_path):
 @pytest.mark.parametrize(
     "arguments, word",
     [
-        (["--api", "--limit", 0], "1 or more"),
+        (["--api", "--limit", 0], "from 1 to 1,000,000"),
+        (["--api", "--limit", 1_000_001], "from 1 to 1,000,000"),
         (["--api", "--limit", "many"], "whole number"),
         (["--dump", "--limit", 3], "--api"),
         (["--api", "--dump"], "not allowed"),
@@ -312,7 +376,7 @@ def test_a_wrong_command_line_is_one_sentence(arguments, word, monkeypatch, caps
 
 def test_help_shows_an_example(tmp_path):
     code, out, err = run_script("tamil_wikipedia.py", "--help", cwd=tmp_path)
-    assert (code, err) == (0, "") and "python tamil_wikipedia.py --api --limit 100" in out
+    assert (code, err) == (0, "") and "python tamil_wikipedia.py --api --limit 1000" in out
 
 
 # The dump: its download
@@ -355,7 +419,7 @@ def test_a_download_that_was_cut_goes_on(tmp_path, pauses):
 def test_a_download_that_stays_cut_has_no_final_name_and_another_run_goes_on(tmp_path, pauses):
     server = some_files(cuts=[200_000] + [0] * 5)
     with serving(server) as address:
-        with pytest.raises(lesson1.UserError, match="run again"):
+        with pytest.raises(UserError, match="run again"):
             wikipedia.fetch_dump(address, tmp_path / "dump")
         assert not (tmp_path / "dump").exists() and len(server.begun) == 6
         assert wikipedia.fetch_dump(address, tmp_path / "dump").read_bytes() == NEW
@@ -363,9 +427,9 @@ def test_a_download_that_stays_cut_has_no_final_name_and_another_run_goes_on(tmp
 
 
 def test_a_newer_dump_is_never_joined_to_an_older_one(tmp_path, pauses):
-    with serving(some_files(content=OLD, mark='"old"', cuts=[200_000] + [0] * 5)) as address:
-        with pytest.raises(lesson1.UserError):
-            wikipedia.fetch_dump(address, tmp_path / "dump")
+    older = some_files(content=OLD, mark='"old"', cuts=[200_000] + [0] * 5)
+    with serving(older) as address, pytest.raises(UserError):
+        wikipedia.fetch_dump(address, tmp_path / "dump")
     assert (tmp_path / "dump.part").stat().st_size > 100_000
     with serving(some_files()) as address:
         assert wikipedia.fetch_dump(address, tmp_path / "dump").read_bytes() == NEW
@@ -381,13 +445,43 @@ def test_a_download_that_was_stopped_before_its_renaming(tmp_path):
 
 
 def test_a_download_of_unknown_length_is_not_trusted(tmp_path, pauses):
-    with serving(some_files(tells_length=False, cuts=[200_000] * 6)) as address, pytest.raises(lesson1.UserError):
+    with serving(some_files(tells_length=False, cuts=[200_000] * 6)) as address, pytest.raises(UserError):
         wikipedia.fetch_dump(address, tmp_path / "dump")
     assert not (tmp_path / "dump").exists()
 
 
+@pytest.mark.parametrize("head, kept", [(HEAD + b"\r\n", ["dump.etag", "dump.part"]), (HEAD + b"X-Name: ", [])])
+def test_a_dump_that_drips_is_as_good_as_cut(head, kept, tmp_path, pauses, monkeypatch):
+    for name, value in dict(ANSWER_SECONDS=1, STRETCH=1, ATTEMPTS=2).items():
+        monkeypatch.setattr(wikipedia, name, value)
+
+    class Drip(Quiet):
+        def do_GET(self):
+            drip(self.connection, head)
+
+    with serving(Drip) as address, pytest.raises(UserError, match="Connection|Timeout"):
+        wikipedia.fetch_dump(address, tmp_path / "dump")
+    assert sorted(path.name for path in tmp_path.iterdir()) == kept and len(pauses) == 1
+
+
+def test_a_slow_dump_comes_to_its_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(wikipedia, "STRETCH", 0.2)
+
+    class Slow(Files):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", "20000")
+            self.end_headers()
+            for _ in range(20):  # some 20,000 bytes a second
+                self.wfile.write(b"x" * 1000)
+                time.sleep(0.05)
+
+    with serving(Slow) as address:
+        assert wikipedia.fetch_dump(address, tmp_path / "dump").read_bytes() == b"x" * 20_000
+
+
 def test_no_network_leaves_no_dump(tmp_path, pauses):
-    with pytest.raises(lesson1.UserError, match="127.0.0.1:9"):
+    with pytest.raises(UserError, match="127.0.0.1:9"):
         wikipedia.fetch_dump(NOWHERE, tmp_path / "dump")
     assert list(tmp_path.iterdir()) == []
 
@@ -423,7 +517,7 @@ def made_up_extractor(path, body):
 def test_the_real_wikiextractor_on_a_tiny_dump(tiny_dump, tmp_path):
     try:
         program = wikipedia.find_extractor()
-    except lesson1.UserError:
+    except UserError:
         pytest.skip("wikiextractor is not installed")
     setup = f"t.FOLDER = pathlib.Path({str(tmp_path)!r})"
     code, out, err = run_with(setup, "--dump", tiny_dump)
@@ -455,9 +549,9 @@ def test_what_is_a_whole_dump(tiny_dump, empty_dump, tmp_path):
     (tmp_path / "noise.xml.bz2").write_bytes(b"noise")
     (tmp_path / "noise.xml").write_bytes(b"\xff\xfe\x00")
     for name in ("cut.xml", "noise.xml.bz2", "noise.xml"):
-        with pytest.raises(lesson1.UserError, match="not a whole"):
+        with pytest.raises(UserError, match="not a whole"):
             wikipedia.check_dump(tmp_path / name)
-    with pytest.raises(lesson1.UserError, match="no file"):
+    with pytest.raises(UserError, match="no file"):
         wikipedia.check_dump(tmp_path / "missing.xml")
 
 
@@ -477,7 +571,7 @@ def test_a_missing_wikiextractor_is_one_sentence_before_any_download(tmp_path):
 def test_a_wikiextractor_that_fails_leaves_the_old_file(empty_dump, tmp_path, ending, word):
     (tmp_path / "tamil_wiki.txt").write_text("old")
     program = made_up_extractor(tmp_path / "extractor", "put('தமிழ்')\n" + ending)
-    with pytest.raises(lesson1.UserError, match=word):
+    with pytest.raises(UserError, match=word):
         wikipedia.read_dump(program, empty_dump, tmp_path)
     assert (tmp_path / "tamil_wiki.txt").read_text() == "old" and not list(tmp_path.glob("*.tmp"))
 
@@ -502,7 +596,9 @@ def test_ctrl_c_ends_wikiextractor_and_its_processes(empty_dump, tmp_path):
         """
     program = made_up_extractor(tmp_path / "extractor", body)
     setup = f"t.FOLDER = pathlib.Path({str(tmp_path)!r}); t.find_extractor = lambda: {program!r}"
-    process = subprocess.Popen(command(setup, "--dump", empty_dump), stderr=subprocess.PIPE, env=environment(), preexec_fn=hear_ctrl_c)
+    process = subprocess.Popen(
+        command(setup, "--dump", empty_dump), stderr=subprocess.PIPE, env=environment(), preexec_fn=hear_ctrl_c
+    )
     pids, deadline = tmp_path / "extractor.pids", time.monotonic() + 300
     while not (pids.exists() and pids.read_text().endswith("\n")) and time.monotonic() < deadline:
         time.sleep(0.05)

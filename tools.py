@@ -1,0 +1,735 @@
+"""What every script needs and no lesson is about: the command line, files, downloads, devices, checkpoints on disk.
+
+Nothing in here is needed to understand a lesson. Its parts, in order:
+
+    at work                UserError, run, StopRequest, check
+    the command line       Parser, between, DEVICES, seeded_generator, print_texts, print_command
+    tables and pictures    mean_and_error, print_row, save_figure
+    files                  ROOT, write_safely, download, find_checkpoint
+    where it runs          pick_device, native_dtype
+    checkpoints on disk    save_checkpoint, read_checkpoint, check_fields, best_path
+    a training run         Settings, training_parser, settle, with_text, Log, Reporter
+
+Imported before torch everywhere, since it says how PyTorch's threads wait.
+"""
+
+import argparse
+import contextlib
+import csv
+import hashlib
+import io
+import math
+import os
+import pickletools
+import random
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+# PyTorch's threads (OpenMP) spin while they wait for each other, and where another program wants the processor, too,
+# both slow down many times. PASSIVE lets them sleep (docs/tuning.md has what it costs and gains). Linux only: macOS and
+# Windows use other thread pools, which do not read it. It has to stand before the first import of torch.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch
+from tqdm import tqdm
+
+# Numbers below 1e-38 ("denormal") are taken for 0. A head that looks firmly at one place gives the others such weights,
+# and some processors are many times slower with them (docs/tuning.md: measured on an Intel Xeon, where training gains
+# nearly twofold; on an AMD EPYC of the Zen 4 kind it makes no difference). It has to stand before anything is computed.
+torch.set_flush_denormal(True)
+
+ROOT = Path(__file__).resolve().parent
+
+
+# ---------------------------------------------------------------------------------------------------------
+# At work
+
+
+class UserError(ValueError):
+    """A mistake of the person at the keyboard; its text is one sentence that says what to do."""
+
+
+def check(claim, holds):
+    """Prints a claim that a lesson makes, once it has been found true; raises AssertionError otherwise."""
+    if not holds:
+        raise AssertionError(f"this claim does not hold: {claim}")
+    print(f"  checked: {claim}")
+
+
+def run(main):
+    """Runs a script's `main`: a user's mistake ends in one sentence and exit status 1, not in a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a notebook's has not
+            stream.reconfigure(encoding="utf-8", errors="replace")  # Windows would use its code page
+    try:
+        main()
+        sys.stdout.flush()
+    except UserError as mistake:
+        sys.exit(f"error: {mistake}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # the reader, `head` say, has seen enough
+        drop_output()
+    except OSError as problem:  # a folder that may not be read, a name that is too long, a full disk
+        drop_output()
+        sys.exit(f"error: {problem}")
+    except (MemoryError, RuntimeError) as problem:
+        if isinstance(problem, RuntimeError) and "memory" not in str(problem):
+            raise  # a mistake of ours
+        sys.exit("error: there is not enough memory for this; ask for less at once: a smaller --batch, --num or --len.")
+
+
+def drop_output():
+    """Sends what standard output still holds nowhere, where it cannot be written: or Python complains as it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class StopRequest:
+    """Turns the first Ctrl-C or SIGTERM into a request to stop when it suits; a second one stops at once."""
+
+    def __init__(self):
+        self.made = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.note)
+
+    def note(self, number, frame):
+        """The signal handler. os.write, since a handler may interrupt a print."""
+        self.made = True
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_DFL)
+        os.write(2, b"\nStopping after this step, and saving. Once more stops at once.\n")
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The command line
+
+DEVICES = ("auto", "cuda", "mps", "cpu")
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that shows the module's docstring as help, and answers a wrong value with one sentence."""
+
+    def __init__(self, doc):
+        super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def between(kind, low, high):
+    """Returns an argparse type: `kind` (int or float) within [low, high], refused with a sentence."""
+
+    def convert(text):
+        try:
+            value = kind(text)
+            allowed = low <= value <= high
+        except (ValueError, OverflowError):
+            allowed = False
+        if not allowed:
+            noun = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"{text!r} is not allowed; give {noun} from {low:,} to {high:,}")
+        return value
+
+    return convert
+
+
+SEED = between(int, 0, 2**63 - 1)  # the argparse type of --seed
+
+
+def seeded_generator(seed):
+    """A generator with this seed; for None with a fresh one, which is printed so that the text can be had again."""
+    if seed is None:
+        seed = random.randrange(2**31)
+        print(f"seed {seed}", file=sys.stderr)
+    return torch.Generator().manual_seed(seed)
+
+
+def print_texts(texts):
+    """Prints texts with a line of dashes between two, since a text may have blank lines of its own."""
+    print("\n\n---\n\n".join(texts))
+
+
+def quote(path):
+    """A path as the person's own shell reads it: POSIX's rules, or those of Windows."""
+    return subprocess.list2cmdline([str(path)]) if os.name == "nt" else shlex.quote(str(path))
+
+
+def print_command(generate, out):
+    """Prints the command, `generate` and more, that writes from the best weights of the run in `out`; of several
+    processes only the first one does."""
+    if os.environ.get("RANK", "0") == "0":
+        best = best_path(out)  # there is none before the first evaluation
+        print(f"{generate} --checkpoint {quote(best if best.exists() else out)}")
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Tables and pictures
+
+
+def mean_and_error(values):
+    """(mean, standard error of the mean) of values [N]."""
+    return values.mean().item(), values.std().item() / math.sqrt(len(values))
+
+
+def print_row(name, form, cells):
+    """Prints a row of a table; cells: (mean, standard error) each, printed by the format `form`."""
+    print(f"| {name} | {' | '.join(' +- '.join(form.format(value) for value in cell) for cell in cells)} |")
+
+
+def new_figure(rows=1, columns=1, **options):
+    """(figure, axes) of matplotlib, which draws into files alone, without a window. options: those of plt.subplots."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(rows, columns, **options)
+
+
+def save_figure(figure, path):
+    """Saves a figure, under figures/ unless the path is absolute, and prints where."""
+    buffer, path = io.BytesIO(), ROOT / "figures" / path
+    figure.savefig(buffer, format="png", dpi=130, bbox_inches="tight")
+    write_safely(path, buffer.getbuffer())
+    print(path)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Files
+
+
+def write_safely(path, data):
+    """Writes bytes to a temporary file, then renames it, so that a failure leaves what was there. Raises UserError."""
+    path = Path(path)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except OSError as problem:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise UserError(f"could not save {path}: {problem.strerror}; what was there before is untouched.")
+
+
+DOWNLOAD_SECONDS = 600  # a server that sends a byte now and then would otherwise hold us for ever
+
+
+def fetch(url, path, pooch):
+    """pooch's downloader: the bytes of `url` into the file `path`, within DOWNLOAD_SECONDS in all. Raises OSError.
+
+    A thread receives them, since requests bounds only the wait for the next byte, at the headers as well: a thread can
+    be left to itself when the time is over. Nothing is written before all has come.
+    """
+    import threading
+
+    import requests
+
+    content, problems = bytearray(), []
+
+    def receive():
+        try:
+            with requests.get(url, stream=True, timeout=(5, 30)) as response:
+                response.raise_for_status()
+                for piece in response.iter_content(2**16):
+                    content.extend(piece)
+                    if len(content) > 2**26:  # the largest file of ours has 2**21
+                        raise OSError("it is larger than any file of this project")
+                announced, came = response.headers.get("Content-Length"), str(response.raw.tell())
+                if announced != came and not response.raw.chunked:  # an answer in chunks has an end of its own
+                    raise OSError("it was cut, or does not say how long it is")
+        except Exception as problem:
+            problems.append(problem)
+
+    thread, began = threading.Thread(target=receive, daemon=True), time.monotonic()
+    thread.start()
+    while thread.is_alive():
+        if time.monotonic() > began + DOWNLOAD_SECONDS:
+            raise TimeoutError
+        thread.join(0.1)  # a little at a time, since on Windows Ctrl-C is not heard meanwhile
+    if problems:
+        raise problems[0]
+    Path(path).write_bytes(content)
+
+
+def download(url, sha256, path):
+    """Returns `path`. Fetches `url` into it first, unless the file is there and has the checksum `sha256`; with
+    sha256=None, for a page that may be edited, unless it is there.
+
+    The bytes go to a temporary file that is renamed once its checksum is right. Raises UserError.
+    """
+    if path.is_file() and (sha256 is None or hashlib.sha256(path.read_bytes()).hexdigest() == sha256):
+        return path
+    import pooch
+
+    pooch.get_logger().setLevel("WARNING")
+    try:
+        pooch.retrieve(url, sha256, fname=path.name, path=path.parent, downloader=fetch)
+    except Exception as problem:  # no network, a full disk, a broken answer; a wrong checksum, which is a ValueError
+        reasons = {ValueError: "its checksum is wrong", OSError: str(problem)}
+        reason = reasons.get(type(problem), type(problem).__name__)
+        raise UserError(f"could not download {url} ({reason}); fetch it yourself and save it as {path}.")
+    return path
+
+
+def find_checkpoint(name):
+    """Returns the path of a checkpoint; hf://OWNER/REPO/PATH is downloaded from the Hugging Face hub first."""
+    if not name.startswith("hf://"):
+        return Path(name)
+    from huggingface_hub import hf_hub_download
+
+    owner, _, rest = name.removeprefix("hf://").partition("/")
+    repo, _, file = rest.partition("/")
+    if not (owner and repo and file):
+        raise UserError(f"{name} is incomplete; write hf://OWNER/REPO/PATH, PATH being the file in the repository.")
+    try:
+        path = Path(hf_hub_download(f"{owner}/{repo}", file))
+    except Exception as problem:  # the hub's errors, requests' and plain OSErrors
+        raise UserError(f"could not download {name} ({type(problem).__name__}); check the name and the network.")
+    with contextlib.suppress(Exception):  # the older format keeps its alphabet apart; where it lacks, loading says so
+        hf_hub_download(f"{owner}/{repo}", (Path(file).parent / "vocab.json").as_posix())
+    return path
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Where it runs
+
+
+def pick_device(name):
+    """'auto' -> cuda, then mps, then cpu. Raises UserError for a device that this machine lacks."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(device for device, there in available.items() if there)
+    if not available.get(name):
+        here = ", ".join(device for device, there in available.items() if there)
+        raise UserError(f"this machine has no device {name!r}; it has {here}.")
+    return torch.device(name)
+
+
+def native_dtype(device, width):
+    """(dtype, why): bfloat16 (16 bits: float32's range, fewer digits) where training is faster so, else float32.
+
+    A GPU says whether it has it. Of CPUs some are nearly twice as fast so, others half as fast, and the names of their
+    instructions do not tell which (docs/tuning.md): so a matrix product of the model's own width is timed in both.
+    """
+    if device.type == "cuda":
+        has_it = torch.cuda.is_bf16_supported(including_emulation=False)
+        return (torch.bfloat16, "this GPU has it") if has_it else (torch.float32, "this GPU has no bfloat16")
+    if device.type != "cpu":
+        return torch.float32, f"not tried on {device.type}"
+    seconds = {dtype: time_product(width, dtype) for dtype in (torch.float32, torch.bfloat16)}
+    gain = seconds[torch.float32] / seconds[torch.bfloat16]
+    why = f"here a matrix product of width {width} is {gain:.1f} times as fast in bfloat16 as in float32"
+    return torch.bfloat16 if gain > 1.1 else torch.float32, why
+
+
+def time_product(width, dtype, rows=2048, repeats=4):
+    """Seconds of the fastest of a few products [rows, width] x [width, 4 width], as a feed-forward layer has them."""
+    x, matrix, times = torch.ones(rows, width, dtype=dtype), torch.ones(4 * width, width, dtype=dtype), []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        torch.nn.functional.linear(x, matrix)
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Checkpoints on disk. A file may come from anywhere, so nothing in it is used before it was found to be of the kind and
+# the size that it should be: the archive, before it is opened; then its objects; then each field, by `check_fields`.
+
+MAX_FILE = 2**29  # bytes; the training state of `base` has 2**27
+MAX_PICKLE = 2**20  # bytes of the part that describes the tensors
+ALLOWED = {  # all that a checkpoint may name
+    "collections OrderedDict", "torch._utils _rebuild_tensor_v2",
+    *(f"torch {kind}Storage" for kind in ("Float", "BFloat16", "Half", "Double", "Long", "Int", "Byte", "Bool")),
+}  # fmt: skip
+
+
+def best_path(out):
+    """NAME.pt -> NAME_best.pt"""
+    return out.with_name(out.stem + "_best.pt")
+
+
+def save_checkpoint(contents, path):
+    """Writes a checkpoint; a crash or a full disk leaves the one that was there. Raises UserError."""
+    buffer = io.BytesIO()
+    torch.save(contents, buffer)
+    write_safely(path, buffer.getbuffer())
+
+
+def read_checkpoint(path):
+    """Returns the dict in a checkpoint file, on the CPU. Code in it is never run. Raises UserError."""
+    if not Path(path).is_file():
+        raise UserError(
+            f"there is no file {path}; the models that come with the project are in checkpoints/, "
+            "lessons 5, 7 and 8 train others."
+        )
+    try:
+        check_archive(path)
+        contents = torch.load(path, map_location="cpu", weights_only=True)
+        check_tensors(contents, os.path.getsize(path))
+    except Exception as problem:  # torch and zipfile raise a dozen kinds, for a file that is cut short, say
+        reason = problem if type(problem) is ValueError else type(problem).__name__
+        raise UserError(f"{path} is damaged, or no checkpoint, or carries code, which is not run ({reason}).")
+    if isinstance(contents, dict) and isinstance(contents.get("model"), dict):
+        return contents
+    raise UserError(f"{path} is not a checkpoint of this project.")
+
+
+def check_archive(path):
+    """Raises an exception for a file that torch.save does not write. Reads no more of it than the archive's directory,
+    and the pickle, which may name what is ALLOWED alone: torch would refuse code, but not a list of 10^9 entries."""
+    size = os.path.getsize(path)
+    if size > MAX_FILE:
+        raise ValueError(f"larger than {MAX_FILE:,} bytes")
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            raise ValueError("compressed")
+        if sum(entry.file_size for entry in entries) > size:
+            raise ValueError("larger inside than outside")
+        [description] = [entry for entry in entries if entry.filename.endswith("/data.pkl")]
+        if description.file_size > MAX_PICKLE:
+            raise ValueError("too many objects")
+        for opcode, argument, _ in pickletools.genops(archive.read(description)):
+            if opcode.name == "STACK_GLOBAL" or (opcode.name in ("GLOBAL", "INST") and argument not in ALLOWED):
+                raise ValueError(f"names {argument}")
+
+
+def check_tensors(contents, size):
+    """Raises ValueError unless all tensors in nested dicts and lists are plain ones that together fit into `size`
+    bytes: a tensor may claim to be larger than its data, by strides of 0."""
+    seen, waiting, total = set(), [contents], 0
+    while waiting:
+        item = waiting.pop()
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, torch.Tensor):
+            total += item.numel() * item.element_size()
+            if item.layout != torch.strided or not item.is_contiguous() or total > size:
+                raise ValueError("a tensor is larger than its data")
+        elif isinstance(item, dict):
+            waiting += [*item.keys(), *item.values()]
+        elif isinstance(item, (list, tuple)):
+            waiting += item
+
+
+def check_fields(values, fields, path):
+    """Raises UserError unless each of fields is in the dict `values` and as declared: {name: (type, low, high)}, for
+    text and lists the limits of their length; or {name: [all that it may be]}. nan is within no limits."""
+    for name, declared in fields.items():
+        value = values.get(name) if isinstance(values, dict) else None
+        if isinstance(declared, list):
+            allowed = any(type(value) is type(choice) and value == choice for choice in declared)
+        else:
+            kind, low, high = declared
+            number = len(value) if type(value) is kind and kind in (str, list) else value
+            allowed = type(value) in ((int, float) if kind is float else (kind,)) and low <= number <= high
+        if not allowed:
+            raise UserError(f"{path} is not a whole checkpoint of this project: its {name} is {str(value)[:40]!r}.")
+
+
+def checked_units(units, number, path):
+    """The alphabet of a checkpoint: `number` different texts of 1 to 16 characters. Raises UserError."""
+    fits = isinstance(units, list) and len(units) == number and all(type(u) is str and 1 <= len(u) <= 16 for u in units)
+    if not fits or len(set(units)) < number:
+        raise UserError(f"{path} is not a whole checkpoint of this project: its alphabet does not fit the model.")
+    return units
+
+
+def check_weights(weights, model, path):
+    """Raises UserError unless weights, a dict, has what a model of this shape needs, and finite numbers only."""
+    expected = {name: value.shape for name, value in model.state_dict().items()}
+    tensors = all(isinstance(value, torch.Tensor) and value.is_floating_point() for value in weights.values())
+    if not tensors or {name: value.shape for name, value in weights.items()} != expected:
+        raise UserError(f"{path} is not a whole checkpoint of this project: its weights do not fit its shape.")
+    if not all(value.isfinite().all() for value in weights.values()):
+        raise UserError(f"{path} is damaged: some of its weights are no numbers.")
+
+
+def check_optimizers(states, optimizers, path):
+    """Raises UserError unless states are what these optimizers remember of their parameters, or nothing yet."""
+    fits = len(states) == len(optimizers)
+    for state, optimizer in zip(states, optimizers):
+        parameters = optimizer.param_groups[0]["params"]
+        names = {"average"} if "momentum" in optimizer.defaults else {"step", "exp_avg", "exp_avg_sq"}
+        fits = fits and isinstance(state, dict) and state.keys() == (set(range(len(parameters))) if state else set())
+        for number, parameter in enumerate(parameters) if fits and state else []:
+            kept = state[number]
+            fits = fits and isinstance(kept, dict) and kept.keys() == names
+            for name, value in kept.items() if fits else []:
+                shape = torch.Size() if name == "step" else parameter.shape
+                fits = (
+                    fits and isinstance(value, torch.Tensor) and value.shape == shape and bool(value.isfinite().all())
+                )
+    if not fits:
+        raise UserError(f"{path} is not a whole training checkpoint: its optimizers' state does not fit the model.")
+
+
+def generator_states(device):
+    """{name: the state of each of PyTorch's own random generators}."""
+    states = dict(cpu=torch.get_rng_state())
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        states["mps"] = torch.mps.get_rng_state()
+    return states
+
+
+def set_generators(states, device):
+    """Takes up what generator_states gave; a run that has moved to another device begins there anew."""
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
+    elif device.type == "mps" and "mps" in states:
+        torch.mps.set_rng_state(states["mps"])
+
+
+def restore_generators(states, generator, device, path):
+    """Takes up the states in a training checkpoint. Raises UserError for what is none."""
+    try:
+        generator.set_state(states["batches"])
+        set_generators(states, device)
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as problem:
+        reason = type(problem).__name__
+        raise UserError(f"{path} is not a whole training checkpoint: its generators are damaged ({reason}).")
+
+
+@contextlib.contextmanager
+def same_generators(device):
+    """What happens inside leaves PyTorch's generators as they were."""
+    states = generator_states(device)
+    yield
+    set_generators(states, device)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# A training run: what it is told, and its log
+
+DEFAULTS = dict(preset="auto", batch=32, lr=0.025, dropout=0.0, seed=0, dtype="auto")
+STATE = dict(  # how far it has come
+    step=(int, 0, 10**10), characters=(int, 0, 10**15), seconds=(float, 0, 10**10), lr=(float, 0, 100),
+    heldout=(float, 0, math.inf), due=[True, False], losses=(list, 0, 10**6),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a training run is told, by the command line, and by the checkpoint that it goes on from."""
+
+    script: str  # the lesson that began it, the only one that can go on with it
+    preset: str
+    batch: int  # windows in a step
+    lr: float  # Muon's
+    dropout: float
+    seed: int
+    dtype: str  # "float32", "bfloat16", or "auto" until it is measured
+    limit: float  # so many
+    unit: str  # "steps" or "minutes"
+    data: str  # the text's path; "" for the script's own
+    sha256: str  # of the text; "" until it is read
+    out: Path  # this and the next two are not saved
+    device: str
+    compiles: bool
+
+    def saved(self):
+        """As a dict for the checkpoint."""
+        return {name: value for name, value in asdict(self).items() if name not in ("out", "device", "compiles")}
+
+
+def training_parser(doc, out, presets, data="TinyShakespeare, downloaded once", **own):
+    """The flags that all training scripts share; own: defaults instead of DEFAULTS."""
+    default, out = DEFAULTS | own, ROOT / "checkpoints" / out
+    parser = Parser(doc)
+    add = parser.add_argument
+    add("--data", metavar="FILE", help=f"a UTF-8 text file (default: {data})")
+    add("--preset", choices=["auto", *presets], help=f"default: {default['preset']}; auto: base on CUDA, else small")
+    limit = parser.add_mutually_exclusive_group()
+    limit.add_argument("--steps", type=between(int, 1, 10**9), help="stop after so many steps in all")
+    limit.add_argument("--minutes", type=between(float, 0.01, 10**6), help="stop after so long in all (default: 5)")
+    add("--batch", type=between(int, 1, 4096), help=f"windows of text in a step (default: {default['batch']})")
+    add("--lr", type=between(float, 0, 100), help=f"Muon's learning rate; AdamW's follows (default: {default['lr']})")
+    add("--dropout", type=between(float, 0, 0.9), help=f"share of each update to drop (default: {default['dropout']})")
+    add("--seed", type=SEED, help=f"default: {default['seed']}")
+    add("--dtype", choices=("auto", "float32", "bfloat16"), help="default: the one in which this machine is faster")
+    add("--device", choices=DEVICES, default="auto", help="default: auto")
+    add("--no-compile", action="store_true", help="on CUDA: do without torch.compile, which needs a C compiler")
+    add("--out", type=Path, default=out, metavar="FILE", help=f"the run's checkpoint (default: checkpoints/{out.name})")
+    add("--resume", action="store_true", help="go on with --out; of the above, steps to dropout and device may change")
+    add("--evaluate", metavar="FILE", help="train nothing: measure this checkpoint on the held-out part of --data")
+    return parser
+
+
+def settle(args, script, presets, **own):
+    """(Settings, the run's checkpoint or None): with --resume what that says, else the flags and the defaults.
+
+    Raises UserError for a flag that a run cannot change, for another script's run, and where files would be lost.
+    """
+    if args.out.suffix != ".pt":
+        raise UserError(f"--out {args.out} is no name for a checkpoint; it must end in .pt.")
+    given = {name: value for name in DEFAULTS if (value := getattr(args, name)) is not None}
+    if args.minutes or args.steps:
+        given |= dict(limit=args.steps or args.minutes, unit="steps" if args.steps else "minutes")
+    given |= dict(data=str(Path(args.data).resolve())) if args.data else {}
+    here = dict(out=args.out, device=args.device, compiles=not args.no_compile)
+    if args.resume:
+        saved = read_checkpoint(args.out)
+        check_settings(saved, script, presets, args.out)
+        if fixed := given.keys() & {"preset", "batch", "lr", "seed", "dtype"}:
+            name = sorted(fixed)[0]
+            raise UserError(f"the run in {args.out} has --{name} {saved['settings'][name]}: leave out --{name}.")
+        return Settings(**{**saved["settings"], **given, **here}), saved
+    for path in (args.out, best_path(args.out), args.out.with_suffix(".csv"), args.out.with_suffix(".png")):
+        if path.exists():
+            raise UserError(f"{path} exists: go on with that run by --resume, or name another file by --out.")
+    settings = DEFAULTS | own | dict(script=script, limit=5.0, unit="minutes", data="", sha256="") | given | here
+    if settings["preset"] == "auto":
+        settings["preset"] = "base" if pick_device(args.device).type == "cuda" else "small"
+        print(f"preset {settings['preset']}", file=sys.stderr)
+    return Settings(**settings), None
+
+
+def check_settings(saved, script, presets, path):
+    """Raises UserError unless the dict of a checkpoint holds the state of a run of this script."""
+    settings = saved.get("settings")
+    if not isinstance(settings, dict) or not isinstance(saved.get("optimizers"), list):
+        raise UserError(f"{path} does not hold the state of a training run, so it cannot be trained further.")
+    if settings.get("script") != script:
+        began = f"was begun by {str(settings.get('script', 'an earlier version'))[:40]!r}"
+        raise UserError(f"the run in {path} is of another kind: it {began}, and only that can go on with it.")
+    fields = dict(
+        script=[script], preset=list(presets), batch=(int, 1, 4096), lr=(float, 0, 100), dropout=(float, 0, 0.9),
+        seed=(int, 0, 2**63 - 1), dtype=["float32", "bfloat16"], limit=(float, 0.01, 10**9), unit=["steps", "minutes"],
+        data=(str, 0, 4096), sha256=(str, 64, 64),
+    )  # fmt: skip
+    check_fields(settings, fields, path)
+    check_fields(saved, STATE, path)
+    for loss in saved["losses"]:
+        check_fields(dict(loss=loss), dict(loss=(float, -math.inf, math.inf)), path)
+    if settings.keys() != fields.keys():
+        raise UserError(f"{path} is not a whole checkpoint of this project: its settings are not those of a run.")
+
+
+def with_text(settings, text):
+    """The settings with the text's checksum. Raises UserError where a run would go on with another text."""
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
+    if settings.sha256 not in ("", sha256):
+        raise UserError(
+            f"the run in {settings.out} learns another text than {settings.data or 'this'}; give it by --data."
+        )
+    return replace(settings, sha256=sha256)
+
+
+class Log:
+    """NAME.csv, a row now and then, and NAME.png, drawn from it. A resumed run keeps the rows up to its step."""
+
+    COLUMNS = ("step", "seconds", "characters", "lr", "loss", "heldout")
+
+    def __init__(self, path, step):
+        self.path, self.rows = path, []
+        if step and path.exists():
+            with open(path, newline="", encoding="utf-8", errors="replace") as file:
+                rows = [row for row in csv.DictReader(file) if tuple(row) == self.COLUMNS]
+            self.rows = [row for row in rows if row["step"].isdecimal() and int(row["step"]) <= step]
+
+    def add(self, *values):
+        """Adds a row, one value a column, and writes the file."""
+        self.rows.append(dict(zip(self.COLUMNS, values)))
+        lines = [",".join(self.COLUMNS), *(",".join(map(str, row.values())) for row in self.rows)]
+        write_safely(self.path, ("\n".join(lines) + "\n").encode())
+
+    def draw(self, label):
+        """Saves the curve beside the log and returns its path."""
+        figure, axes = new_figure(figsize=(7, 4))
+        for column, name, style in (("loss", "training loss", "-"), ("heldout", f"held-out {label}", "o-")):
+            rows = [row for row in self.rows if row[column]]
+            x, y = [int(row["characters"]) for row in rows], [float(row[column]) for row in rows]
+            axes.plot(x, y, style, label=name)
+        axes.set(xlabel="characters seen in training", ylabel="nats per character")
+        axes.legend()
+        figure.savefig(self.path.with_suffix(".png"), dpi=130, bbox_inches="tight")
+        return self.path.with_suffix(".png")
+
+
+EVALUATIONS = 8  # how often a run measures the held-out figure
+HELDOUT_WINDOWS = 1024  # at most this many windows, evenly spread; TinyShakespeare has fewer
+LOG_ROWS = 200  # how many rows of the log a run writes
+SAVE_EVERY = 60  # seconds between two saves
+
+
+class Reporter:
+    """What the first process does after a step: the bar, the log, the evaluations and the saves."""
+
+    def __init__(self, run, objective, windows):
+        self.run, self.objective = run, objective
+        self.windows = windows[:: math.ceil(len(windows) / HELDOUT_WINDOWS)]
+        self.log = Log(run.settings.out.with_suffix(".csv"), run.step)
+        self.saved_at, self.began_at = time.monotonic(), (run.characters, run.seconds)
+        count = f"{sum(p.numel() for p in run.model.parameters()):,} parameters"
+        print(f"{count}, {run.device}, {run.settings.dtype}, batch {run.settings.batch}", file=sys.stderr)
+        pause = 0.5 if sys.stderr.isatty() else 30  # seconds between two updates; a file wants fewer
+        layout = "{percentage:3.0f}%|{bar:20}| {desc}"
+        self.bar = tqdm(total=1.0, initial=run.progress(), bar_format=layout, mininterval=pause, file=sys.stderr)
+        if run.due:  # it was killed while it measured
+            self.measure()
+
+    def report(self, loss, before):
+        """`before`: the progress before this step; what is done at intervals is done when it passes a mark."""
+        run, after = self.run, self.run.progress()
+        if not math.isfinite(loss):
+            self.bar.close()  # or it would draw itself once more, after the error
+            raise UserError("the loss is no longer a number; begin again with a smaller --lr.")
+        run.losses.append(loss)
+        speed = (run.characters - self.began_at[0]) / (run.seconds - self.began_at[1])
+        left = tqdm.format_interval(run.seconds * (1 - after) / after)
+        text = f"step {run.step:,}  loss {loss:.3f}  {speed:,.0f} characters/s  {left} left"
+        self.bar.set_description_str(text, refresh=False)
+        self.bar.update(after - self.bar.n)
+        run.due = int(after * EVALUATIONS) > int(before * EVALUATIONS)
+        if run.due or time.monotonic() > self.saved_at + SAVE_EVERY:
+            run.save()
+            self.saved_at = time.monotonic()
+        if run.due:
+            self.bar.set_description_str(f"{text}; measuring on held-out text")
+            self.measure()
+        elif int(after * LOG_ROWS) > int(before * LOG_ROWS):
+            self.add_row("")
+
+    def measure(self):
+        """Measures on held-out text, and logs it."""
+        self.run.evaluate(self.objective, self.windows)
+        self.add_row(f"{self.run.heldout:.4f}")
+        self.run.due = False
+
+    def add_row(self, heldout):
+        """Adds a row to the log."""
+        run = self.run
+        mean = sum(run.losses) / len(run.losses)
+        self.log.add(run.step, f"{run.seconds:.1f}", run.characters, f"{run.lr:.5f}", f"{mean:.4f}", heldout)
+        run.losses = []
+
+    def finish(self):
+        """Saves, draws, and says what came out of it."""
+        run = self.run
+        run.save()
+        self.bar.close()
+        best = f"{run.best:.3f} nats/character" if run.best < math.inf else "not measured yet"
+        resume = f"Go on with --resume --out {quote(run.settings.out)}"
+        print(
+            f"{run.step:,} steps, {run.characters:,} characters, {run.seconds:.0f} s of training",
+            f"Best held-out {self.objective.label}: {best}",
+            f"Checkpoint {run.settings.out}, curve {self.log.draw(self.objective.label)}",
+            resume if run.progress() < 1 else "To generate from the best weights:",
+            sep="\n", file=sys.stderr,
+        )  # fmt: skip
