@@ -240,7 +240,7 @@ def demo():
 
     print("""
 Exercises (answers in docs/answers.md; a change may make a check fail: turn that one into a comment to go on)
-  1. Train the model on the left neighbour only, given twice. How much of the gain is lost? (Section 4 then means nothing.)
+  1. Train the model on the left neighbour only, given twice. How much of the gain is lost? (Ignore section 4.)
   2. Start the head at nn.Linear's own random values instead of zero. What is the first loss, and the last?
   3. Raise the learning rate tenfold, then a hundredfold. What does the curve look like?
 """)

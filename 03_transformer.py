@@ -172,9 +172,8 @@ def show_parameters():
     for name, shape in PRESETS.items():
         config = Config(vocab_size=65, **shape)
         counted = sum(p.numel() for p in Transformer(config).parameters())
-        print(
-            f"  {name:6} {config.n_layers} layers, {config.n_heads} heads, width {config.dim}, context {config.context}: {counted:,}"
-        )
+        shape = f"{config.n_layers} layers, {config.n_heads} heads, width {config.dim}, context {config.context}"
+        print(f"  {name:6} {shape}: {counted:,}")
         check(f"the formula says {parameter_count(config):,} too", counted == parameter_count(config))
 
 
@@ -273,8 +272,9 @@ def demo():
     depends = show_dependence(show_by_heart(config, tokens))
     print("""
 Exercises (answers in docs/answers.md; a change may make a check fail: turn that one into a comment to go on)
-  1. Remove both residual connections. Nothing is learned: why? Now let only the head start at zero. Do 2 layers learn, do 4?
-  2. Start the last matrices at nn.Linear's own random values. What is the untrained loss? Does depth matter to it, and why not?
+  1. Remove both residual connections. Nothing is learned: why? Now let only the head start at zero: do 2 layers
+     learn, do 4?
+  2. Start the last matrices at nn.Linear's own random values. What is the untrained loss? Does depth matter to it?
   3. Where are most of the parameters? Double the width, then the depth: which count doubles, which quadruples?
 """)
     draw_dependence(depends)

@@ -22,8 +22,8 @@ Later lessons take from here: SHIPPED_GPT, continue_text, can_cache, token_nats,
 
 Exercises (answers in docs/answers.md; use --preset small --steps 200 --batch 8 --data with a file of the first 50,000
 characters of data/tinyshakespeare.txt, and --out checkpoints/a.pt, then b.pt: a minute each)
-  1. Let shift_right return `tokens` instead of `inputs`. How low does the loss fall, what does the sample look like? Why?
-  2. Train without dropout and with --dropout 0.2. Which training loss is lower, which held-out figure; when do they part?
+  1. Let shift_right return `tokens` instead of `inputs`. How low does the loss fall, what is the sample like? Why?
+  2. Train without dropout and with --dropout 0.2. Which training loss is lower, which held-out figure?
   3. In continue_text, replace L // 2 by L - 1, to keep as much as fits. How much slower does it write 400 characters?
 """
 
@@ -49,10 +49,10 @@ SHIPPED_GPT = tools.ROOT / "checkpoints" / "gpt.pt"
 
 # ---- The objective: guess the next character
 def shift_right(tokens, vocab_size, generator=None):
-    """The training input of a GPT: tokens [B, L] moved one place to the right, row V first; and a mask that is all True.
+    """The training input of a GPT: tokens [B, L] moved one place to the right, row V first; and a mask, all of it True.
 
-    Position i then sees the tokens before i, and must guess token i: all L of them. Row V of the embedding, in a dLLM the
-    mask, stands for the beginning of the window: nothing is known of what came before. Nothing is drawn at random.
+    Position i then sees the tokens before i, and must guess token i: all L of them. Row V of the embedding, in a dLLM
+    the mask, stands for the beginning of the window: nothing is known of what came before. Nothing is drawn at random.
     """
     beginning = torch.full_like(tokens[:, :1], vocab_size)  # [B, 1]
     inputs = torch.cat(
@@ -113,7 +113,7 @@ class CachedAttention(nn.Module):
 
 
 def with_cache(model):
-    """The same model, sharing its weights, with an empty cache in every attention layer: to be called piece by piece."""
+    """The same model with the same weights, and an empty cache in every attention layer: it is read piece by piece."""
     cached = copy.deepcopy(model, {id(p): p for p in model.parameters()})
     for block in cached.blocks:
         block.attention = CachedAttention(block.attention)

@@ -95,14 +95,14 @@ def normalize(text):
     return "\n".join(" ".join(line.split()) for line in text.split("\n"))
 
 
-def mend(line):
-    """Repairs MISPRINTS and SLIPS in a line. Returns (line, [what each was])."""
+def mend(text):
+    """Repairs MISPRINTS and SLIPS in a text. Returns (text, [what each was])."""
     found = []
     slips = [(wrong, right, f"a slip, {wrong}") for wrong, right in SLIPS.items()]
     for pattern, replacement, what in [*MISPRINTS, *slips]:
-        line, count = re.subn(pattern, replacement, line)
+        text, count = re.subn(pattern, replacement, text)
         found += [what] * count
-    return unicodedata.normalize("NFC", line), found
+    return unicodedata.normalize("NFC", text), found
 
 
 def mend_poem(poem):
