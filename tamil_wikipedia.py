@@ -19,7 +19,6 @@ The articles are by the contributors of https://ta.wikipedia.org, under CC BY-SA
 """
 
 import bz2
-import concurrent.futures
 import contextlib
 import functools
 import html
@@ -32,14 +31,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
 from tqdm import tqdm
 
 import tamil_dataset as tamil
-from tools import ROOT, Parser, UserError, between, run
+from tools import ROOT, Parser, UserError, between, run, within
 
 FOLDER = ROOT / "data"
 API = "https://ta.wikipedia.org/w/api.php"
@@ -95,28 +93,6 @@ def write_articles(articles, path):
     return count
 
 
-def within(seconds, send):
-    """Returns send(), or raises what it raises, or requests.Timeout once the seconds are over.
-
-    A thread does it, which is then left to itself, since requests bounds only the wait for the next byte.
-    """
-    import requests
-
-    future = concurrent.futures.Future()
-
-    def work():
-        try:
-            future.set_result(send())
-        except Exception as problem:
-            future.set_exception(problem)
-
-    threading.Thread(target=work, daemon=True).start()
-    try:
-        return future.result(seconds)
-    except TimeoutError:
-        raise requests.Timeout
-
-
 def patiently(send, address, bar):
     """Returns send(), tried up to ATTEMPTS times; the bar shows what it waits for. Raises UserError."""
     import requests
@@ -124,8 +100,8 @@ def patiently(send, address, bar):
     for attempt in range(ATTEMPTS):
         try:
             return send()
-        except requests.RequestException as problem:
-            response = problem.response
+        except (requests.RequestException, TimeoutError) as problem:
+            response = getattr(problem, "response", None)
             reason = type(problem).__name__ if response is None else str(problem).split(" for url")[0]
         # a status 4xx is final, except 429, "too many requests"
         refused = response is not None and 400 <= response.status_code < 500 and response.status_code != 429

@@ -26,8 +26,10 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 import zipfile
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -223,43 +225,49 @@ def write_safely(path, data):
 
 
 DOWNLOAD_SECONDS = 600  # a server that sends a byte now and then would otherwise hold us for ever
+MAX_DOWNLOAD = 2**26  # bytes; the largest file of ours has 2**21
+
+
+def within(seconds, work):
+    """Returns work(), or raises what it raises, or TimeoutError once the seconds are over.
+
+    A thread does it, which is then left to itself, since requests bounds only the wait for the next byte.
+    """
+    future = Future()
+
+    def attempt():
+        try:
+            future.set_result(work())
+        except Exception as problem:
+            future.set_exception(problem)
+
+    thread, end = threading.Thread(target=attempt, daemon=True), time.monotonic() + seconds
+    thread.start()
+    while thread.is_alive() and time.monotonic() < end:
+        thread.join(0.1)  # a little at a time, since on Windows Ctrl-C is not heard meanwhile
+    return future.result(0)
+
+
+def receive(url):
+    """The bytes at `url`. Raises OSError for an answer that is cut, too large, or does not say how long it is."""
+    import requests
+
+    content = bytearray()
+    with requests.get(url, stream=True, timeout=(5, 30)) as response:
+        response.raise_for_status()
+        for piece in response.iter_content(2**16):
+            content.extend(piece)
+            if len(content) > MAX_DOWNLOAD:
+                raise OSError("it is larger than any file of this project")
+        announced, came = response.headers.get("Content-Length"), str(response.raw.tell())
+        if announced != came and not response.raw.chunked:  # an answer in chunks has an end of its own
+            raise OSError("it was cut, or does not say how long it is")
+    return content
 
 
 def fetch(url, path, pooch):
-    """pooch's downloader: the bytes of `url` into the file `path`, within DOWNLOAD_SECONDS in all. Raises OSError.
-
-    A thread receives them, since requests bounds only the wait for the next byte, at the headers as well: a thread can
-    be left to itself when the time is over. Nothing is written before all has come.
-    """
-    import threading
-
-    import requests
-
-    content, problems = bytearray(), []
-
-    def receive():
-        try:
-            with requests.get(url, stream=True, timeout=(5, 30)) as response:
-                response.raise_for_status()
-                for piece in response.iter_content(2**16):
-                    content.extend(piece)
-                    if len(content) > 2**26:  # the largest file of ours has 2**21
-                        raise OSError("it is larger than any file of this project")
-                announced, came = response.headers.get("Content-Length"), str(response.raw.tell())
-                if announced != came and not response.raw.chunked:  # an answer in chunks has an end of its own
-                    raise OSError("it was cut, or does not say how long it is")
-        except Exception as problem:
-            problems.append(problem)
-
-    thread, began = threading.Thread(target=receive, daemon=True), time.monotonic()
-    thread.start()
-    while thread.is_alive():
-        if time.monotonic() > began + DOWNLOAD_SECONDS:
-            raise TimeoutError
-        thread.join(0.1)  # a little at a time, since on Windows Ctrl-C is not heard meanwhile
-    if problems:
-        raise problems[0]
-    Path(path).write_bytes(content)
+    """pooch's downloader: writes the bytes of `url` into the file `path` once all have come. Raises OSError."""
+    Path(path).write_bytes(within(DOWNLOAD_SECONDS, lambda: receive(url)))
 
 
 def download(url, sha256, path):
