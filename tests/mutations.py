@@ -1,0 +1,120 @@
+"""Are the tests able to fail? Puts one mistake after the other into a copy of the project, and runs that lesson's tests.
+
+    python tests/mutations.py                 all of them, some minutes; a mistake that no test notices is printed
+    python tests/mutations.py 04 06           those of lessons 4 and 6
+
+Not part of the ordinary test run. Each mistake is one line of a file, as it is and as it might be by mistake.
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+MUTATIONS = [  # (file, as it is, as it might be)
+    ("01_tensors.py", "longest_first = sorted(self.units, key=len, reverse=True)", "longest_first = self.units"),
+    ("01_tensors.py", "tokens[: len(tokens) * 9 // 10], tokens[len(tokens) * 9 // 10 :]",
+     "tokens[: len(tokens) * 9 // 10], tokens[len(tokens) * 8 // 10 :]"),
+    ("01_tensors.py", "torch.randint(len(tokens) - context + 1,", "torch.randint(len(tokens) - context,"),
+    ("01_tensors.py", "by_hand = torch.outer(p - F.one_hot(torch.tensor(answer), 3), x)", "by_hand = torch.outer(p, x)"),
+    ("02_attention.py", "/ math.sqrt(d)  # [B, H, T, T]", "/ d  # [B, H, T, T]"),
+    ("02_attention.py", "device=q.device).triu(1)", "device=q.device).triu(2)"),
+    ("02_attention.py", "first * sin + second * cos", "first * sin - second * cos"),
+    ("02_attention.py", "self.key.bias.copy_(rotate(c, -offsets).flatten())", "self.key.bias.copy_(c.flatten())"),
+    ("02_attention.py", "is_causal=self.causal)", "is_causal=False)"),
+    ("03_transformer.py", "return x + self.dropout(self.feed_forward(self.norm2(x)))",
+     "return self.dropout(self.feed_forward(self.norm2(x)))"),
+    ("03_transformer.py", "nn.init.zeros_(last.weight)", "pass"),
+    ("03_transformer.py", "return self.head(self.norm(x))", "return self.head(x)"),
+    ("03_transformer.py", "gram = x @ x.T", "gram = x.T @ x"),
+    ("03_transformer.py", "scale = max(1, rows / columns) ** 0.5", "scale = 1"),
+    ("03_transformer.py", "lr * ADAMW_LR_RATIO,", "lr,"),
+    ("04_diffusion.py", "counts = (bell(B, generator) * L)", "counts = (stratified(B, generator) * L)"),
+    ("04_diffusion.py", "scores.round(decimals=4)", "scores.round(decimals=1)"),
+    ("04_diffusion.py", "return p.amax(dim=-1)", "return p.gather(2, guesses[..., None]).squeeze(2)"),
+    ("04_diffusion.py", "return best - second", "return best"),
+    ("04_diffusion.py", "logits = logits / temperature", "pass"),
+    ("04_diffusion.py", "if top_k is not None:", "if False:"),
+    ("04_diffusion.py", "if temperature < GREEDY:", "if temperature == 0:"),
+    ("04_diffusion.py", "masked.sum(dim=1) - total * left // passes", "-(-masked.sum(dim=1) // (left + 2))"),
+    ("04_diffusion.py", "& (True if fillable is None else fillable)", "& True"),
+    ("04_diffusion.py", "descending=True, stable=True", "descending=False, stable=True"),
+    ("04_diffusion.py", "(log_p * chosen).sum(dim=1)", "log_p.sum(dim=1)"),
+    ("04_diffusion.py", "counts = 1 + (stratified(", "counts = 1 + 0 * (stratified("),
+    ("04_diffusion.py", "return losses.sum(dim=1) / mask.sum(dim=1)", "return losses.mean(dim=1)"),
+    ("05_train.py", "nn.utils.clip_grad_norm_(run.model.parameters(), 1.0)", "pass"),
+    ("05_train.py", "optimizer.param_groups[0][\"lr\"] = run.lr * ratio", "optimizer.param_groups[0][\"lr\"] = run.lr"),
+    ("05_train.py", "run.lr = settings.lr * get_lr(run.step, progress)", "run.lr = settings.lr"),
+    ("05_train.py", "torch.manual_seed(settings.seed + processes * run.step + rank)", "pass"),
+    ("05_train.py", "shipped.load_state_dict(weights)", "pass"),
+    ("05_train.py", "if self.heldout < self.best:", "if True:"),
+    ("05_train.py", "optimizer.load_state_dict({**optimizer.state_dict(), \"state\": state})", "pass"),
+    ("05_train.py", "tools.restore_generators(saved.get(\"generators\"), self.generator, self.device, path)", "pass"),
+    ("05_train.py", "inputs, mask = objective.prepare(tokens, config.vocab_size, run.generator)",
+     "inputs, mask = diffusion.mask_exactly(tokens, torch.full((len(tokens),), 64), config.vocab_size, run.generator)"),
+    ("05_train.py", "dtype, why = tools.native_dtype(device, width)", "dtype, why = torch.float32, ''"),
+    ("06_generate.py", "Sampling(args.steps, args.temp, args.topk,", "Sampling(args.steps, 0.8, args.topk,"),
+    ("06_generate.py", "Sampling(args.steps, args.temp, args.topk,", "Sampling(args.steps, args.temp, None,"),
+    ("06_generate.py", "args.topk, getattr(args, \"order\", None))", "args.topk, None)"),
+    ("06_generate.py", "Sampling(args.steps, args.temp, args.topk,", "Sampling(None, args.temp, args.topk,"),
+    ("06_generate.py", "share = max(1, round(passes_left * masks / masks_left))", "share = passes_left"),
+    ("06_generate.py", "\"certainty\" if steps >= letters else \"random\"", "\"certainty\""),
+    ("06_generate.py", "tokens = generate(model, canvas, sampling, seeded_generator(args.seed), show)",
+     "tokens = generate(model, canvas, sampling, seeded_generator(0), show)"),
+    ("07_train_gpt.py", "model, prompt, args.len, sampling.temperature, sampling.top_k,", "model, prompt, args.len, 0.8, sampling.top_k,"),
+    ("07_train_gpt.py", "model, prompt, args.len, sampling.temperature, sampling.top_k,",
+     "model, prompt, args.len, sampling.temperature, None,"),
+    ("07_train_gpt.py", "inputs = torch.cat([beginning, tokens[:, :-1]], dim=1)", "inputs = tokens"),
+    ("07_train_gpt.py", "layer.place(layer.split_heads(layer.key(x)), S)", "layer.place(layer.split_heads(layer.key(x)))"),
+    ("07_train_gpt.py", "tokens.shape[1] - L // 2, None", "tokens.shape[1] - L + 1, None"),
+    ("tools.py", "if settings.sha256 not in (\"\", sha256):", "if False:"),
+    ("tools.py", "if settings.get(\"script\") != script:", "if False:"),
+    ("tools.py", "os.replace(temporary, path)", "path.write_bytes(data)"),
+    ("tools.py", "return torch.bfloat16 if gain > 1.1 else torch.float32, why", "return torch.float32, why"),
+    ("tools.py", "if run.due:  # it was killed while it measured", "if False:  # it was killed while it measured"),
+    ("tools.py", "hasattr(stream, \"reconfigure\")", "True"),
+    ("tools.py", "entry.compress_type != zipfile.ZIP_STORED", "False"),
+]  # fmt: skip
+
+
+def tests_of(file):
+    """The test file of a script."""
+    names = {"benchmarks/": "test_benchmarks"}
+    stem = next((test for start, test in names.items() if file.startswith(start)), f"test_{Path(file).stem}")
+    return f"tests/{stem}.py"
+
+
+def survives(folder, file, old, new):
+    """Whether the tests of a file pass with one line of it changed."""
+    path = folder / file
+    text = path.read_text(encoding="utf-8")
+    if text.count(old) != 1:
+        sys.exit(f"error: {file} has {text.count(old)} times: {old}")
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", tests_of(file)]
+    if file[:2] in ("01", "02", "03", "04"):  # the walk of the lesson is among its tests
+        command += ["tests/test_lessons.py", "-k", f"{Path(file).stem[:2]} and proves or {tests_of(file)[6:-3]}"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    path.write_text(text, encoding="utf-8")
+    return done.returncode == 0
+
+
+def main():
+    """Tries them all, and prints those that survive."""
+    lessons, survivors = sys.argv[1:], 0
+    chosen = [mutation for mutation in MUTATIONS if not lessons or mutation[0][:2] in lessons]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "copy"
+        shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".git", ".venv", "figures", "__pycache__"))
+        for number, (file, old, new) in enumerate(chosen, 1):
+            alive = survives(folder, file, old, new)
+            survivors += alive
+            print(f"{number}/{len(chosen)} {'SURVIVES' if alive else 'killed'}: {file}: {old} -> {new}", flush=True)
+    sys.exit(f"{survivors} of {len(chosen)} mistakes were not noticed" if survivors else 0)
+
+
+if __name__ == "__main__":
+    main()
