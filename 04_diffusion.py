@@ -289,11 +289,8 @@ def show_world(world, generator):
     """The toy world, and step 1 in it: hide half, guess, score."""
     print("A toy world: 4 letters, texts of length 4, 256 texts of known probability, and the perfect denoiser.")
     likeliest = world.p.argsort(descending=True)[[0, 1, 2, 100, 255]].tolist()
-    print(
-        "  "
-        + ", ".join(f"{letters(world.texts[i])} {world.p[i]:.2%}" for i in likeliest)
-        + " (1st to 3rd, 101st, last)"
-    )
+    shown = ", ".join(f"{letters(world.texts[i])} {world.p[i]:.2%}" for i in likeliest)
+    print(f"  {shown} (1st to 3rd, 101st, last)")
     x = world.texts[27:28]  # [1, L]
     noisy, mask = mask_exactly(x, torch.tensor([2]), 4, generator)
     print(f"\n1. Hide half, guess, score: {letters(x[0])} seen as {letters(noisy[0])}")
@@ -382,7 +379,7 @@ def demo():
     show_world(world, generator)
     show_bounds(world, generator)
     shares = bell(10_000, generator)
-    print(f"\n3. What training hides: {shares.mean():.0%} of a text, +- {shares.std():.0%} (lesson 5 trains on it)")
+    print(f"\n3. What training hides: {shares.mean():.0%} of a text, +- {shares.std():.0%}")
     show_one_pass(world)
     show_orders(world, generator)
     show_exact(world)
