@@ -55,9 +55,7 @@ def shift_right(tokens, vocab_size, generator=None):
     the mask, stands for the beginning of the window: nothing is known of what came before. Nothing is drawn at random.
     """
     beginning = torch.full_like(tokens[:, :1], vocab_size)  # [B, 1]
-    inputs = torch.cat(
-        [beginning, tokens[:, :-1]], dim=1
-    )  # GPT: nothing is masked, the answer is one place ahead; [B, L]
+    inputs = torch.cat([beginning, tokens[:, :-1]], dim=1)  # GPT: nothing is masked, the answer is one ahead; [B, L]
     return inputs, torch.ones_like(tokens, dtype=torch.bool)  # GPT: every position is guessed in every step
 
 

@@ -1,29 +1,32 @@
 """Lesson 8. What was English about our model, and what was not?
 
 Tamil is written in letters, and a letter is often two characters of Unicode: a consonant and a vowel sign, or a
-consonant and the dot that says "no vowel". கொக்கு, a heron, is six characters and three letters: கொ, க், கு. A model of
-characters can put a vowel sign where no consonant stands, and does so often when it writes many at once (lesson 9). So here
-a token is a whole letter. The tokenizer's class, the model, the loop and the sampler are those of the lessons before; only
-the list of units is new, and what counts as a window.
+consonant and the dot that says "no vowel". கொக்கு, a heron, is six characters and three letters: கொ, க், கு. A model
+of characters can put a vowel sign where no consonant stands, and does so often when it writes many at once
+(`python -m benchmarks.tamil --codepoints FILE` counts it). So here a token is a whole letter. The tokenizer's class,
+the model, the loop and the sampler are those of the lessons before; only the list of units is new, and what counts as a
+window.
 
 Builds on:  lessons 1 (Tokenizer), 3 (presets), 4 (bound), 5 (the loop); tamil_dataset.py (what a letter is, the poems).
 Run:        python tamil_dataset.py                               (first: it fetches the poems)
             python 08_train_tamil.py                              (5 minutes, and what the evaluations take)
             python 08_train_tamil.py --units codepoints --out checkpoints/codepoints.pt
             python 08_train_tamil.py --data data/tamil_wiki.txt --preset small --out checkpoints/prose.pt
-Last line:  the command that generates verse from what was trained.
+            python 08_train_tamil.py --evaluate checkpoints/tamil.pt
+Last line:  the command that generates verse from what was trained; with --evaluate, the bits per couplet.
 
 Poems are separated by blank lines; of every ten in a row one, drawn by lot, is held out, so that all works are
 represented in both parts. A couplet, a poem of two lines, is also a window by itself, with nothing before or after it.
 What lesson 5's loop calls a character is a token here: a letter, or, with --units codepoints, less than that.
 
-Later lessons take from here: letter_grid, load_tamil, keep_known, split_poems_for_training, couplets_or_refuse, by_length,
-bits_per_couplet.
+Later lessons take from here: letter_grid, make_units, load_tamil, keep_known, split_poems_for_training, by_length,
+couplets_or_refuse, bits_per_couplet.
 
 Exercises (answers in docs/answers.md; use --steps 100 --batch 8 --out checkpoints/a.pt, then b.pt, seconds each)
   1. Train with --units codepoints. Why may the two held-out figures in nats per token not be compared? What may be?
   2. Set COUPLET_SHARE to 0, and compare the bits per couplet. What did the windows of one couplet teach?
-  3. How many of the letters of letter_grid, every consonant with every vowel, occur in the training text? What does the model make of the others?
+  3. How many of the letters of letter_grid, every consonant with every vowel, occur in the training text? What does the
+     model make of the others?
 """
 
 import math
@@ -34,36 +37,29 @@ from collections import Counter
 from importlib import import_module
 from itertools import product
 
+import tools
+from tools import UserError
+
 import torch
 
-lesson1 = import_module("01_tensors")
+tensors = import_module("01_tensors")
 transformer = import_module("03_transformer")
 diffusion = import_module("04_diffusion")
 training = import_module("05_train")
 tamil = import_module("tamil_dataset")
-UserError = lesson1.UserError
 
+OWN = dict(preset="tiny", dropout=0.1)  # a larger model reads less in the same minutes, and ends worse (docs/tuning.md)
 COUPLET_SHARE = 0.7  # of the batches that are couplets, each a window of its own
-SETTINGS = dict(
-    preset="tiny", dropout=0.1
-)  # instead of lesson 5's: in the same minutes a larger model reads less, and ends worse
 OFTEN = 100  # a character that is not on the grid becomes a unit if it occurs so often
 OTHERS = [*"0123456789", *" \n", *tamil.PUNCTUATION]
 
 
-# ---------------------------------------------------------------------------------------------------------
-# The alphabet
-
-
+# ---- The alphabet
 def letter_grid():
-    """All letters of Tamil: vowels, the aytham, and every consonant with every vowel and with none. (Two clusters that have
-    signs of their own, க்ஷ and ஸ்ரீ, are two letters here.)"""
-    consonants = tamil.CONSONANTS + tamil.GRANTHA
-    return [
-        *tamil.VOWELS,
-        tamil.AYTHAM,
-        *(c + sign for c, sign in product(consonants, ["", *tamil.SIGNS, tamil.PULLI])),
-    ]
+    """All letters of Tamil: vowels, the aytham, and every consonant with every vowel and with none. (Two clusters that
+    have signs of their own, க்ஷ and ஸ்ரீ, are two letters here.)"""
+    carried = product(tamil.CONSONANTS + tamil.GRANTHA, ["", *tamil.SIGNS, tamil.PULLI])
+    return [*tamil.VOWELS, tamil.AYTHAM, *(consonant + sign for consonant, sign in carried)]
 
 
 def make_units(text, kind):
@@ -76,20 +72,20 @@ def make_units(text, kind):
 
 
 def keep_known(tokenizer, text):
-    """The text without what no unit covers: there is no "unknown" token. Says how much was dropped."""
+    """The text without what no unit covers: there is no "unknown" token. Says how much was dropped; raises UserError
+    where it is more than half, since the alphabet is then one of another writing system."""
     kept = "".join(tokenizer.pattern.findall(text))
-    if len(kept) < len(text):
-        print(
-            f"{len(text) - len(kept):,} of {len(text):,} characters are not in the alphabet and were dropped",
-            file=sys.stderr,
+    if len(kept) < len(text) / 2:
+        raise UserError(
+            f"the model's alphabet has only {len(kept):,} of the text's {len(text):,} characters: is it one of Tamil?"
         )
+    if len(kept) < len(text):
+        dropped = f"{len(text) - len(kept):,} of {len(text):,} characters"
+        print(f"{dropped} are not in the alphabet and were dropped", file=sys.stderr)
     return kept
 
 
-# ---------------------------------------------------------------------------------------------------------
-# Poems
-
-
+# ---- Poems
 def split_poems_for_training(text):
     """A text -> (training poems, held-out poems): of every ten in a row one is held out.
 
@@ -119,7 +115,8 @@ def couplets_or_refuse(poems):
 
 
 def by_length(tokenizer, couplets):
-    """{length: (places, tokens [N, length])}, places being indices into `couplets`: those of one length make a batch without padding."""
+    """{length: (places, tokens [N, length])}, places being indices into `couplets`: those of one length make a batch
+    without padding."""
     groups = {}
     for place, couplet in enumerate(couplets):
         ids = tokenizer.encode(couplet)
@@ -130,12 +127,12 @@ def by_length(tokenizer, couplets):
 
 
 def poem_windows(tokenizer, poems, couplets, context, batch):
-    """Returns draw(generator) -> tokens [B, L]: `batch` windows of the poems in a row, or, as often as COUPLET_SHARE says,
-    couplets of one length, each a window by itself, and so many that they have as many tokens together."""
+    """Returns draw(generator) -> tokens [B, L]: `batch` windows of the poems in a row, or, as often as COUPLET_SHARE
+    says, couplets of one length, each a window by itself, and so many that they have as many tokens together."""
     tokens = torch.tensor(tokenizer.encode("\n\n".join(poems)))
     if len(tokens) <= context:
         raise UserError(f"the poems to train on have {len(tokens):,} tokens; more than {context} are needed.")
-    from_anywhere = lesson1.random_windows(tokens, context, batch)
+    from_anywhere = tensors.random_windows(tokens, context, batch)
     groups = [rows for length, (_, rows) in by_length(tokenizer, couplets).items() if length <= context]
     sizes = torch.tensor([float(len(group)) for group in groups])
 
@@ -153,8 +150,9 @@ def poem_windows(tokenizer, poems, couplets, context, batch):
 def bits_per_couplet(model, tokenizer, couplets, draws=64):
     """[N] the bound in bits of each couplet, as a window of its own length.
 
-    Bits per couplet compare models whose tokens differ, since each must spell the same couplets. Each is told the length in
-    its own tokens, by the window. A length in code points tells more than one in letters, which favours code points.
+    Bits per couplet compare models whose tokens differ, since each must spell the same couplets. Each is told the
+    length in its own tokens, by the window. A length in code points tells more than one in letters, which favours code
+    points.
     """
     generator, bits = torch.Generator().manual_seed(0), torch.empty(len(couplets))
     for length, (places, rows) in by_length(tokenizer, couplets).items():
@@ -164,69 +162,72 @@ def bits_per_couplet(model, tokenizer, couplets, draws=64):
     return bits
 
 
-# ---------------------------------------------------------------------------------------------------------
-# The command line
-
-
-def load_tamil(args):
-    """The text of --data, or data/tamil.txt. Raises UserError where it is not there, or is not Tamil."""
-    if args.data is None and not tamil.TAMIL_TEXT.exists():
+# ---- The command line
+def load_tamil(path):
+    """The text at `path`; if that is None or "", of data/tamil.txt. Raises UserError where it is not there, or is not
+    Tamil."""
+    if not path and not tamil.TAMIL_TEXT.exists():
         raise UserError(f"{tamil.TAMIL_TEXT} is not there yet; make it with: python tamil_dataset.py")
-    text = tamil.normalize(lesson1.load_text(args.data or tamil.TAMIL_TEXT))
+    text = tamil.normalize(tensors.load_text(path or tamil.TAMIL_TEXT))
     in_tamil = sum(map(len, re.findall(tamil.LETTER, text)))
     if in_tamil < 0.5 * len(re.sub(r"\s", "", text)):
-        raise UserError(
-            f"{args.data or tamil.TAMIL_TEXT} is not Tamil: {in_tamil:,} of its {len(text):,} characters are."
-        )
+        raise UserError(f"{path or tamil.TAMIL_TEXT} is not Tamil: {in_tamil:,} of its {len(text):,} characters are.")
     return text
 
 
 def tokens_per_letter(tokenizer, text):
     """How many tokens stand for one token of letters, so that both kinds of unit get a context of equal length."""
-    letters = lesson1.Tokenizer(make_units(text, "letters"))
-    return len(tokenizer.encode(text)) / len(letters.encode(text))
+    letters = tensors.Tokenizer(make_units(text, "letters"))
+    return len(tokenizer.encode(text)) / len(letters.pattern.findall(text))
 
 
-def evaluate(args, text):
-    """Prints the bits per held-out couplet of the checkpoint --evaluate."""
-    model, tokenizer, _ = training.load_kind(args.evaluate, False, transformer.pick_device(args.device))
-    _, heldout = split_poems_for_training(keep_known(tokenizer, text))
-    couplets = couplets_or_refuse(heldout)
-    bits, error = lesson1.mean_and_error(bits_per_couplet(model, tokenizer, couplets))
-    print(f"{args.evaluate}: bound {bits:.1f} +- {error:.1f} bits per couplet ({len(couplets)} couplets)")
+def train_on_poems(settings, saved, kind):
+    """Trains on the poems in settings.data; saved: the checkpoint of a run to go on with, or None; kind: for a new run,
+    of its units.
 
-
-def train_on_poems(args, text, saved):
-    """Trains on the poems in a text; `saved`: the checkpoint to go on with, or None."""
-    units = saved["units"] if saved else make_units(text, args.units or "letters")
-    tokenizer = lesson1.Tokenizer(units)
+    Of a saved run the alphabet alone is taken from its file; all else follows from its settings and the text.
+    """
+    text = load_tamil(settings.data)
+    settings = tools.with_text(settings, text)
+    if saved:
+        _, tokenizer = training.read_config(saved, settings.out)
+    else:
+        tokenizer = tensors.Tokenizer(make_units(text, kind))
     text = keep_known(tokenizer, text)
     poems, heldout = split_poems_for_training(text)
-    shape = transformer.PRESETS[args.preset]
-    context = saved["config"]["context"] if saved else round(shape["context"] * tokens_per_letter(tokenizer, text))
-    shape = {**shape, "context": context}
-    config = transformer.Config(tokenizer.vocab_size, **shape, dropout=args.dropout)
+    shape = transformer.PRESETS[settings.preset]
+    context = round(shape["context"] * tokens_per_letter(tokenizer, text))
+    config = transformer.Config(tokenizer.vocab_size, **{**shape, "context": context}, dropout=settings.dropout)
     tokens = torch.tensor(tokenizer.encode("\n\n".join(heldout)))
-    if len(tokens) < config.context:
-        raise UserError(f"the poems held out have {len(tokens):,} tokens; {config.context} or more are needed.")
-    windows = lesson1.consecutive_windows(tokens, config.context)
-    draw = poem_windows(tokenizer, poems, couplets_of(poems), config.context, args.batch)
-    training.train(args, training.DIFFUSION, tokenizer, config, draw, windows, saved)
-    training.print_command("python 09_generate_tamil.py", args.out)
+    if len(tokens) < context:
+        raise UserError(f"the poems held out have {len(tokens):,} tokens; {context} or more are needed.")
+    windows = tensors.consecutive_windows(tokens, context)
+    draw = poem_windows(tokenizer, poems, couplets_of(poems), context, settings.batch)
+    training.train(settings, training.DIFFUSION, tokenizer, config, draw, windows, saved)
+    tools.print_command("python 09_generate_tamil.py", settings.out)
+
+
+def print_bits(path, model, tokenizer, text):
+    """Prints the bits per held-out couplet of the model in the file `path`."""
+    _, heldout = split_poems_for_training(keep_known(tokenizer, text))
+    couplets = couplets_or_refuse(heldout)
+    bits, error = tools.mean_and_error(bits_per_couplet(model, tokenizer, couplets))
+    print(f"{path}: bound {bits:.1f} +- {error:.1f} bits per couplet ({len(couplets)} couplets)")
 
 
 def main():
     """The command line of 08_train_tamil.py."""
-    parser = training.training_parser(__doc__, "my_tamil.pt", "data/tamil.txt", **SETTINGS)
+    parser = tools.training_parser(__doc__, "my_tamil.pt", transformer.PRESETS, "data/tamil.txt", **OWN)
     parser.add_argument("--units", choices=("letters", "codepoints"), help="what a token is (default: letters)")
     args = parser.parse_args()
-    if args.resume and args.units:
-        parser.error("--units cannot be changed by --resume; leave it out")
+    if args.units and (args.resume or args.evaluate):
+        parser.error("--units belongs to a new run; leave it out with --resume and --evaluate")
     if args.evaluate:
-        return evaluate(args, load_tamil(args))
-    saved = training.settle(args, **SETTINGS)
-    train_on_poems(args, load_tamil(args), saved)
+        model, tokenizer, _ = training.load_kind(args.evaluate, False, tools.pick_device(args.device))
+        return print_bits(args.evaluate, model, tokenizer, load_tamil(args.data))
+    settings, saved = tools.settle(args, "08_train_tamil.py", transformer.PRESETS, **OWN)
+    train_on_poems(settings, saved, args.units or "letters")
 
 
 if __name__ == "__main__":
-    lesson1.run(main)
+    tools.run(main)

@@ -1,65 +1,52 @@
 """Lesson 9. Does the model write Tamil verse, or only something that looks like it?
 
 Writes verse with the model of lesson 8, by the sampler of lesson 4. With --kural it writes couplets on a canvas that
-says where the line breaks and where the poem ends; with --score it counts what can be counted: are the letters letters, the
-words words, do the feet follow the metre (kural venba), do the lines rhyme? Each figure is printed beside that of real
-couplets that the model has not seen, and of the same couplets with their words shuffled.
+says where the line breaks and where the poem ends; with --score it counts what can be counted: are the letters letters,
+the words words, do the feet follow the metre (kural venba), do the lines rhyme? Each figure is printed beside that of
+real couplets that the model has not seen, and of the same couplets with their words shuffled. Forty couplets show how
+it is done, with wide errors; `python -m benchmarks.tamil` takes 400.
 
-Builds on:  lessons 3 (devices), 4 (sample), 5 (load_kind), 6 (flags, make_canvas, longest_copy) and 8 (poems);
+Builds on:  lessons 4 (sample), 5 (load_kind), 6 (Sampling, generate, flags, longest_copy) and 8 (poems, the bits);
             tamil_dataset.py (what a letter is).
-Run:        python 09_generate_tamil.py
-            python 09_generate_tamil.py --kural --num 5 --seed 1
-            python 09_generate_tamil.py --score                           (some minutes; needs data/tamil.txt)
-            python 09_generate_tamil.py --score --codepoints checkpoints/codepoints_best.pt
-Last line:  the last line of the verse; with --score the last row of the table, or, with --codepoints, the path of a
-            picture, `figures/09_ill_formed.png`.
+Run:        python 09_generate_tamil.py                               (some seconds)
+            python 09_generate_tamil.py --kural --num 5 --seed 1      (needs data/tamil.txt, for the couplets' lengths)
+            python 09_generate_tamil.py --score --seed 1              (half a minute; needs data/tamil.txt)
+Last line:  the last line of the verse; with --score the last row of the table.
 
-Lesson 11 takes from here: WORD, read_couplets.
+Later lessons take from here: SHIPPED_TAMIL, WORD, read_couplets. The benchmark takes them, too, and the writing, and
+the score.
 
 Exercises (answers in docs/answers.md)
-  1. Run --score at --temp 0.5 and 0.8. What does heat cost, and what does it buy?
+  1. Run `python -m benchmarks.tamil --seed 1` at --temp 0.5 and 0.8. What does heat cost, and what does it buy?
   2. Drop the second way in `scansions`. Which share of real couplets still passes, and why the difference?
   3. Shuffle the words of the first couplet of the Thirukkural 1,000 times. How many of them scan? How many rhyme?
 """
 
+import math
 import random
 import re
 from importlib import import_module
 from itertools import product
 
-import torch
-from tqdm import tqdm
+import tools
 
-lesson1 = import_module("01_tensors")
-transformer = import_module("03_transformer")
-diffusion = import_module("04_diffusion")
-training = import_module("05_train")
+import torch
+
 generation = import_module("06_generate")
-lesson8 = import_module("08_train_tamil")
+tamil_training = import_module("08_train_tamil")
 tamil = import_module("tamil_dataset")
 
-SHIPPED_TAMIL = lesson1.ROOT / "checkpoints" / "tamil.pt"
+SHIPPED_TAMIL = tools.ROOT / "checkpoints" / "tamil.pt"
 SHORT_VOWELS = "அஇஉஎஒ"
-SHORT_U = (
-    "கு",
-    "சு",
-    "டு",
-    "து",
-    "பு",
-    "று",
-    "வு",
-)  # a final u, unspoken before a vowel; vu, of another kind, is treated alike
+SHORT_U = ("கு", "சு", "டு", "து", "பு", "று", "வு")  # in speech lost before a vowel; of vu that is a simplification
 WORD = r"[\u0b80-\u0bff]+"
+SCORED = 40  # couplets, at least
 SHUFFLES = 10  # of the words of each held-out couplet
-PASSES = (1, 2, 4, 8, 16, 32, 64)  # of the picture
 
 
-# ---------------------------------------------------------------------------------------------------------
-# The metre. A couplet has seven feet, four and three; the editions print a foot as a word, so here a word is a foot. A foot is
-# made of one to three metremes (acai): ner, N, and nirai, R. Left out: before y a final u is spoken as i; and words that are printed
-# apart or together otherwise than the feet.
-
-
+# ---- The metre. A couplet has seven feet, four and three; the editions print a foot as a word, so here a word is a
+# foot. A foot is made of one to three metremes (acai): ner, N, and nirai, R. Left out: before y a final u is spoken as
+# i; and words that are printed apart or together otherwise than the feet.
 def letters_of(word):
     """A word as a list of Tamil letters."""
     return re.findall(tamil.LETTER, word)
@@ -88,7 +75,8 @@ def metremes(word):
 
 
 def scansions(word, following):
-    """The ways to scan a word: as it stands, and, where it ends in a short u and a vowel follows, without the u, as spoken."""
+    """The ways to scan a word: as it stands, and, where it ends in a short u and a vowel follows, as it is spoken then,
+    without the u."""
     ways = [metremes(word)]
     if word.endswith(SHORT_U) and following and following[0] in tamil.VOWELS:
         ways.append(metremes(word[:-1] + tamil.PULLI))
@@ -142,27 +130,16 @@ def rhymes(couplet):
     return lines[0][1][0] == lines[1][1][0]  # a letter's first character is its consonant
 
 
-# ---------------------------------------------------------------------------------------------------------
-# Writing
-
-
-def unmask(model, canvas, steps, args, generator):
-    """Lesson 4's `sample` with the flags of the command line; steps: None for one pass a letter."""
-    letters = int((canvas[0] == model.config.vocab_size).sum())
-    steps = steps or max(1, letters)
-    order = generation.pick_order(args.order, steps, letters)
-    return diffusion.sample(model, canvas, steps, args.temp, args.topk, order, generator)
-
-
-def write_verse(model, tokenizer, args, generator):
-    """--num pieces of verse of --len letters, the prompt included."""
-    ids = tokenizer.encode(tamil.normalize(args.prompt))
-    canvas = generation.make_canvas(ids, args.len, args.num, tokenizer.vocab_size, model.head.weight.device)
-    return [tokenizer.decode(row) for row in unmask(model, canvas, args.steps, args, generator)]
+# ---- Writing
+def write_verse(model, tokenizer, sampling, prompt, length, num, generator):
+    """num pieces of verse of `length` letters, the prompt included."""
+    ids = tokenizer.encode(tamil.normalize(prompt))
+    canvas = generation.make_canvas(ids, length, num, tokenizer.vocab_size, model.head.weight.device)  # [num, length]
+    return [tokenizer.decode(row) for row in generation.generate(model, canvas, sampling, generator)]
 
 
 class WithoutBreaks:
-    """A model for `sample` that writes no line break: on the canvas of a couplet the only one is given."""
+    """A model that writes no line break: on the canvas of a couplet the only one is given."""
 
     def __init__(self, model, line_break):
         self.model, self.config, self.line_break = model, model.config, line_break
@@ -173,14 +150,15 @@ class WithoutBreaks:
         return logits
 
 
-def write_couplets(model, tokenizer, shapes, steps, args, generator):
-    """Couplets, one for each of shapes, [(length of line 1, of line 2)] in tokens: the line break and the end are given."""
+def write_couplets(model, tokenizer, shapes, sampling, generator):
+    """Couplets, one for each of shapes, [(length of line 1, of line 2)] in tokens: the line break and the end are
+    given, so that only the letters are left to the model."""
     couplets, line_break = {}, tokenizer.id_of["\n"]
     for shape in sorted(set(shapes)):  # those of one shape make a batch
         places = [place for place, other in enumerate(shapes) if other == shape]
         canvas = torch.full((len(places), sum(shape) + 1), tokenizer.vocab_size, device=model.head.weight.device)
         canvas[:, shape[0]] = line_break
-        rows = unmask(WithoutBreaks(model, line_break), canvas, steps, args, generator)
+        rows = generation.generate(WithoutBreaks(model, line_break), canvas, sampling, generator)
         couplets.update(zip(places, (tokenizer.decode(row) for row in rows)))
     return [couplets[place] for place in range(len(shapes))]
 
@@ -195,10 +173,14 @@ def shapes_of(tokenizer, couplets):
     return [tuple(len(tokenizer.encode(line)) for line in couplet.split("\n")) for couplet in couplets]
 
 
-# ---------------------------------------------------------------------------------------------------------
-# The score
+def read_couplets(tokenizer, path):
+    """(the training text, its couplets, the couplets held out) of the verse at `path`; None: of data/tamil.txt."""
+    text = tamil_training.keep_known(tokenizer, tamil_training.load_tamil(path))
+    poems, heldout = tamil_training.split_poems_for_training(text)
+    return "\n\n".join(poems), tamil_training.couplets_or_refuse(poems), tamil_training.couplets_or_refuse(heldout)
 
 
+# ---- The score
 def ill_formed_share(couplet):
     """The share of ill-formed letters: signs that no consonant carries."""
     stray = sum(count for sign, count in tamil.ill_formed(couplet).items() if sign in tamil.SIGNS + tamil.PULLI)
@@ -210,14 +192,13 @@ class Score:
 
     def __init__(self, training_text):
         self.lexicon = set(re.findall(WORD, training_text))
-        self.single = {letter: chr(0xE000 + i) for i, letter in enumerate(lesson8.letter_grid())}
+        self.single = {letter: chr(0xE000 + i) for i, letter in enumerate(tamil_training.letter_grid())}
         self.letters = self.as_letters(training_text)
 
     def as_letters(self, text):
         """A text with every letter as a single character, whichever, so that lengths are numbers of letters."""
-        return "".join(
-            self.single.get(piece, piece) for piece in re.findall(f"{tamil.LETTER}|.", text.replace("\n", " "))
-        )
+        pieces = re.findall(f"{tamil.LETTER}|.", text.replace("\n", " "))
+        return "".join(self.single.get(piece, piece) for piece in pieces)
 
     def known_words(self, couplet):
         """The share of words that occur in the training text."""
@@ -243,9 +224,8 @@ class Score:
 
 def average(function, groups):
     """(mean, standard error) of a figure over groups of couplets, the mean of a group being one value."""
-    return lesson1.mean_and_error(
-        torch.tensor([[float(function(couplet)) for couplet in group] for group in groups]).mean(dim=1)
-    )
+    values = torch.tensor([[float(function(couplet)) for couplet in group] for group in groups])  # [groups, in each]
+    return tools.mean_and_error(values.mean(dim=1))
 
 
 def shuffle_words(couplet, source):
@@ -255,117 +235,53 @@ def shuffle_words(couplet, source):
     return re.sub(WORD, lambda match: words.pop(), couplet)
 
 
-def read_couplets(tokenizer, args):
-    """(the training text, its couplets, the couplets held out) of --data."""
-    poems, heldout = lesson8.split_poems_for_training(lesson8.keep_known(tokenizer, lesson8.load_tamil(args)))
-    return "\n\n".join(poems), lesson8.couplets_or_refuse(poems), lesson8.couplets_or_refuse(heldout)
-
-
-def print_score(model, tokenizer, text, known, real, args, generator):
-    """The table: generated couplets beside real ones that were held out, and those with their words shuffled.
-
-    text, known, real: as read_couplets gives them.
-    """
-    source = random.Random(0)
+def print_score(model, tokenizer, verse, num, sampling, generator):
+    """The table: num generated couplets beside held-out ones, num at most, and these with their words shuffled.
+    verse: what read_couplets gives."""
+    text, known, heldout = verse
+    real, source = heldout[:: math.ceil(len(heldout) / num)], random.Random(0)
     shuffled = [[shuffle_words(couplet, source) for _ in range(SHUFFLES)] for couplet in real]
-    shapes = shapes_of(tokenizer, draw_couplets(known, args.num, generator))
-    written = write_couplets(model, tokenizer, shapes, args.steps, args, generator)
-    print(
-        f"| | generated ({len(written)}) | real, held out ({len(real)}) | their words shuffled, {SHUFFLES} times |\n|---|---|---|---|"
-    )
+    shapes = shapes_of(tokenizer, draw_couplets(known, num, generator))
+    written = write_couplets(model, tokenizer, shapes, sampling, generator)
+    titles = f"generated ({num})", f"real, held out ({len(real)})", f"their words shuffled, {SHUFFLES} times"
+    print(f"| | {' | '.join(titles)} |\n|---|---|---|---|")
     columns = [[couplet] for couplet in written], [[couplet] for couplet in real], shuffled
     for name, (function, form) in Score(text).figures().items():
-        lesson1.print_row(name, form, [average(function, groups) for groups in columns])
+        tools.print_row(name, form, [average(function, groups) for groups in columns])
     firsts = [[group[0] for group in groups] for groups in columns]
-    bits = [lesson1.mean_and_error(lesson8.bits_per_couplet(model, tokenizer, couplets)) for couplets in firsts]
-    lesson1.print_row("the model's bound, bits per couplet (of the first shuffle)", "{:.1f}", bits)
+    bits = [tamil_training.bits_per_couplet(model, tokenizer, couplets) for couplets in firsts]
+    name = "the model's bound, bits per couplet (of the first shuffle)"
+    tools.print_row(name, "{:.1f}", map(tools.mean_and_error, bits))
 
 
-def compare_code_points(writers, known, real, args, generator):
-    """Letters against code points: bits per held-out couplet, and the picture of ill-formed letters against the number of
-    passes, for couplets of the same shapes. writers: {name: (model, tokenizer)}."""
-    args.order = args.order or "certainty"  # lest it change along the curve
-    chosen = draw_couplets(known, args.num, generator)
-    bits, shares = {}, {}
-    for name, (model, tokenizer) in writers.items():
-        bits[name] = lesson8.bits_per_couplet(model, tokenizer, real)
-        print(
-            f"{name}: bound {' +- '.join(f'{value:.1f}' for value in lesson1.mean_and_error(bits[name]))} bits per held-out couplet"
-        )
-        shapes = shapes_of(tokenizer, chosen)
-        texts = [
-            write_couplets(model, tokenizer, shapes, passes, args, generator)
-            for passes in tqdm(PASSES, desc=name, leave=False)
-        ]
-        shares[name] = [average(ill_formed_share, [[couplet] for couplet in couplets]) for couplets in texts]
-        print(
-            f"{name}: ill-formed letters "
-            + ", ".join(f"{mean:.1%} in {passes}" for (mean, _), passes in zip(shares[name], PASSES))
-            + " passes"
-        )
-    gain, error = lesson1.mean_and_error(bits["code points"] - bits["letters"])
-    print(f"letters save {gain:.1f} +- {error:.1f} bits a couplet, {gain / bits['code points'].mean():.1%}")
-    draw_ill_formed(shares, args)
-
-
-def draw_ill_formed(shares, args):
-    """Saves the picture; shares: {name: [(mean, standard error) for each of PASSES]}."""
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7, 4))
-    for name, points in shares.items():
-        means, errors = zip(*points)
-        axes.errorbar(PASSES, [100 * mean for mean in means], [100 * error for error in errors], fmt="o-", label=name)
-    axes.set(
-        xscale="log",
-        xlabel="passes for a couplet",
-        ylabel="ill-formed letters, %",
-        title=f"order {args.order}, temperature {args.temp}",
-    )
-    axes.set_xticks(PASSES, PASSES)
-    axes.minorticks_off()
-    axes.legend()
-    lesson1.save_figure(figure, "09_ill_formed.png")
-
-
-# ---------------------------------------------------------------------------------------------------------
-# The command line
-
-
+# ---- The command line
 def main():
     """The command line of 09_generate_tamil.py."""
     parser = generation.generating_parser(__doc__, SHIPPED_TAMIL, length=96)
-    parser.add_argument("--kural", action="store_true", help="whole couplets; needs data/tamil.txt for their lengths")
-    parser.add_argument(
-        "--score", action="store_true", help="count what can be counted, over 400 couplets, or --num if that is more"
-    )
-    parser.add_argument(
-        "--codepoints", metavar="FILE", help="with --score: a model of code points, to compare with this one"
-    )
+    whole = parser.add_mutually_exclusive_group()
+    whole.add_argument("--kural", action="store_true", help="whole couplets, of the lengths of couplets in --data")
+    whole.add_argument("--score", action="store_true", help=f"count what can be counted, in {SCORED} couplets or more")
     parser.add_argument("--data", metavar="FILE", help="the verse it was trained on (default: data/tamil.txt)")
     args = parser.parse_args()
-    if args.prompt and (args.kural or args.score):
-        parser.error("--prompt goes with plain verse; leave out --kural and --score")
-    if args.codepoints and not args.score:
-        parser.error("--codepoints goes with --score")
-    model, tokenizer = generation.load_generator(parser, args)
-    if args.len > model.config.context:
+    plain = not (args.kural or args.score)
+    for name in ("data",) if plain else ("prompt", "len"):
+        if getattr(args, name) != parser.get_default(name):
+            parser.error(f"--{name} goes {'with' if plain else 'without'} --kural or --score")
+    model, tokenizer, sampling = generation.load_generator(parser, args)
+    if plain and args.len > model.config.context:
         parser.error(f"--len {args.len} is too long; this model was trained on {model.config.context} letters")
-    generator = generation.seeded_generator(args.seed)
+    generator = tools.seeded_generator(args.seed)
     if args.score:
-        args.num = max(args.num, 400)
-        text, known, real = read_couplets(tokenizer, args)
-        print_score(model, tokenizer, text, known, real, args, generator)
-        if args.codepoints:
-            other = training.load_kind(args.codepoints, False, transformer.pick_device(args.device))
-            compare_code_points({"letters": (model, tokenizer), "code points": other[:2]}, known, real, args, generator)
-    elif args.kural:
-        _, known, _ = read_couplets(tokenizer, args)
+        verse = read_couplets(tokenizer, args.data)
+        return print_score(model, tokenizer, verse, max(args.num, SCORED), sampling, generator)
+    if args.kural:
+        _, known, _ = read_couplets(tokenizer, args.data)
         shapes = shapes_of(tokenizer, draw_couplets(known, args.num, generator))
-        print("\n\n".join(write_couplets(model, tokenizer, shapes, args.steps, args, generator)))
+        texts = write_couplets(model, tokenizer, shapes, sampling, generator)
     else:
-        print("\n\n".join(write_verse(model, tokenizer, args, generator)))
+        texts = write_verse(model, tokenizer, sampling, args.prompt, args.len, args.num, generator)
+    print("\n\n".join(texts))
 
 
 if __name__ == "__main__":
-    lesson1.run(main)
+    tools.run(main)

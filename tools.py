@@ -24,7 +24,6 @@ import pickletools
 import random
 import shlex
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -162,8 +161,8 @@ def print_texts(texts):
 
 
 def quote(path):
-    """A path as the person's own shell reads it: POSIX's rules, or those of Windows."""
-    return subprocess.list2cmdline([str(path)]) if os.name == "nt" else shlex.quote(str(path))
+    """A path as the person's own shell reads it: POSIX's rules; on Windows, where no path has a quote in it, quotes."""
+    return f'"{path}"' if os.name == "nt" else shlex.quote(str(path))
 
 
 def print_command(generate, out):
@@ -682,7 +681,7 @@ class Reporter:
     def __init__(self, run, objective, windows):
         self.run, self.objective = run, objective
         self.windows = windows[:: math.ceil(len(windows) / HELDOUT_WINDOWS)]
-        self.log = Log(run.settings.out.with_suffix(".csv"), run.step)
+        self.log = Log(run.settings.out.with_suffix(".csv"), run.step - run.due)  # due: that row comes below
         self.saved_at, self.began_at = time.monotonic(), (run.characters, run.seconds)
         count = f"{sum(p.numel() for p in run.model.parameters()):,} parameters"
         print(f"{count}, {run.device}, {run.settings.dtype}, batch {run.settings.batch}", file=sys.stderr)

@@ -13,10 +13,14 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+import tools  # noqa: F401  before torch: it says how its threads wait
+
+import torch
+
 torch.set_num_threads(2)
 
 VERSE = "Shall I compare thee to a summer's day?\nThou art more lovely and more temperate.\n"
@@ -42,8 +46,8 @@ def real_text():
 @pytest.fixture
 def small_model():
     """A small dLLM with random weights that depend on everything, and the alphabet of VERSE."""
-    lesson1, transformer = import_module("01_tensors"), import_module("03_transformer")
-    tokenizer = lesson1.Tokenizer(sorted(set(VERSE)))
+    tensors, transformer = import_module("01_tensors"), import_module("03_transformer")
+    tokenizer = tensors.Tokenizer(sorted(set(VERSE)))
     torch.manual_seed(0)
     model = transformer.Transformer(transformer.Config(tokenizer.vocab_size, 32, n_layers=1, n_heads=2, dim=16))
     for matrix in (p for p in model.parameters() if p.ndim == 2):
@@ -94,7 +98,7 @@ class Quiet(BaseHTTPRequestHandler):
 def serving(handler):
     """A web server on the loopback; yields its address."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()  # how often it looks for its end
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
@@ -102,7 +106,8 @@ def serving(handler):
 
 def environment(**extra):
     """The environment for a script that must not reach a network."""
-    own = {"HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONIOENCODING": "utf-8", "OMP_NUM_THREADS": "2"}  # as many threads as here
+    threads = {"OMP_NUM_THREADS": "2"}  # as many as here
+    own = threads | {"HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONIOENCODING": "utf-8"}
     return os.environ | own | extra
 
 

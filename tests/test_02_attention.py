@@ -5,6 +5,8 @@ import sys
 from importlib import import_module
 
 import pytest
+from conftest import ROOT
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -57,6 +59,7 @@ import_module("02_attention")
 tiny = torch.full((2**20,), 1e-20) * torch.full((2**20,), 1e-20)  # 1e-40; all threads take part
 print(torch.set_flush_denormal(True), tiny.view(torch.int32).count_nonzero().item())
 """
-    run = subprocess.run([sys.executable, "-c", program], cwd=attention.lesson1.ROOT, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", program]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     supported, left = run.stdout.split()
     assert supported == "False" or left == "0"

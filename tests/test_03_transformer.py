@@ -1,12 +1,14 @@
 """Lesson 3: the model's size, its start, what depends on what, and its optimizers."""
 
 import math
+from dataclasses import replace
 from importlib import import_module
 
 import pytest
-import torch
 
-lesson1 = import_module("01_tensors")
+import torch
+from torch.nn import functional as F
+
 transformer = import_module("03_transformer")
 CONFIG = transformer.Config(vocab_size=11, context=16, n_layers=2, n_heads=2, dim=16)
 
@@ -28,8 +30,6 @@ def test_untrained_model_knows_nothing():
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_gradients_flow_along_the_allowed_directions_only(causal):
-    from dataclasses import replace
-
     model = transformer.Transformer(replace(CONFIG, causal=causal))
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.5)
@@ -38,6 +38,21 @@ def test_gradients_flow_along_the_allowed_directions_only(causal):
     model(torch.randint(11, (1, 16)))[0, 7].sum().backward()
     reached = embedded[0].grad[0].abs().sum(dim=1) > 0  # [T]
     assert reached.tolist() == [not causal or j <= 7 for j in range(16)]
+
+
+def test_a_block_adds_to_what_is_there_and_the_last_norm_comes_before_the_head():
+    """The whole model once more, from PyTorch's functions and its own weights."""
+    model = transformer.Transformer(CONFIG)
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.5)
+    tokens = torch.randint(12, (2, 16))
+    norm = lambda x, layer: F.layer_norm(x, (16,), layer.weight)  # noqa: E731
+    x = model.embedding.weight[tokens]
+    for block in model.blocks:
+        x = x + block.attention(norm(x, block.norm1))
+        up, down = block.feed_forward[0].weight, block.feed_forward[-1].weight
+        x = x + F.gelu(norm(x, block.norm2) @ up.T) @ down.T
+    torch.testing.assert_close(model(tokens), norm(x, model.norm) @ model.head.weight.T, atol=1e-4, rtol=1e-4)
 
 
 def test_muon_follows_pytorchs():
@@ -64,16 +79,12 @@ def test_orthogonalised_matrix_keeps_its_directions_and_levels_its_singular_valu
     assert (leveled - leveled.diagonal().diag()).abs().max() < 1e-4
 
 
-def test_every_parameter_has_exactly_one_optimizer():
+def test_every_parameter_has_exactly_one_optimizer_and_adamw_its_own_learning_rate():
     model = transformer.Transformer(CONFIG)
-    muon, adamw = (
-        {id(p) for p in o.param_groups[0]["params"]} for o in transformer.make_optimizers(model, 0.1, torch.float32)
-    )
+    optimizers = transformer.make_optimizers(model, 0.1, torch.float32)
+    muon, adamw = ({id(p) for p in optimizer.param_groups[0]["params"]} for optimizer in optimizers)
+    rates = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
+    assert rates == pytest.approx([0.1, 0.1 * transformer.ADAMW_LR_RATIO]) and transformer.ADAMW_LR_RATIO < 1
     assert not muon & adamw
     assert muon | adamw == {id(p) for p in model.parameters()}
     assert len(muon) == 2 * 6
-
-
-def test_unknown_device_is_refused():
-    with pytest.raises(lesson1.UserError, match="no device 'tpu'"):
-        transformer.pick_device("tpu")

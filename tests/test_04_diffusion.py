@@ -6,6 +6,7 @@ from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
+
 import torch
 
 diffusion = import_module("04_diffusion")
@@ -42,7 +43,15 @@ def exact_bound(model, x):
     return total
 
 
-@pytest.mark.parametrize("estimate", [diffusion.bound, diffusion.bound_in_time])
+def bound_in_time(model, x, generator):
+    """The bound as papers write it: E_t [ 1/t * sum over masked i of -log p(x_i | x_t) ] / L."""
+    t = 1 - diffusion.stratified(len(x), generator)  # in (0, 1]
+    noisy, mask = diffusion.corrupt(x, t, model.config.vocab_size, generator)
+    log_p = torch.log_softmax(model(noisy), dim=-1).gather(2, x[..., None]).squeeze(2)  # [B, L]
+    return -(log_p * mask).sum(dim=1) / t / x.shape[1]
+
+
+@pytest.mark.parametrize("estimate", [diffusion.bound, bound_in_time])
 def test_both_bounds_estimate_the_enumerated_one(estimate):
     model, x = TableModel(3, 4), torch.tensor([0, 2, 1, 1])
     estimates = estimate(model, x.expand(40_000, -1), generator=seeded())
@@ -67,21 +76,14 @@ def nats_in_order(model, x, order):
     return total
 
 
-def test_more_orders_bring_the_bound_down_to_the_likelihood():
-    """All orders are enumerated: one at a time gives their average, the usual bound; many give -log of the average p."""
-    model, x, places = TableModel(3, 4), torch.tensor([0, 2, 1, 1]), [1, 2, 3]
-    nats = torch.tensor([nats_in_order(model, x, order) for order in itertools.permutations(places)])
-    usual, likelihood = nats.mean().item(), -(-nats).exp().mean().log().item()
-    assert usual - likelihood > 0.1
-    rows, generator = x.expand(5_000, -1), seeded()
-    means = {}
-    for orders in (1, 3, 100):
-        estimates = diffusion.bound_over_orders(model, rows, torch.tensor(places), orders, generator)
-        means[orders] = estimates.mean().item()
-        if orders == 1:
-            assert means[1] == pytest.approx(usual, abs=4 * estimates.std().item() / math.sqrt(len(rows)))
-    assert likelihood - 0.01 < means[100] < means[3] < means[1]
-    assert means[100] == pytest.approx(likelihood, abs=0.1 * (usual - likelihood))
+@pytest.mark.parametrize("places", [[1, 2, 3], [0, 3], [2]])
+def test_bound_on_a_part_is_the_average_over_its_orders(places):
+    model, x = TableModel(3, 4), torch.tensor([0, 2, 1, 1])
+    nats = [nats_in_order(model, x, order) for order in itertools.permutations(places)]
+    estimates = diffusion.bound_on_part(model, x.expand(10_000, -1), torch.tensor(places), seeded())
+    error = estimates.std().item() / math.sqrt(len(estimates))
+    assert error < 0.02 * len(places)
+    assert estimates.mean().item() == pytest.approx(sum(nats) / len(nats), abs=4 * error + 1e-5)
 
 
 def test_more_draws_make_the_bound_steadier():
@@ -119,7 +121,7 @@ def test_stratified_takes_one_number_from_every_slice():
 
 def test_bell_is_centred_and_within_range():
     shares = diffusion.bell(10_000, seeded())
-    assert 0 <= shares.min() and shares.max() <= 1
+    assert shares.min() >= 0 and shares.max() <= 1
     assert shares.mean().item() == pytest.approx(0.5, abs=0.001)
     assert shares.std().item() == pytest.approx(diffusion.BELL_WIDTH, rel=0.05)
 
@@ -132,16 +134,12 @@ def test_training_hides_at_least_one_token_and_knows_which():
     assert torch.equal(noisy[~mask], tokens[~mask])
 
 
-def test_heldout_bound_is_repeatable_and_leaves_the_training_generator_alone(small_model):
-    model, tokenizer = small_model
-    windows = torch.randint(tokenizer.vocab_size, (70, 32))
-    torch.manual_seed(3)
-    before = torch.get_rng_state()
-    first = diffusion.heldout_bound(model, windows, draws=3)
-    assert first == diffusion.heldout_bound(model, windows, draws=3)
-    assert torch.equal(before, torch.get_rng_state())
-    assert first[1] > 0
-    assert math.isnan(diffusion.heldout_bound(model, windows)[1])
+def test_training_hides_about_half_by_the_bell():
+    """A uniform share would have a standard deviation of 0.29."""
+    _, mask = diffusion.hide_some(torch.zeros(4000, 200, dtype=torch.long), 5, seeded())
+    shares = mask.float().mean(dim=1)
+    assert shares.mean().item() == pytest.approx(0.5, abs=0.01)
+    assert shares.std().item() == pytest.approx(diffusion.BELL_WIDTH, rel=0.05)
 
 
 def random_canvases(V, B=20, L=4):
@@ -171,8 +169,21 @@ def test_sample_keeps_what_is_given_and_fills_the_rest(order, steps, temperature
 def test_sample_shares_the_masks_out_evenly():
     model, seen = TableModel(2, 7), []
     canvas = torch.tensor([[2] * 7, [2, 2, 2, 0, 0, 0, 0]])
-    diffusion.sample(model, canvas, 3, generator=seeded(), on_step=lambda tokens: seen.append((tokens == 2).sum(1).tolist()))
+    count = lambda tokens: seen.append((tokens == 2).sum(dim=1).tolist())  # noqa: E731
+    diffusion.sample(model, canvas, 3, generator=seeded(), on_step=count)
     assert seen == [[7, 3], [4, 2], [2, 1], [0, 0]]
+
+
+@pytest.mark.parametrize("order", diffusion.ORDERS)
+def test_sample_fills_only_what_it_may(order):
+    model, canvas = TableModel(3, 4), torch.tensor([[3, 3, 3, 1], [3, 0, 3, 3]])
+    fillable = torch.tensor([[True, False, True, True], [False, True, True, True]])
+    out = diffusion.sample(model, canvas, 9, order=order, generator=seeded(), fillable=fillable)
+    assert torch.equal(out == 3, (canvas == 3) & ~fillable)
+    assert torch.equal(out[canvas != 3], canvas[canvas != 3])
+    assert model.passes == 2  # the most masks that may be filled in any row
+    for_all = diffusion.sample(model, canvas, 9, order=order, generator=seeded(), fillable=torch.tensor([True] * 4))
+    assert torch.equal(for_all, diffusion.sample(model, canvas, 9, order=order, generator=seeded()))
 
 
 def test_canvas_without_masks_costs_no_pass():
@@ -223,6 +234,33 @@ def test_ranking_uses_the_models_own_probability():
     assert share == [0, 1, 0]
 
 
+def test_left_to_right_takes_the_first_place_first():
+    share, _ = first_position("left to right")
+    assert share == [1, 0, 0]
+
+
+def test_scores_of_the_orders():
+    p = torch.tensor([[[0.45, 0.45, 0.1], [0.4, 0.35, 0.25], [0.2, 0.1, 0.7]]])  # [1, 3, 3]
+    guesses = torch.tensor([[2, 0, 1]])
+    scores = {order: diffusion.score_places(order, p, guesses)[0].tolist() for order in diffusion.ORDERS}
+    assert scores["confidence"] == pytest.approx([0.1, 0.4, 0.1])
+    assert scores["certainty"] == pytest.approx([0.45, 0.4, 0.7])
+    assert scores["margin"] == pytest.approx([0, 0.05, 0.5])
+    assert scores["left to right"] == sorted(set(scores["left to right"]), reverse=True)
+    assert len(set(scores["random"])) == 1
+
+
+def test_scores_are_told_apart_to_four_decimals_and_no_further():
+    masked, one = torch.tensor([[True, True, True, False]] * 2), torch.tensor([1, 1])
+    scores = torch.tensor([[0.9062, 0.9064, 0.9063, 0.99], [0.90621, 0.90622, 0.90619, 0.99]])
+    ties = torch.tensor([[0.1, 0.9, 0.5, 0.0], [0.5, 0.9, 0.1, 0.0]])
+    chosen = diffusion.top_ranked(scores, masked, one, ties)
+    assert chosen.int().argmax(dim=1).tolist() == [1, 2]
+    assert diffusion.top_ranked(scores, masked, torch.tensor([2, 0]), ties).tolist() == [
+        [False, True, True, False], [False] * 4
+    ]  # fmt: skip
+
+
 def test_ties_are_broken_at_random():
     model = SimpleNamespace(config=SimpleNamespace(vocab_size=2))
     flat = lambda tokens: torch.zeros(*tokens.shape, 2) + 1e-7 * torch.arange(tokens.shape[1])[:, None]  # noqa: E731
@@ -238,11 +276,83 @@ def test_draws_follow_temperature_and_top_k():
     for temperature, top_k in ((1.0, None), (0.5, None), (2.0, 2), (1.0, 1)):
         drawn = diffusion.draw_tokens(logits, temperature, top_k, seeded()).flatten()
         expected = p ** (1 / temperature) * (torch.arange(4) < (top_k or 4))
-        torch.testing.assert_close(torch.bincount(drawn, minlength=4) / 40_000, expected / expected.sum(), atol=0.01, rtol=0)
-    assert (diffusion.draw_tokens(logits, 0, None, None) == 0).all()
+        shares = torch.bincount(drawn, minlength=4) / 40_000
+        torch.testing.assert_close(shares, expected / expected.sum(), atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("temperature", [0, 1e-39, 1e-30, 1e-5])
+def test_next_to_no_temperature_is_the_likeliest_token(temperature):
+    logits = torch.randn(50, 7, 9, generator=seeded()) * 30
+    drawn = diffusion.draw_tokens(logits, temperature, 3, seeded())
+    assert torch.equal(drawn, logits.argmax(dim=-1))
 
 
 @pytest.mark.parametrize("settings", [dict(order="best", steps=1), dict(order="random", steps=0)])
 def test_bad_settings_are_refused(settings):
-    with pytest.raises(ValueError, match="confidence, certainty, random"):
+    with pytest.raises(ValueError, match="confidence, random, left to right"):
         diffusion.sample(TableModel(3, 4), torch.full((1, 4), 3), **settings)
+
+
+# ---- Exact likelihoods
+def all_texts(V, L):
+    return torch.tensor(list(itertools.product(range(V), repeat=L)))  # [V**L, L]
+
+
+def nats_by_hand(model, text, order, steps):
+    """The sampler's -log p(text) / L, one text and one pass after the other."""
+    V, L = model.config.vocab_size, len(text)
+    canvas, nats, passes = torch.full((L,), V), 0.0, min(steps, L)
+    for done in range(passes):
+        p = torch.softmax(model(canvas[None])[0], dim=-1)  # [L, V]
+        best = p.sort(dim=-1, descending=True).values
+        scores = {"certainty": best[:, 0], "margin": best[:, 0] - best[:, 1], "left to right": -torch.arange(L)}[order]
+        masked = [place for place in range(L) if canvas[place] == V]
+        left = L * (passes - done - 1) // passes  # masked after this pass
+        chosen = sorted(masked, key=lambda place: -round(scores[place].item(), 4))[: len(masked) - left]
+        for place in chosen:  # all from the same canvas
+            nats -= math.log(p[place, text[place]])
+        canvas[chosen] = text[chosen]
+    return nats / L
+
+
+WAYS = list(itertools.product(diffusion.EXACT_ORDERS, (1, 2, 3, 4, 9)))
+
+
+@pytest.mark.parametrize("order, steps", WAYS)
+def test_exact_likelihoods_are_those_by_hand_and_sum_to_one(order, steps):
+    model, texts = TableModel(3, 4), all_texts(3, 4)
+    nats = diffusion.exact_nats(model, texts, order, steps)
+    assert model.passes == min(steps, 4)
+    assert torch.exp(-4 * nats).sum().item() == pytest.approx(1, abs=1e-5)
+    assert nats.tolist() == pytest.approx([nats_by_hand(model, text, order, steps) for text in texts], abs=1e-5)
+
+
+@pytest.mark.parametrize("order", diffusion.EXACT_ORDERS)
+def test_exact_likelihood_of_the_perfect_denoiser_is_the_truth(order):
+    world = diffusion.ToyWorld(torch.softmax(torch.randn(27, generator=seeded(1)), dim=0), V=3, L=3)
+    for steps in (3, 100):
+        nats = diffusion.exact_nats(world, world.texts, order, steps)
+        torch.testing.assert_close(torch.exp(-3 * nats), world.p, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("order", diffusion.EXACT_ORDERS)
+def test_exact_likelihoods_are_how_often_the_sampler_writes_each_text(order):
+    model, n = TableModel(2, 3), 40_000
+    drawn = diffusion.sample(model, torch.full((n, 3), 2), 2, order=order, generator=seeded())
+    counts = torch.bincount((drawn * torch.tensor([4, 2, 1])).sum(dim=1), minlength=8)
+    p = torch.exp(-3 * diffusion.exact_nats(model, all_texts(2, 3), order, 2))
+    torch.testing.assert_close(counts / n, p, atol=0.012, rtol=0)
+
+
+def test_of_equal_scores_the_leftmost_is_taken():
+    model = TableModel(3, 4)
+    model.table = model.table.argsort(dim=-1).float()  # every place is as sure as every other
+    expected = diffusion.exact_nats(model, all_texts(3, 4), "left to right", 2)
+    for order in ("certainty", "margin"):
+        torch.testing.assert_close(diffusion.exact_nats(model, all_texts(3, 4), order, 2), expected)
+
+
+@pytest.mark.parametrize("order, steps", [("random", 4), ("confidence", 4), ("best", 4), ("certainty", 0)])
+def test_where_chance_chooses_the_places_there_is_no_exact_likelihood(order, steps):
+    with pytest.raises(ValueError, match="no exact likelihood"):
+        diffusion.exact_nats(TableModel(3, 4), all_texts(3, 4), order, steps)

@@ -1,32 +1,61 @@
 """Lesson 5: training that can be interrupted, resumed and shared, and checkpoints that cannot be lost."""
 
 import csv
+import itertools
+import math
 import os
 import pickle
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
+from dataclasses import replace
 from importlib import import_module
 
 import pytest
-import torch
-from conftest import ROOT, assert_refused, environment, run_script, start
+from conftest import ROOT, VERSE, assert_refused, environment, run_script, start
 
-lesson1 = import_module("01_tensors")
-training = import_module("05_train")
+import tools
+from tools import UserError
+
+import torch
+import torch.distributed as dist
+from torch.nn import functional as F
+
+tensors = import_module("01_tensors")
 transformer = import_module("03_transformer")
+diffusion = import_module("04_diffusion")
+training = import_module("05_train")
+
+
+@pytest.fixture(autouse=True)
+def brief(monkeypatch):
+    """Two evaluations in a run, and the sample beside each in two passes: they cost as much as many steps. (Processes
+    of their own do as ever.)"""
+    write = diffusion.sample
+    monkeypatch.setattr(tools, "EVALUATIONS", 2)
+    monkeypatch.setattr(diffusion, "sample", lambda model, canvas, steps, **options: write(model, canvas, 2, **options))
 
 
 def train(tmp_path, text_file, *arguments, out="run.pt", **options):
-    """Runs 05_train.py on the small text, two windows in a step."""
-    given = ["--data", text_file, "--preset", "small", "--batch", 2, "--out", tmp_path / out, *arguments]
-    return run_script("05_train.py", *given, **options)
+    """Runs 05_train.py on the small text, two windows in a step, or goes on with such a run."""
+    shape = ["--preset", "tiny", "--batch", 2, "--data", text_file]
+    given = [*([] if "--resume" in arguments else shape), *arguments]
+    given += [] if {"--resume", "--dtype"} & set(arguments) else ["--dtype", "float32"]
+    return run_script("05_train.py", *given, "--out", tmp_path / out, **options)
 
 
 def load(path):
     return torch.load(path, weights_only=True)
+
+
+def rows(path):
+    """The rows of a log, each a dict of texts."""
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def same(a, b):
@@ -40,6 +69,33 @@ def same(a, b):
     return a == b
 
 
+def assert_same_runs(tmp_path, one, two):
+    """Two runs left the same, but for the clock and their names."""
+    whole, other = load(tmp_path / f"{one}.pt"), load(tmp_path / f"{two}.pt")
+    assert whole.keys() == other.keys()
+    for name in whole.keys() - {"seconds"}:
+        assert same(whole[name], other[name]), name
+    best = [load(tmp_path / f"{name}_best.pt") | {"seconds": 0} for name in (one, two)]
+    assert same(*best)
+    logs = [[row | {"seconds": 0} for row in rows(tmp_path / f"{name}.csv")] for name in (one, two)]
+    assert logs[0] == logs[1]
+
+
+@contextmanager
+def at_call(module, name, number, act):
+    """Inside, the function of this name calls act() before its call of this number, counted from 1."""
+    original, calls = getattr(module, name), itertools.count(1)
+
+    def function(*arguments, **options):
+        if next(calls) == number:
+            act()
+        return original(*arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, name, function)
+        yield
+
+
 def wait_for(path, process):
     """Until the running process has written the file; fails when it ends without doing so."""
     while not path.exists():
@@ -47,62 +103,241 @@ def wait_for(path, process):
         time.sleep(0.02)
 
 
+# ---- Runs of a very small model, by `train` itself
+def train_here(tmp_path, steps=1, objective=training.DIFFUSION, text=VERSE * 5, saved=None, **changes):
+    """Trains a model of one block on a text. Returns the weights that it ended with."""
+    settings = tools.Settings(
+        script="test", preset="tiny", batch=4, lr=0.025, dropout=0.0, seed=0, dtype="float32", limit=steps,
+        unit="steps", data="", sha256="", out=tmp_path / "here.pt", device="cpu", compiles=False,
+    )  # fmt: skip
+    settings = replace(settings, **changes)
+    tokenizer = tensors.Tokenizer(sorted(set(text)))
+    config = transformer.Config(tokenizer.vocab_size, 16, 1, 2, 16, objective.causal, settings.dropout)
+    tokens, windows = tensors.split_text(text, tokenizer, 16)
+    draw = tensors.random_windows(tokens, 16, settings.batch)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        training.train(settings, objective, tokenizer, config, draw, windows, saved)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return load(settings.out)["model"] if settings.out.exists() else None
+
+
 def test_learning_rate_warms_up_and_falls():
-    assert transformer.get_lr(0, 0) == pytest.approx(1 / transformer.WARMUP_STEPS)
-    assert transformer.get_lr(transformer.WARMUP_STEPS, 0) == 1
-    assert transformer.get_lr(1000, 0.5) == pytest.approx((1 + transformer.FINAL_LR) / 2)
-    assert transformer.get_lr(1000, 1) == pytest.approx(transformer.FINAL_LR)
+    assert training.get_lr(0, 0) == pytest.approx(1 / training.WARMUP_STEPS)
+    assert training.get_lr(training.WARMUP_STEPS, 0) == 1
+    assert training.get_lr(1000, 0.5) == pytest.approx((1 + training.FINAL_LR) / 2)
+    assert training.get_lr(1000, 1) == pytest.approx(training.FINAL_LR)
 
 
-def test_split_is_ninety_to_ten_without_overlap():
-    text = "".join(chr(0x4E00 + i) for i in range(1000))
-    tokenizer = lesson1.Tokenizer(sorted(set(text)))
-    tokens, windows = lesson1.split_text(text, tokenizer, context=30)
-    assert tokenizer.decode(tokens) == text[:900]
-    assert tokenizer.decode(windows.flatten()) == text[900:990]
-    assert windows.shape == (3, 30)
+def test_a_run_follows_the_learning_rate_with_adamw_at_its_own(tmp_path):
+    """AdamW's first step moves each number by the learning rate, whatever the gradient."""
+    weights = train_here(tmp_path, lr=0.5)
+    first = 0.5 * training.get_lr(0, 0) * transformer.ADAMW_LR_RATIO
+    assert weights["head.weight"].abs().max().item() == pytest.approx(first, rel=1e-3)  # it began at 0
+    train_here(tmp_path, steps=30, lr=0.5)
+    logged = [float(row["lr"]) for row in rows(tmp_path / "here.csv")]
+    assert logged == pytest.approx([0.5 * training.get_lr(step, step / 30) for step in range(30)], abs=1e-5)
 
 
+def test_muon_moves_by_the_learning_rate_too(tmp_path, monkeypatch):
+    """Its step has singular values of about 1, times the learning rate; the first step has no gradient for it yet."""
+    monkeypatch.setattr(training, "get_lr", lambda step, progress: [1, 0, 1][step])  # at the second step nothing moves
+    before = train_here(tmp_path, steps=2, lr=0.01)
+    after = train_here(tmp_path, steps=3, lr=0.01)
+    name = "blocks.0.attention.output.weight"
+    moved = torch.linalg.svdvals(after[name] - before[name]) / 0.01
+    assert 0.5 < moved.max() < 1.3
+
+
+def test_a_huge_gradient_is_cut_to_length_1(tmp_path, monkeypatch):
+    entropy = diffusion.masked_cross_entropy
+    monkeypatch.setattr(diffusion, "masked_cross_entropy", lambda *args: 1000 * entropy(*args))
+    train_here(tmp_path)
+    muon, adamw = load(tmp_path / "here.pt")["optimizers"]
+    gradients = [kept["average"] / 0.05 for kept in muon.values()] + [kept["exp_avg"] / 0.1 for kept in adamw.values()]
+    assert math.sqrt(sum(g.square().sum().item() for g in gradients)) == pytest.approx(1, rel=1e-3)
+
+
+def test_each_process_drops_out_by_its_own_lot(tmp_path, monkeypatch):
+    """As the first and as the second of two processes, one after the other: what dropout does is what torch.rand is."""
+    drawn = {}
+    for rank, steps in ((0, 2), (1, 2)):
+
+        def prepare(tokens, V, generator, rank=rank):
+            drawn.setdefault(rank, []).append(F.dropout(torch.ones(64), 0.5).tolist())
+            return diffusion.hide_some(tokens, V, generator)
+
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        monkeypatch.setattr(training, "join_processes", lambda device, rank=rank: (rank, 2, device))
+        agree = training.agree
+        if rank:  # no one measures here, so the clock of the first one is not there: stop by the steps
+            monkeypatch.setattr(training, "agree", lambda number, device: agree(len(drawn.get(1, [])) / steps, device))
+        train_here(tmp_path, steps, replace(training.DIFFUSION, prepare=prepare), dropout=0.5, batch=2)
+    assert len(drawn[0]) == len(drawn[1]) == 2
+    assert drawn[0][0] != drawn[1][0] and drawn[0][1] != drawn[1][1]
+
+
+def test_what_is_measured_is_what_is_kept(tmp_path):
+    """The best weights, rounded to bfloat16; here the middle of three measurements is the best."""
+    figures, measured = iter([0.7, 0.3, 0.5]), []
+
+    def heldout(model, windows):
+        assert not model.training
+        measured.append({name: value.clone() for name, value in model.state_dict().items()})
+        return next(figures)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tools, "EVALUATIONS", 3)
+        train_here(tmp_path, steps=6, objective=replace(training.DIFFUSION, heldout=heldout))
+    for weights in measured:
+        assert all(torch.equal(value, value.bfloat16().float()) for value in weights.values())
+    best = load(tmp_path / "here_best.pt")
+    assert (best["step"], best["heldout"]) == (4, 0.3)
+    assert same(best["model"], {name: value.bfloat16() for name, value in measured[1].items()})
+    assert load(tmp_path / "here.pt")["heldout"] == 0.5
+
+
+def test_a_loss_that_is_no_number_is_not_saved(tmp_path):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(UserError, match="smaller --lr"):
+        losses = iter([1.0, 1.0, math.nan])
+        entropy = diffusion.masked_cross_entropy
+        patch.setattr(diffusion, "masked_cross_entropy", lambda *args: next(losses) * entropy(*args))
+        patch.setattr(diffusion, "bound", lambda model, part, generator: torch.ones(len(part)))
+        train_here(tmp_path, steps=6)
+    assert not (tmp_path / "here.pt").exists()
+
+
+def test_batch_must_be_shared_out_evenly(monkeypatch, tmp_path):
+    monkeypatch.setattr(training, "join_processes", lambda device: (0, 2, device))
+    with pytest.raises(UserError, match="evenly"):
+        train_here(tmp_path, batch=3)
+
+
+def test_dtype_is_the_one_that_is_given_or_else_the_faster(tmp_path, text_file, monkeypatch):
+    """Seen in what the matrices of the model are multiplied in, and in the weights."""
+    seen = []
+    linear = F.linear
+    note = lambda x, *args: seen.append(linear(x, *args)) or seen[-1]  # noqa: E731
+    monkeypatch.setattr(F, "linear", lambda *args: note(*args) if torch.is_grad_enabled() else linear(*args))
+    weights = {}
+    for faster, slower in itertools.permutations(("float32", "bfloat16")):
+        seconds = {getattr(torch, faster): 1.0, getattr(torch, slower): 2.0}
+        monkeypatch.setattr(tools, "time_product", lambda width, dtype, seconds=seconds: seconds[dtype])
+        for given, dtype in (("auto", faster), (slower, slower)):
+            seen.clear()
+            out = f"{faster}_{given}"
+            code, _, err = train(tmp_path, text_file, "--steps", 2, "--dtype", given, out=f"{out}.pt")
+            assert code == 0 and (f"{dtype}: here a matrix product" in err) == (given == "auto"), err
+            assert {output.dtype for output in seen} == {getattr(torch, dtype)}
+            assert load(tmp_path / f"{out}.pt")["settings"]["dtype"] == dtype
+            weights[out] = load(tmp_path / f"{out}.pt")["model"]
+    assert same(weights["float32_auto"], weights["bfloat16_float32"])
+    assert not same(weights["float32_auto"], weights["bfloat16_auto"])
+
+
+# ---- Whole runs
 def test_a_whole_run_leaves_what_it_says(tmp_path, text_file):
     code, out, err = train(tmp_path, text_file, "--steps", 12)
     assert code == 0, err
     assert out.strip() == f"python 06_generate.py --checkpoint {tmp_path / 'run_best.pt'}"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["run.csv", "run.png", "run.pt", "run_best.pt", "verse.txt"]
-    rows = list(csv.DictReader(open(tmp_path / "run.csv")))
-    assert [int(row["step"]) for row in rows] == list(range(1, 13))
-    assert [int(row["characters"]) for row in rows] == [2 * 128 * step for step in range(1, 13)]
-    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
-    measured = [float(row["heldout"]) for row in rows if row["heldout"]]
-    assert len(measured) == training.EVALUATIONS
+    log = rows(tmp_path / "run.csv")
+    assert [int(row["step"]) for row in log] == list(range(1, 13))
+    assert [int(row["characters"]) for row in log] == [2 * 128 * step for step in range(1, 13)]
+    assert float(log[-1]["loss"]) < float(log[0]["loss"])
+    measured = [float(row["heldout"]) for row in log if row["heldout"]]
+    assert len(measured) == tools.EVALUATIONS
 
     model, tokenizer, info = training.load_checkpoint(tmp_path / "run_best.pt")
     assert info["heldout"] == pytest.approx(min(measured), abs=1e-4)
-    _, windows = lesson1.split_text(text_file.read_text(), tokenizer, 128)
-    assert training.diffusion.heldout_bound(model, windows)[0] == pytest.approx(info["heldout"], abs=1e-4)
+    _, windows = tensors.split_text(text_file.read_text(), tokenizer, 128)
+    assert training.heldout_bound(model, windows)[0] == pytest.approx(info["heldout"], abs=1e-6)
     assert all(value.dtype == torch.bfloat16 for value in load(tmp_path / "run_best.pt")["model"].values())
+    code, out, err = run_script("05_train.py", "--evaluate", tmp_path / "run_best.pt", "--data", text_file)
+    figure, error = map(float, re.search(r": bound (\S+) \+- (\S+) nats/character", out).groups())
+    assert code == 0 and figure == pytest.approx(info["heldout"], abs=20 * error), err
+    assert [round(x, 4) for x in training.heldout_bound(model, windows, draws=16)] == [figure, error]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_stopped_and_resumed_equals_uninterrupted(tmp_path, text_file, number):
-    assert train(tmp_path, text_file, "--steps", 20, out="whole.pt")[0] == 0
-    process = start("05_train.py", "--data", text_file, "--preset", "small", "--batch", 2, "--steps", 20, "--out", tmp_path / "run.pt")
+def test_heldout_bound_is_repeatable_and_leaves_the_training_generator_alone(small_model):
+    model, tokenizer = small_model
+    windows = torch.randint(tokenizer.vocab_size, (70, 32))
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    first = training.heldout_bound(model, windows, draws=3)
+    assert first == training.heldout_bound(model, windows, draws=3)
+    assert torch.equal(before, torch.get_rng_state())
+    assert first[1] > 0
+    assert math.isnan(training.heldout_bound(model, windows)[1])
+
+
+def test_the_plain_loop_learns_and_prints(text_file, capsys, monkeypatch):
+    training.train_plainly(text_file.read_text(), steps=3)
+    out = capsys.readouterr().out
+    assert re.match(r"step 0  loss \d\.\d\d\nheld-out bound \d\.\d\d nats/character\n", out)
+    assert len(out.split("nats/character\n")[1]) == 64 + 1
+    plainly = []
+    monkeypatch.setattr(training, "train_plainly", plainly.append)
+    monkeypatch.setattr(sys, "argv", ["05_train.py", "--plain", "--data", str(text_file)])
+    training.main()
+    assert plainly == [text_file.read_text()]
+
+
+def test_a_run_may_be_limited_by_the_clock(tmp_path, text_file):
+    code, _, err = train(tmp_path, text_file, "--minutes", 0.01)
+    assert code == 0, err
+    saved = load(tmp_path / "run.pt")
+    assert saved["seconds"] >= 0.6 and saved["step"] >= 1 and rows(tmp_path / "run.csv")[-1]["heldout"]
+
+
+@pytest.mark.parametrize("number, dtype", [(signal.SIGTERM, "float32"), (signal.SIGINT, "bfloat16")])
+def test_stopped_and_resumed_equals_uninterrupted(tmp_path, text_file, number, dtype):
+    flags = ["--steps", 8, "--dtype", dtype, "--dropout", 0.2]
+    assert train(tmp_path, text_file, *flags, out="whole.pt")[0] == 0
+    with at_call(diffusion, "hide_some", 5, lambda: signal.raise_signal(number)):
+        code, _, err = train(tmp_path, text_file, *flags)
+    assert code == 0 and f"Go on with --resume --out {tmp_path / 'run.pt'}" in err, err
+    assert load(tmp_path / "run.pt")["step"] == 5
+    code, _, err = train(tmp_path, text_file, "--resume")
+    assert code == 0 and "matrix product" not in err, err
+    assert_same_runs(tmp_path, "whole", "run")
+
+
+def killed():
+    raise KeyboardInterrupt  # nothing in the run catches it, so that nothing is saved
+
+
+@pytest.mark.parametrize("when", ["measuring", "after it"])
+def test_a_run_killed_while_it_measures_measures_on_resume(tmp_path, text_file, when):
+    assert train(tmp_path, text_file, "--steps", 4, out="whole.pt")[0] == 0
+    kill = ("bound", 1) if when == "measuring" else ("hide_some", 3)
+    with at_call(diffusion, *kill, killed):
+        assert train(tmp_path, text_file, "--steps", 4)[0] == 130
+    saved = load(tmp_path / "run.pt")
+    assert saved["step"] == 2 and saved["due"]
+    code, _, err = train(tmp_path, text_file, "--resume")
+    assert code == 0, err
+    assert [bool(row["heldout"]) for row in rows(tmp_path / "run.csv")] == [False, True, False, True]
+    assert_same_runs(tmp_path, "whole", "run")
+
+
+def test_a_signal_stops_a_process(tmp_path, text_file):
+    flags = ["--data", text_file, "--preset", "tiny", "--batch", 2, "--steps", 9000, "--out", tmp_path / "run.pt"]
+    process = start("05_train.py", *flags)
     wait_for(tmp_path / "run.csv", process)
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=120)
-    assert process.returncode == 0 and "Go on with --resume" in err, err
-    stopped_at = load(tmp_path / "run.pt")["step"]
-    assert 0 < stopped_at < 20
-    assert train(tmp_path, text_file, "--resume")[0] == 0
-    whole, resumed = load(tmp_path / "whole.pt"), load(tmp_path / "run.pt")
-    for name in ("model", "optimizers", "generators", "step", "heldout", "config", "units"):
-        assert same(whole[name], resumed[name]), name
-    assert same(load(tmp_path / "whole_best.pt") | {"seconds": 0}, load(tmp_path / "run_best.pt") | {"seconds": 0})
-    steps = [[row["step"] for row in csv.DictReader(open(tmp_path / f"{name}.csv"))] for name in ("whole", "run")]
-    assert steps[0] == steps[1]
+    assert process.returncode == 0 and "Stopping after this step" in err and "Go on with --resume" in err, err
+    saved = load(tmp_path / "run.pt")["step"]
+    assert 0 < saved < 9000
+    assert train(tmp_path, text_file, "--resume", "--steps", saved + 1)[0] == 0
 
 
 def test_killed_outright_it_goes_on_from_the_last_save(tmp_path, text_file):
-    process = start("05_train.py", "--data", text_file, "--preset", "small", "--batch", 2, "--steps", 80, "--out", tmp_path / "run.pt")
+    flags = ["--data", text_file, "--preset", "tiny", "--batch", 2, "--steps", 80, "--out", tmp_path / "run.pt"]
+    process = start("05_train.py", *flags)
     wait_for(tmp_path / "run.pt", process)
     process.kill()
     process.communicate()
@@ -119,21 +354,22 @@ def free_port():
 
 
 def test_two_processes_follow_one(tmp_path, text_file):
-    flags = ["--data", text_file, "--preset", "small", "--batch", 4, "--steps", 5, "--device", "cpu"]
-    assert train(tmp_path, text_file, *flags[4:], out="one.pt")[0] == 0
+    flags = ["--data", text_file, "--preset", "tiny", "--batch", 4, "--steps", 5, "--device", "cpu"]
+    flags += ["--dtype", "float32"]  # bfloat16 rounds half batches otherwise, and Muon magnifies what is small
+    assert run_script("05_train.py", *flags, "--out", tmp_path / "one.pt")[0] == 0
     launch = ["-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}"]
     command = [sys.executable, *launch, ROOT / "05_train.py", *flags, "--out", tmp_path / "two.pt"]
-    done = subprocess.run([str(word) for word in command], env=environment(OMP_NUM_THREADS="1"), capture_output=True, text=True, timeout=300)
+    options = dict(env=environment(OMP_NUM_THREADS="1"), capture_output=True, text=True, timeout=300)
+    done = subprocess.run([str(word) for word in command], **options)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == f"python 06_generate.py --checkpoint {tmp_path / 'two_best.pt'}"
     one, two = load(tmp_path / "one.pt"), load(tmp_path / "two.pt")
     assert two["step"] == 5
     torch.manual_seed(0)
-    start = training.transformer.Transformer(training.transformer.Config(**one["config"])).state_dict()
-    exact = training.transformer.native_dtype(torch.device("cpu")) == torch.float32
-    tolerance = 0.01 if exact else 0.3  # bfloat16 rounds half batches otherwise, and Muon magnifies what is small
+    start = transformer.Transformer(transformer.Config(**one["config"])).state_dict()
     for name, value in one["model"].items():
         moved = (value - start[name]).norm()
-        assert moved > 0 and (two["model"][name] - value).norm() < tolerance * moved, name
+        assert moved > 0 and (two["model"][name] - value).norm() < 0.01 * moved, name
     assert torch.equal(one["generators"]["batches"], two["generators"]["batches"])
 
 
@@ -141,14 +377,19 @@ def test_full_disk_is_one_sentence_and_keeps_the_last_save(tmp_path, text_file):
     resource = pytest.importorskip("resource")  # not on Windows
     assert train(tmp_path, text_file, "--steps", 2)[0] == 0
     before = (tmp_path / "run.pt").read_bytes()
-    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))  # noqa: E731
-    code, out, err = train(tmp_path, text_file, "--resume", "--steps", 4, preexec_fn=limit)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, limits[1]))
+    try:
+        code, out, err = train(tmp_path, text_file, "--resume", "--steps", 4)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert code == 1 and out == ""
-    assert err.strip().splitlines()[-1].startswith("error: could not save") and "Traceback" not in err
+    assert err.count("error: could not save") == 1 and "Traceback" not in err
     assert (tmp_path / "run.pt").read_bytes() == before
     assert not list(tmp_path.glob("*.tmp"))
 
 
+# ---- What is refused
 class Bomb:
     """Pickled, this would create a file when it is loaded."""
 
@@ -186,9 +427,35 @@ def test_bad_checkpoints_are_refused_and_untouched(tmp_path, text_file, small_ch
 def test_plain_pickle_is_not_executed(tmp_path):
     path = tmp_path / "plain.pt"
     path.write_bytes(pickle.dumps(Bomb(tmp_path / "exploded")))
-    with pytest.raises(lesson1.UserError, match="not run"):
+    with pytest.raises(UserError, match="not run"):
         training.load_checkpoint(path)
     assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [dict(context=0), dict(context=1.5), dict(context=math.nan), dict(context="128"), dict(n_layers=10**9),
+     dict(n_layers=2), dict(n_heads=64), dict(n_heads=3), dict(dim=32), dict(causal=None), dict(dropout=math.nan),
+     dict(vocab_size=10**7), dict(vocab_size=5)],
+    ids=str,
+)  # fmt: skip
+def test_a_config_that_is_wrong_or_does_not_fit_is_one_sentence(small_checkpoint, changes):
+    contents = load(small_checkpoint)
+    contents["config"] |= changes
+    torch.save(contents, small_checkpoint)
+    with pytest.raises(UserError, match=str(small_checkpoint)):
+        training.load_checkpoint(small_checkpoint)
+
+
+@pytest.mark.parametrize("part", ["optimizers", "generators", "model"])
+def test_a_run_whose_parts_do_not_fit_is_refused_and_untouched(tmp_path, text_file, part):
+    assert train(tmp_path, text_file, "--steps", 1)[0] == 0
+    contents = load(tmp_path / "run.pt")
+    wrong = dict(optimizers=contents["optimizers"][:1], generators={}, model={"head.weight": torch.zeros(3)})
+    torch.save(contents | {part: wrong[part]}, tmp_path / "run.pt")
+    before = (tmp_path / "run.pt").read_bytes()
+    assert_refused(train(tmp_path, text_file, "--resume", "--steps", 3), 1, "run.pt")
+    assert (tmp_path / "run.pt").read_bytes() == before
 
 
 def test_an_existing_run_is_not_overwritten(tmp_path, text_file):
@@ -202,11 +469,6 @@ def test_a_checkpoint_is_named_pt(tmp_path, text_file, name):
     before = text_file.read_bytes()
     assert_refused(train(tmp_path, text_file, "--steps", 1, out=name), 1, ".pt")
     assert text_file.read_bytes() == before
-
-
-def test_a_loss_that_explodes_is_not_saved(tmp_path, text_file):
-    code, out, err = train(tmp_path, text_file, "--steps", 5, "--lr", 1e38)
-    assert code == 1 and out == "" and "smaller --lr" in err.splitlines()[-1], err
 
 
 def test_a_file_in_place_of_a_folder(tmp_path, text_file):
@@ -223,35 +485,62 @@ def test_resume_refuses_another_seed_but_takes_another_dropout(tmp_path, text_fi
     assert saved["settings"]["dropout"] == saved["config"]["dropout"] == 0.3
 
 
+def test_a_text_that_has_moved_goes_on_and_another_text_does_not(tmp_path, text_file):
+    assert train(tmp_path, text_file, "--steps", 1)[0] == 0
+    moved, other = tmp_path / "moved.txt", tmp_path / "other.txt"
+    other.write_text(text_file.read_text() + "!")
+    text_file.rename(moved)
+    before = (tmp_path / "run.pt").read_bytes()
+    assert_refused(train(tmp_path, text_file, "--resume", "--steps", 2), 1, "cannot read", "verse.txt")
+    assert_refused(
+        train(tmp_path, text_file, "--resume", "--steps", 2, "--data", other), 1, "another text", "other.txt"
+    )
+    assert (tmp_path / "run.pt").read_bytes() == before
+    code, _, err = train(tmp_path, text_file, "--resume", "--steps", 2, "--data", moved)
+    assert code == 0, err
+    assert load(tmp_path / "run.pt")["settings"]["data"] == str(moved)
+    assert train(tmp_path, text_file, "--resume", "--steps", 3)[0] == 0  # it knows the new place now
+
+
+@pytest.mark.parametrize("script", ["07_train_gpt.py", "08_train_tamil.py"])
+def test_another_lessons_script_refuses_the_run(tmp_path, text_file, script):
+    assert train(tmp_path, text_file, "--steps", 1)[0] == 0
+    before = (tmp_path / "run.pt").read_bytes()
+    refused = run_script(script, "--resume", "--steps", 2, "--out", tmp_path / "run.pt")
+    assert_refused(refused, 1, "of another kind", "'05_train.py'")
+    assert (tmp_path / "run.pt").read_bytes() == before
+
+
 def test_a_resumed_run_keeps_the_best_weights(tmp_path, text_file):
-    assert train(tmp_path, text_file, "--steps", 8)[0] == 0
+    assert train(tmp_path, text_file, "--steps", 2)[0] == 0
     best = load(tmp_path / "run_best.pt") | {"heldout": 0.5}  # better than anything to come
     torch.save(best, tmp_path / "run_best.pt")
-    assert train(tmp_path, text_file, "--resume", "--steps", 10)[0] == 0
+    assert train(tmp_path, text_file, "--resume", "--steps", 4)[0] == 0
     assert load(tmp_path / "run_best.pt")["step"] == best["step"]
+
+
+HUGE = "1" + 30 * "0"
 
 
 @pytest.mark.parametrize(
     "flag, value",
-    [("--steps", "0"), ("--steps", "many"), ("--minutes", "-1"), ("--minutes", "nan"), ("--batch", "0"), ("--lr", "-0.1"),
-     ("--preset", "huge"), ("--seed", "-1"), ("--seed", str(2**64)), ("--device", "tpu"), ("--colour", "red")],
+    [("--steps", "0"), ("--steps", "many"), ("--minutes", "-1"), ("--minutes", "nan"), ("--batch", "0"),
+     ("--lr", "-0.1"), ("--preset", "huge"), ("--seed", "-1"), ("--seed", str(2**64)), ("--device", "tpu"),
+     ("--colour", "red"), ("--dtype", "int8"), ("--steps", HUGE), ("--minutes", "1e100"), ("--batch", HUGE),
+     ("--lr", "1e100"), ("--dropout", "1e100"), ("--seed", HUGE)],
 )  # fmt: skip
 def test_wrong_values_are_one_sentence(tmp_path, text_file, flag, value):
     assert_refused(run_script("05_train.py", "--out", tmp_path / "run.pt", flag, value), 2, flag)
 
 
-@pytest.mark.parametrize("content, word", [(b"", "empty"), (b"short", "characters"), (b"\xff\xfe", "UTF-8"), (None, "cannot read")])
+TEXTS = [(b"", "empty"), (b"short", "characters"), (b"\xff\xfe", "UTF-8"), (None, "cannot read")]
+
+
+@pytest.mark.parametrize("content, word", TEXTS)
 def test_bad_texts_are_one_sentence(tmp_path, content, word):
     path = tmp_path / "text.txt"
     if content is not None:
         path.write_bytes(content)
-    assert_refused(run_script("05_train.py", "--preset", "small", "--data", path, "--out", tmp_path / "run.pt"), 1, word)
+    flags = ["--preset", "tiny", "--data", path, "--out", tmp_path / "run.pt"]
+    assert_refused(run_script("05_train.py", *flags), 1, word)
     assert not (tmp_path / "run.pt").exists()
-
-
-def test_batch_must_be_shared_out_evenly(monkeypatch, tmp_path):
-    from argparse import Namespace
-
-    monkeypatch.setattr(training.transformer, "join_processes", lambda device: (0, 2, device))
-    with pytest.raises(lesson1.UserError, match="evenly"):
-        training.train(Namespace(device="cpu", batch=3), None, None, None, None, None)

@@ -1,14 +1,20 @@
 """Lesson 6: what a person gets who only wants text."""
 
+import contextlib
+import io
 import os
-import subprocess
+import runpy
 import sys
+import threading
 from importlib import import_module
 
 import pytest
-import torch
 from conftest import ROOT, Quiet, assert_refused, run_script, serving
 
+import torch
+
+tensors = import_module("01_tensors")
+diffusion = import_module("04_diffusion")
 generation = import_module("06_generate")
 SHIPPED = ROOT / "checkpoints" / "shakespeare.pt"
 
@@ -40,11 +46,34 @@ def test_long_texts_are_filled_window_by_window_and_share_the_steps(small_model,
     canvas = torch.full((2, length), model.config.vocab_size)
     canvas[:, :3] = torch.tensor([1, 2, 3])
     passes = min(passes, length - 3)
-    seen = []
-    out = generation.generate(model, canvas, steps, on_step=seen.append, generator=torch.Generator().manual_seed(0))
+    seen, generator = [], torch.Generator().manual_seed(0)
+    out = generation.generate(model, canvas, generation.Sampling(steps), generator, seen.append)
     assert model.passes == passes and model.longest <= 32
     assert (out[:, :3] == torch.tensor([1, 2, 3])).all() and out.max() < model.config.vocab_size
     assert torch.equal(seen[-1], out) and all(frame.shape == (2, length) for frame in seen)
+
+
+def test_the_order_is_certainty_with_a_pass_for_every_letter_and_random_with_fewer():
+    complete = lambda letters, **settings: generation.Sampling(**settings).complete(letters)  # noqa: E731
+    assert complete(50) == dict(steps=50, temperature=0.8, top_k=None, order="certainty")
+    assert complete(50, steps=50)["order"] == complete(50, steps=80)["order"] == "certainty"
+    assert complete(50, steps=49)["order"] == "random"
+    assert complete(50, steps=9, order="margin")["order"] == complete(50, order="margin")["order"] == "margin"
+    assert complete(0)["steps"] == 1
+
+
+def test_spans_see_their_window_and_fill_nothing_else(small_model):
+    model = Counting(small_model[0])
+    mask = model.config.vocab_size
+    canvas = torch.full((2, 40), mask)
+    sampling, generator = generation.Sampling(steps=9, order="margin"), torch.Generator().manual_seed(0)
+    spans, seen = [((4, 8), (0, 20)), ((30, 35), (20, 40))], []
+    filled = generation.fill_spans(model, canvas, sampling, spans, generator, seen.append)
+    places = torch.arange(40)
+    inside = ((places >= 4) & (places < 8)) | ((places >= 30) & (places < 35))
+    assert torch.equal(filled != mask, inside.expand(2, 40))
+    assert model.longest == 20 and torch.equal(seen[-1], filled)
+    assert (canvas == mask).all()
 
 
 def test_same_seed_same_text_and_only_the_text_on_standard_output(small_checkpoint):
@@ -58,10 +87,37 @@ def test_same_seed_same_text_and_only_the_text_on_standard_output(small_checkpoi
     assert run_script("06_generate.py", *flags, "--seed", drawn[2].split()[1])[1] == drawn[1]
 
 
-@pytest.mark.parametrize("flags", [["--temp", "0"], ["--topk", "1"], ["--order", "random"], ["--order", "certainty", "--steps", "1"]])
-def test_settings_work(small_checkpoint, flags):
-    code, out, err = run_script("06_generate.py", "--checkpoint", small_checkpoint, "--len", 40, "--seed", 1, *flags)
-    assert code == 0 and len(out) == 41, err
+GIVEN = dict(prompt="Sh", len=30, num=2, steps=12, temp=0.9, topk=9, order="margin", seed=3)
+CHANGES = dict(prompt="Th", len=20, num=1, steps=20, temp=0.3, topk=2, order="confidence", seed=4)
+
+
+@pytest.fixture
+def written(small_model, small_checkpoint):
+    """Returns write(settings) -> what 06_generate.py prints, which is what the sampler of lesson 4 gives for them."""
+    model, tokenizer = small_model
+
+    def write(settings):
+        flags = [word for name, value in settings.items() for word in (f"--{name}", value)]
+        code, out, err = run_script("06_generate.py", "--checkpoint", small_checkpoint, *flags)
+        assert code == 0, err
+        canvas = torch.full((settings["num"], settings["len"]), tokenizer.vocab_size)  # within the context of 32
+        canvas[:, : len(settings["prompt"])] = torch.tensor(tokenizer.encode(settings["prompt"]))
+        how = dict(temperature=settings["temp"], top_k=settings["topk"], order=settings["order"])
+        generator = torch.Generator().manual_seed(settings["seed"])
+        tokens = diffusion.sample(model, canvas, settings["steps"], generator=generator, **how)
+        assert out == "\n\n---\n\n".join(map(tokenizer.decode, tokens)) + "\n"
+        return out
+
+    return write
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_every_setting_reaches_the_sampler(written, name):
+    assert written(GIVEN | {name: CHANGES[name]}) != written(GIVEN)
+
+
+def test_next_to_no_temperature_is_none(written):
+    assert written(GIVEN | dict(temp=1e-39)) == written(GIVEN | dict(temp=0))
 
 
 def test_prompt_of_the_whole_length_is_given_back(small_checkpoint):
@@ -79,36 +135,76 @@ def test_animation_has_a_frame_for_every_pass(small_checkpoint, tmp_path):
         assert gif.n_frames == 7
 
 
+HUGE = "1" + 30 * "0"
+
+
 @pytest.mark.parametrize(
     "flag, value",
-    [("--len", "0"), ("--steps", "0"), ("--temp", "-1"), ("--temp", "nan"), ("--topk", "0"), ("--topk", "9999"), ("--num", "0"),
-     ("--order", "alphabetical"), ("--seed", "x")],
+    [("--len", "0"), ("--steps", "0"), ("--temp", "-1"), ("--temp", "nan"), ("--topk", "0"), ("--topk", "9999"),
+     ("--num", "0"), ("--order", "alphabetical"), ("--seed", "x"), ("--len", HUGE), ("--steps", HUGE),
+     ("--temp", "1e100"), ("--topk", HUGE), ("--num", HUGE), ("--seed", HUGE)],
 )  # fmt: skip
 def test_wrong_values_are_one_sentence(small_checkpoint, flag, value):
     assert_refused(run_script("06_generate.py", "--checkpoint", small_checkpoint, flag, value), 2, flag)
 
 
-@pytest.mark.parametrize("prompt, words", [("Shall é", ["'é'", "position 7"]), ("Shall " * 50, ["longer"])])
+@pytest.mark.parametrize(
+    "prompt, words", [("Shall é", ["'é'", "position 7"]), ("Shall " * 50, ["300 letters", "--len 256"])]
+)
 def test_bad_prompts_are_one_sentence(small_checkpoint, prompt, words):
     assert_refused(run_script("06_generate.py", "--checkpoint", small_checkpoint, "--prompt", prompt), 1, *words)
 
 
 def test_watch_without_a_terminal_and_with_several_texts(small_checkpoint):
-    assert_refused(run_script("06_generate.py", "--checkpoint", small_checkpoint, "--watch"), 2, "terminal")
-    assert_refused(run_script("06_generate.py", "--checkpoint", small_checkpoint, "--gif", "x.gif", "--num", 2), 2, "--num")
-    assert_refused(run_script("06_generate.py", "--checkpoint", small_checkpoint, "--gif", "x.mp4"), 2, ".gif")
+    write = lambda *flags: run_script("06_generate.py", "--checkpoint", small_checkpoint, *flags)  # noqa: E731
+    assert_refused(write("--watch"), 2, "terminal")
+    assert_refused(write("--watch", "--quiet"), 2, "--quiet")
+    assert_refused(write("--gif", "x.gif", "--num", 2), 2, "--num")
+    assert_refused(write("--gif", "x.mp4"), 2, ".gif")
 
 
-def test_watch_draws_masks_that_disappear(small_checkpoint):
+def in_terminal(monkeypatch, *flags, out=None):
+    """What 06_generate.py draws in a terminal (of no size, as some are); out: where standard output goes instead."""
     pty = pytest.importorskip("pty")  # not on Windows
-    ours, theirs = pty.openpty()  # of no size, as some terminals are
-    command = [sys.executable, ROOT / "06_generate.py", "--checkpoint", small_checkpoint, "--len", "20", "--seed", "1", "--watch"]
-    done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, stderr=theirs, timeout=100)
-    os.close(theirs)
-    drawn = os.read(ours, 1_000_000).decode("utf-8", errors="ignore")
+    ours, theirs = pty.openpty()
+    drawn = []
+
+    def read():
+        with contextlib.suppress(OSError):  # so Linux says that the other end is closed
+            while piece := os.read(ours, 2**16):
+                drawn.append(piece)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    monkeypatch.setattr(sys, "argv", ["06_generate.py", *map(str, flags)])
+    with (
+        os.fdopen(theirs, "w", encoding="utf-8") as terminal,
+        contextlib.redirect_stdout(out or terminal),
+        contextlib.redirect_stderr(terminal),
+    ):
+        runpy.run_path(str(ROOT / "06_generate.py"), run_name="__main__")
+    reader.join()
+    os.close(ours)
+    return b"".join(drawn).decode().replace("\r\n", "\n")
+
+
+def test_in_a_terminal_masks_disappear_before_your_eyes_unless_it_is_quiet(small_checkpoint, monkeypatch):
+    flags = ["--checkpoint", small_checkpoint, "--len", 20, "--seed", 1]
+    text = run_script("06_generate.py", *flags)[1]
+    drawn = in_terminal(monkeypatch, *flags)
     assert drawn.startswith("░" * 20)
-    assert drawn.count("\x1b[") >= 20
-    assert len(done.stdout.decode()) == 21
+    assert drawn.count("\x1b[") == 2 * (20 + 1)  # up, and clear: before each drawing but the first, and at the end
+    assert drawn.rpartition("\x1b[J")[2] == text
+    assert in_terminal(monkeypatch, *flags, "--quiet") == text
+    assert "░" not in in_terminal(monkeypatch, *flags, "--num", 2)
+
+
+def test_watch_leaves_standard_output_to_the_text(small_checkpoint, monkeypatch):
+    flags = ["--checkpoint", small_checkpoint, "--len", 20, "--seed", 1]
+    piped = io.StringIO()
+    assert in_terminal(monkeypatch, *flags, out=piped) == ""
+    assert in_terminal(monkeypatch, *flags, "--watch", out=piped).startswith("░" * 20)
+    assert piped.getvalue() == 2 * run_script("06_generate.py", *flags)[1]
 
 
 @pytest.fixture
@@ -144,14 +240,21 @@ def test_checkpoint_from_the_hub(hub, tmp_path):
     assert code == 0 and len(out) == 21, err
     missing = run_script("06_generate.py", "--checkpoint", "hf://someone/something/b.pt", *flags, env=env)
     assert_refused(missing, 1, "hf://someone/something/b.pt")
-    assert_refused(run_script("06_generate.py", "--checkpoint", "hf://someone", *flags, env=env), 1, "hf://OWNER/REPO/PATH")
+    assert_refused(run_script("06_generate.py", "--checkpoint", "hf://someone", *flags), 1, "hf://OWNER/REPO/PATH")
+
+
+def test_the_longest_copy_is_found_wherever_it_stands():
+    text = "Shall I compare thee to a summer's day?"
+    assert generation.longest_copy(["xx compare it", "thee to a s"], text) == len("thee to a s")
+    assert generation.longest_copy(["qqq"], text) == 0
+    assert generation.longest_copy([text], text) == len(text)
 
 
 def test_the_shipped_model_writes_from_any_folder(tmp_path):
     code, out, err = run_script("06_generate.py", "--seed", 1, "--steps", 32, "--len", 128, cwd=tmp_path)
     assert code == 0 and len(out) == 129, err
-    common = set("the and to of i you my a that in is not with thou for be he his it your me".split())
-    assert sum(word.strip(".,;:!?'") in common for word in out.lower().split()) >= 3
+    common = " the and to of i you my a that in is not with thou for be he his it your me "
+    assert sum(f" {word.strip('.,;:!?')} " in common for word in out.lower().split()) >= 3
 
 
 def test_the_shipped_file_is_small_and_holds_no_optimizer():

@@ -1,4 +1,4 @@
-"""Lesson 7: the GPT's likelihood against enumeration, its cache against none, and what a person gets from the script."""
+"""Lesson 7: the GPT's likelihood against enumeration, its cache against none, and what a person gets from it."""
 
 import itertools
 import math
@@ -6,11 +6,13 @@ import re
 from importlib import import_module
 
 import pytest
-import torch
-from conftest import ROOT, assert_refused, random_gpt, run_script
+from conftest import ROOT, VERSE, assert_refused, random_gpt, run_script
 
-lesson1 = import_module("01_tensors")
-attention = import_module("02_attention")
+import tools
+
+import torch
+
+tensors = import_module("01_tensors")
 transformer = import_module("03_transformer")
 training = import_module("05_train")
 gpt = import_module("07_train_gpt")
@@ -26,12 +28,12 @@ def test_the_likelihoods_of_all_texts_sum_to_one():
 
 def test_nats_by_position_are_averages_over_windows():
     model = random_gpt(5, 6)
-    windows = torch.randint(5, (150, 6))
+    windows = torch.randint(5, (70, 6))  # more than are read at a time
     expected = torch.zeros(6, dtype=torch.float64)
     for window in windows:
         for i in range(6):  # one prefix after the other, each read by itself
             log_p = torch.log_softmax(model(torch.tensor([[5, *window[:i].tolist()]]))[0, -1], dim=0)
-            expected[i] -= log_p[window[i]].item() / 150
+            expected[i] -= log_p[window[i]].item() / 70
     torch.testing.assert_close(gpt.nats_by_position(model, windows), expected, atol=1e-5, rtol=0)
     assert f"exact {expected.mean():.4f}" in gpt.report_exact(model, windows)
     assert f"{expected[1:].mean():.4f} nats without the first" in gpt.report_exact(model, windows)
@@ -40,43 +42,38 @@ def test_nats_by_position_are_averages_over_windows():
 @pytest.mark.parametrize("parts", [[16], [1] * 16, [5, 1, 7, 3]])
 def test_cached_logits_are_those_of_one_reading(parts):
     model, tokens = random_gpt(7, 16), torch.randint(8, (2, 16))
-    cache = [attention.KeyValueCache() for _ in model.blocks]
-    pieces = [model(part, cache) for part in tokens.split(parts, dim=1)]
-    torch.testing.assert_close(torch.cat(pieces, dim=1), model(tokens), atol=1e-4, rtol=0)
-    assert cache[0].length == 16
+    for _ in range(2):  # each reader begins with an empty cache
+        reader = gpt.with_cache(model)
+        pieces = [reader(part) for part in tokens.split(parts, dim=1)]
+        torch.testing.assert_close(torch.cat(pieces, dim=1), model(tokens), atol=1e-4, rtol=0)
+        assert reader.blocks[0].attention.k.shape[2] == 16
+    assert {id(p) for p in reader.parameters()} == {id(p) for p in model.parameters()}  # nothing is copied
 
 
-class Recording(torch.nn.Module):
-    """Keeps the last logits of every pass, and the longest context."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model, self.config, self.blocks, self.logits, self.shapes = model, model.config, model.blocks, [], []
-
-    def forward(self, tokens, cache=None):
-        logits = self.model(tokens, cache)
-        self.logits.append(logits[:, -1])
-        self.shapes.append(tokens.shape[1])
-        return logits
+def recorded(model):
+    """[(length of the input, last logits)] of every pass to come, of this model and of readers made from it."""
+    passes = []
+    model.register_forward_hook(lambda module, inputs, out: passes.append((inputs[0].shape[1], out[:, -1].clone())))
+    return passes
 
 
 @pytest.mark.parametrize("prompt", [0, 3, 12, 20])
 def test_writes_the_same_with_and_without_cache_across_drops(prompt):
-    model = random_gpt(7, 12)
     tokens = torch.randint(7, (2, prompt), generator=torch.Generator().manual_seed(1))
-    texts, runs = [], []
+    texts, lengths, logits = [], [], []
     for cached in (True, False):
-        recording = Recording(model)
-        generator = torch.Generator().manual_seed(0)
-        texts.append(gpt.continue_text(recording, tokens, 33, generator=generator, cached=cached))
-        runs.append(recording)
+        model = random_gpt(7, 12)
+        passes, generator = recorded(model), torch.Generator().manual_seed(0)
+        texts.append(gpt.continue_text(model, tokens, 33, generator=generator, cached=cached))
+        lengths.append([length for length, _ in passes])
+        logits.append(torch.stack([last for _, last in passes]))
     assert texts[0].shape == (2, 33) and torch.equal(texts[0][:, :prompt], tokens)
     assert torch.equal(*texts)
-    torch.testing.assert_close(torch.stack(runs[0].logits), torch.stack(runs[1].logits), atol=1e-4, rtol=0)
-    assert max(runs[1].shapes) == 12  # never more than the context
-    dropped = [i for i, (a, b) in enumerate(itertools.pairwise(runs[1].shapes)) if b < a]
-    assert len(dropped) >= 2 and all(runs[1].shapes[i + 1] == 1 + 6 for i in dropped)
-    assert set(runs[0].shapes[1:]) == {1, 7}  # cached, only a drop is read as a whole
+    torch.testing.assert_close(*logits, atol=1e-4, rtol=0)
+    assert max(lengths[1]) == 12  # never more than the context
+    dropped = [i for i, (a, b) in enumerate(itertools.pairwise(lengths[1])) if b < a]
+    assert len(dropped) >= 2 and all(lengths[1][i + 1] == 1 + 6 for i in dropped)
+    assert set(lengths[0][1:]) == {1, 7}  # cached, only a drop is read as a whole
 
 
 def test_greedy_writing_takes_the_likeliest_character():
@@ -87,23 +84,45 @@ def test_greedy_writing_takes_the_likeliest_character():
     assert gpt.continue_text(model, torch.zeros(1, 0, dtype=torch.long), 8, temperature=0)[0].tolist() == text[1:]
 
 
-def test_a_whole_run_trains_a_causal_model_and_lists_the_differences(tmp_path, text_file):
+def test_the_model_sees_what_came_before_and_guesses_the_next(small_model):
+    inputs, mask = gpt.shift_right(torch.tensor([[3, 1, 2], [0, 0, 4]]), 5)
+    assert inputs.tolist() == [[5, 3, 1], [5, 0, 0]] and mask.all() and mask.shape == (2, 3)
+
+
+def test_the_differences_are_listed_by_line():
+    code, out, err = run_script("07_train_gpt.py", "--differences")
+    assert (code, err) == (0, "")
+    must, faster = out.split("What only makes it write faster:\n")
+    assert must.startswith("What must change")
+    for group, mark, files in ((must, "GPT: ", "02 03 05 07"), (faster, "GPT, for speed: ", "07")):
+        lines = [re.fullmatch(r"  (\S+):(\d+): (.+)", line) for line in group.splitlines() if line.startswith("  ")]
+        assert {line[1][:2] for line in lines} >= set(files.split(" "))
+        for line in lines:
+            source = (ROOT / line[1]).read_text(encoding="utf-8").splitlines()[int(line[2]) - 1]
+            assert source.endswith(f"# {mark}{line[3]}")
+            assert source.split("#")[0].strip(" )") != "", source  # the mark stands beside code
+
+
+def test_a_whole_run_trains_a_causal_model(tmp_path, text_file, monkeypatch):
+    monkeypatch.setattr(tools, "EVALUATIONS", 2)
     out = tmp_path / "run.pt"
-    flags = ["--data", text_file, "--preset", "small", "--batch", 2, "--steps", 10, "--out", out, "--dropout", 0.1]
-    code, printed, err = run_script("07_train_gpt.py", *flags)
+    flags = ["--data", text_file, "--preset", "tiny", "--batch", 2, "--steps", 6, "--dropout", 0.1]
+    code, printed, err = run_script("07_train_gpt.py", *flags, "--out", out)
     assert code == 0 and "held-out exact" in err, err
     assert printed.strip() == f"python 07_train_gpt.py --generate --checkpoint {tmp_path / 'run_best.pt'}"
-    for place in ("02_attention.py", "03_transformer.py", "05_train.py", "07_train_gpt.py"):
-        assert f"  {place}:" in err
     model, tokenizer, info = training.load_checkpoint(tmp_path / "run_best.pt")
     assert model.config.causal and model.config.dropout == 0.1
-    _, windows = lesson1.split_text(text_file.read_text(), tokenizer, 128)
+    _, windows = tensors.split_text(text_file.read_text(), tokenizer, 128)
     assert gpt.nats_by_position(model, windows).mean().item() == pytest.approx(info["heldout"], abs=1e-4)
-    code, printed, err = run_script("07_train_gpt.py", "--generate", "--checkpoint", tmp_path / "run_best.pt", "--len", 150)
+    generate = ["--generate", "--checkpoint", tmp_path / "run_best.pt", "--len", 150]
+    code, printed, err = run_script("07_train_gpt.py", *generate)
     assert code == 0 and len(printed) == 151, err
     evaluated = run_script("07_train_gpt.py", "--evaluate", tmp_path / "run_best.pt", "--data", text_file)
     assert evaluated[0] == 0
-    assert float(re.search(r"exact (\S+) nats", evaluated[1]).group(1)) == pytest.approx(info["heldout"], abs=1e-4)
+    figure = float(re.search(r"exact (\S+) nats", evaluated[1]).group(1))
+    assert figure == pytest.approx(info["heldout"], abs=1e-4)
+    code, _, err = run_script("07_train_gpt.py", "--resume", "--steps", 7, "--out", out)
+    assert code == 0 and torch.load(out, weights_only=True)["step"] == 7, err
     assert_refused(run_script("05_train.py", "--resume", "--steps", 12, "--out", out), 1, "another kind")
 
 
@@ -127,18 +146,68 @@ def test_same_seed_same_text_and_only_the_text_on_standard_output(gpt_checkpoint
     assert drawn[1] != first[1] and drawn[2].startswith("seed ")
 
 
+GIVEN = dict(prompt="Sh", len=60, num=2, temp=0.9, topk=9, seed=3)
+CHANGES = dict(prompt="Th", len=20, num=1, temp=0.3, topk=2, seed=4)
+
+
+@pytest.fixture
+def written(gpt_checkpoint):
+    """Returns write(settings) -> what --generate prints, which is what continue_text gives for them."""
+    units = sorted(set(VERSE))
+    model, tokenizer = random_gpt(len(units), 32), tensors.Tokenizer(units)
+
+    def write(settings):
+        flags = [word for name, value in settings.items() for word in (f"--{name}", value)]
+        code, out, err = run_script("07_train_gpt.py", "--generate", "--checkpoint", gpt_checkpoint, *flags)
+        assert code == 0, err
+        prompt = torch.tensor([tokenizer.encode(settings["prompt"])] * settings["num"])
+        generator = torch.Generator().manual_seed(settings["seed"])
+        tokens = gpt.continue_text(model, prompt, settings["len"], settings["temp"], settings["topk"], generator)
+        assert out == "\n\n---\n\n".join(map(tokenizer.decode, tokens)) + "\n"
+        return out
+
+    return write
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_every_setting_reaches_the_writing(written, name):
+    assert written(GIVEN | {name: CHANGES[name]}) != written(GIVEN)
+
+
+def test_next_to_no_temperature_is_none(written):
+    assert written(GIVEN | dict(temp=1e-39)) == written(GIVEN | dict(temp=0))
+
+
+@pytest.mark.parametrize("temperature, top_k", [(0.5, None), (1.0, 2)])
+def test_writing_draws_by_temperature_and_among_the_top_k(temperature, top_k):
+    model = random_gpt(5, 8)
+    logits = model(torch.tensor([[5]]))[0, -1]
+    first = gpt.continue_text(model, torch.zeros(20_000, 0, dtype=torch.long), 1, temperature, top_k)
+    kept = torch.where(logits >= logits.topk(top_k or 5).values[-1], logits, -torch.inf)
+    expected = torch.softmax(kept / temperature, dim=0)
+    torch.testing.assert_close(torch.bincount(first[:, 0], minlength=5) / 20_000, expected, atol=0.015, rtol=0)
+
+
 def test_the_other_kind_of_checkpoint_is_one_sentence(gpt_checkpoint, small_checkpoint):
-    assert_refused(run_script("07_train_gpt.py", "--generate", "--checkpoint", small_checkpoint), 1, "is a dLLM;")
+    refused = "07_train_gpt.py", "--generate", "--checkpoint", small_checkpoint
+    assert_refused(run_script(*refused), 1, "is a dLLM;")
     assert_refused(run_script("07_train_gpt.py", "--evaluate", small_checkpoint), 1, "is a dLLM;")
     assert_refused(run_script("06_generate.py", "--checkpoint", gpt_checkpoint), 1, "is a GPT;")
     assert_refused(run_script("05_train.py", "--evaluate", gpt_checkpoint), 1, "is a GPT;")
 
 
+HUGE = "1" + 30 * "0"
+
+
 @pytest.mark.parametrize(
     "flags, word",
-    [(["--generate", "--len", "0"], "--len"), (["--generate", "--topk", "9999"], "--topk"), (["--prompt", "To"], "--generate"),
-     (["--generate", "--steps", "3"], "--steps"),
-     (["--dropout", "1"], "--dropout"), (["--generate", "--temp", "-1"], "--temp")],
+    [(["--generate", "--len", "0"], "--len"), (["--generate", "--topk", "9999"], "--topk"),
+     (["--prompt", "To"], "--generate"), (["--temp", "0.5"], "--generate"), (["--generate", "--steps", "3"], "--steps"),
+     (["--generate", "--no-compile"], "--no-compile"), (["--generate", "--dtype", "bfloat16"], "--dtype"),
+     (["--dropout", "1"], "--dropout"), (["--generate", "--temp", "-1"], "--temp"), (["--batch", HUGE], "--batch"),
+     (["--lr", "1e100"], "--lr"), (["--generate", "--len", HUGE], "--len"), (["--generate", "--num", HUGE], "--num"),
+     (["--generate", "--temp", "1e100"], "--temp"), (["--generate", "--topk", HUGE], "--topk"),
+     (["--generate", "--seed", HUGE], "--seed")],
 )  # fmt: skip
 def test_wrong_values_are_one_sentence(gpt_checkpoint, flags, word):
     given = [*flags, "--checkpoint", gpt_checkpoint] if "--generate" in flags else flags
@@ -156,18 +225,19 @@ def test_bad_prompts_are_one_sentence(gpt_checkpoint):
     assert_refused(run_script("07_train_gpt.py", "--generate", "--checkpoint", "nowhere.pt"), 1, "nowhere.pt")
 
 
-needs_older = pytest.mark.skipif(not (ROOT / "data" / "older_checkpoint").exists(), reason="data/older_checkpoint is not there")
+OLDER = ROOT / "data" / "older_checkpoint" / "gpt_step150.pt"
 
 
-@needs_older
+@pytest.mark.skipif(not OLDER.exists(), reason="data/older_checkpoint is not there")
 def test_an_older_gpt_writes():
-    path = ROOT / "data" / "older_checkpoint" / "gpt_step150.pt"
-    code, out, err = run_script("07_train_gpt.py", "--generate", "--checkpoint", path, "--len", 300, "--seed", 1)
+    flags = ["--checkpoint", OLDER, "--len", 300, "--seed", 1]
+    code, out, err = run_script("07_train_gpt.py", "--generate", *flags)
     assert code == 0 and len(out) == 301, err
 
 
 def test_the_shipped_model_writes_from_any_folder(tmp_path):
-    code, out, err = run_script("07_train_gpt.py", "--generate", "--seed", 1, "--len", 100, "--prompt", "ROMEO:", cwd=tmp_path)
+    flags = ["--seed", 1, "--len", 100, "--prompt", "ROMEO:"]
+    code, out, err = run_script("07_train_gpt.py", "--generate", *flags, cwd=tmp_path)
     assert code == 0 and len(out) == 101 and out.startswith("ROMEO:"), err
     contents = torch.load(ROOT / "checkpoints" / "gpt.pt", weights_only=True)
     assert "optimizers" not in contents and contents["config"]["causal"] and contents["heldout"] < 1.62

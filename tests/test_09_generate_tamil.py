@@ -1,19 +1,25 @@
-"""Lesson 9: the metre of couplets that are known to be right, and what the script writes."""
+"""Lesson 9: the metre of couplets that are known to be right, what the script writes, and its score."""
 
 import random
+import re
 from dataclasses import asdict
 from importlib import import_module
+from types import SimpleNamespace
 
 import pytest
-import torch
 from conftest import ROOT, assert_refused, run_script
-from test_08_train_tamil import COUPLETS, verse  # noqa: F401
+from test_08_train_tamil import COUPLETS, POEM, verse  # noqa: F401
 
-lesson1 = import_module("01_tensors")
+import torch
+
 transformer = import_module("03_transformer")
+diffusion = import_module("04_diffusion")
+training = import_module("05_train")
+generation = import_module("06_generate")
+tensors = import_module("01_tensors")
+tamil_training = import_module("08_train_tamil")
+tamil_generation = import_module("09_generate_tamil")
 tamil = import_module("tamil_dataset")
-lesson8 = import_module("08_train_tamil")
-lesson9 = import_module("09_generate_tamil")
 
 
 @pytest.fixture
@@ -24,120 +30,258 @@ def real_couplets():
     return [tamil.mend(couplet)[0] for couplet in tamil.read_work(tamil.WORKS["thirukkural"])]
 
 
+def random_model(units, context, path=None):
+    """A model with random weights, whose guesses depend on everything; saved at `path`."""
+    torch.manual_seed(0)
+    model = transformer.Transformer(transformer.Config(len(units), context, 1, 2, 16)).eval()
+    for matrix in (p for p in model.parameters() if p.ndim == 2):
+        torch.nn.init.normal_(matrix, std=0.5)
+    if path:
+        torch.save(dict(model=model.state_dict(), config=asdict(model.config), units=units), path)
+    return model
+
+
 @pytest.fixture
 def tamil_checkpoint(tmp_path):
     """The path of an untrained model of Tamil letters."""
-    units = lesson8.make_units("", "letters")
-    torch.manual_seed(0)
-    model = transformer.Transformer(transformer.Config(len(units), 128, 1, 2, 16))
-    path = tmp_path / "tamil.pt"
-    torch.save(dict(model=model.state_dict(), config=asdict(model.config), units=units), path)
+    random_model(tamil_training.make_units("", "letters"), 128, tmp_path / "tamil.pt")
+    return tmp_path / "tamil.pt"
+
+
+@pytest.fixture
+def one_shape(tmp_path):
+    """A file of 20 couplets of one shape, so that no seed changes the canvas."""
+    path = tmp_path / "one_shape.txt"
+    path.write_text("\n\n".join([COUPLETS[0]] * 20), encoding="utf-8")
     return path
 
 
+@pytest.fixture
+def asked(monkeypatch):
+    """The settings that reached lesson 4's sampler, a dict for each canvas."""
+    calls, sample = [], diffusion.sample
+
+    def note(model, canvas, steps, **settings):
+        names = "temperature", "top_k", "order"
+        calls.append(dict(steps=steps, masks=int((canvas[0] == model.config.vocab_size).sum()))
+                     | {name: settings[name] for name in names})  # fmt: skip
+        return sample(model, canvas, steps, **settings)
+
+    monkeypatch.setattr(diffusion, "sample", note)
+    return calls
+
+
+# ---- The metre
 @pytest.mark.parametrize(
-    "word, vowels", [("அகரம்", ["அ", "அ", "அ", ""]), ("கொள்கை", ["ஒ", "", "ஐ"]), ("அஃது", ["அ", "", "உ"]), ("ஔவையார்", ["ஔ", "ஐ", "ஆ", ""])]
-)
+    "word, vowels",
+    [("அகரம்", ["அ", "அ", "அ", ""]), ("கொள்கை", ["ஒ", "", "ஐ"]), ("அஃது", ["அ", "", "உ"]),
+     ("ஔவையார்", ["ஔ", "ஐ", "ஆ", ""])],
+)  # fmt: skip
 def test_vowels(word, vowels):
-    assert [lesson9.vowel_of(letter) for letter in lesson9.letters_of(word)] == vowels
+    assert [tamil_generation.vowel_of(letter) for letter in tamil_generation.letters_of(word)] == vowels
 
 
 @pytest.mark.parametrize(
     "word, syllables",  # the mnemonic words of Tamil prosody scan as what they name
-    [("தேமா", "NN"), ("புளிமா", "RN"), ("கூவிளம்", "NR"), ("கருவிளம்", "RR"), ("தேமாங்காய்", "NNN"), ("புளிமாங்காய்", "RNN"),
-     ("கூவிளங்காய்", "NRN"), ("கருவிளங்காய்", "RRN"), ("தேமாங்கனி", "NNR"), ("நாள்", "N"), ("மலர்", "R"), ("காசு", "NN"), ("பிறப்பு", "RN")],
+    [("தேமா", "NN"), ("புளிமா", "RN"), ("கூவிளம்", "NR"), ("கருவிளம்", "RR"), ("தேமாங்காய்", "NNN"),
+     ("புளிமாங்காய்", "RNN"), ("கூவிளங்காய்", "NRN"), ("கருவிளங்காய்", "RRN"), ("தேமாங்கனி", "NNR"), ("நாள்", "N"),
+     ("மலர்", "R"), ("காசு", "NN"), ("பிறப்பு", "RN")],
 )  # fmt: skip
 def test_the_mnemonics_scan_as_what_they_name(word, syllables):
-    assert lesson9.metremes(word) == syllables
+    assert tamil_generation.metremes(word) == syllables
+
+
+def test_ai_is_short_unless_it_begins_a_word():
+    assert tamil_generation.metremes("வைகலை") == "NR" and tamil_generation.metremes("கலை") == "R"
 
 
 def test_first_couplet_of_the_thirukkural():
-    assert lesson9.strict_metre(COUPLETS[0]) and lesson9.rhymes(COUPLETS[0]) and lesson9.four_and_three(COUPLETS[0])
-    assert not lesson9.strict_metre("அகர முதல ஆதி எழுத்தெல்லாம்\nபகவன் முதற்றே உலகு.")  # the order of words matters
-    assert not lesson9.strict_metre("அகர முதல ஆதி\nபகவன் முதற்றே உலகு.")
-    assert not lesson9.rhymes("அகர முதல எழுத்தெல்லாம் ஆதி\nபந்தி முதற்றே உலகு.")
+    couplet = COUPLETS[0]
+    assert tamil_generation.strict_metre(couplet) and tamil_generation.rhymes(couplet)
+    assert tamil_generation.four_and_three(couplet)
+    moved = "அகர முதல ஆதி எழுத்தெல்லாம்\nபகவன் முதற்றே உலகு."
+    assert not tamil_generation.strict_metre(moved)  # the order of words matters
+    assert not tamil_generation.strict_metre("அகர முதல ஆதி\nபகவன் முதற்றே உலகு.")
+    assert not tamil_generation.rhymes("அகர முதல எழுத்தெல்லாம் ஆதி\nபந்தி முதற்றே உலகு.")
 
 
 def test_a_final_u_before_a_vowel_may_be_dropped():
-    assert lesson9.scansions("உடையது", "உடையரோ") == ["RR", "RN"]
-    assert lesson9.scansions("உடையது", "கற்க") == ["RR"]
-    assert lesson9.scansions("விடூஉ", "உலகு") == ["RN"]  # there, u marks the length of another one
+    assert tamil_generation.scansions("உடையது", "உடையரோ") == ["RR", "RN"]
+    assert tamil_generation.scansions("உடையது", "கற்க") == ["RR"]
+    assert tamil_generation.scansions("விடூஉ", "உலகு") == ["RN"]  # there, u marks the length of another one
+
+
+@pytest.mark.parametrize(
+    "feet, last_word, follows",
+    [(["NN", "RR", "NNN", "N"], "நாள்", True), (["NN", "NR", "N"], "நாள்", False), (["RR", "RN", "R"], "மலர்", False),
+     (["RNN", "NN", "RN"], "பிறப்பு", True), (["RNN", "NN", "RN"], "பிறப்ப", False), (["NNR", "NN", "R"], "மலர்", False),
+     (["NR", "NN", "RR"], "மலரது", False)],
+)  # fmt: skip
+def test_which_foot_may_follow_which(feet, last_word, follows):
+    assert tamil_generation.follows_metre(feet, last_word) is follows
 
 
 def test_the_scan_tells_real_couplets_from_shuffled_ones(real_couplets):
     source = random.Random(0)
-    shuffled = [lesson9.shuffle_words(couplet, source) for couplet in real_couplets]
-    share = lambda function, couplets: lesson9.average(function, [[couplet] for couplet in couplets])[0]  # noqa: E731
-    assert share(lesson9.strict_metre, real_couplets) == pytest.approx(0.73, abs=0.02)
-    assert share(lesson9.spoken_metre, real_couplets) == pytest.approx(0.95, abs=0.01)
-    assert share(lesson9.strict_metre, shuffled) < 0.03 and share(lesson9.spoken_metre, shuffled) < 0.03
-    assert share(lesson9.rhymes, real_couplets) == pytest.approx(0.59, abs=0.01)
-    assert share(lesson9.rhymes, shuffled) == pytest.approx(0.15, abs=0.03)
+    shuffled = [tamil_generation.shuffle_words(couplet, source) for couplet in real_couplets]
+    strict, spoken, rhymes = (
+        [tamil_generation.average(function, [[couplet] for couplet in group])[0] for group in (real_couplets, shuffled)]
+        for function in (tamil_generation.strict_metre, tamil_generation.spoken_metre, tamil_generation.rhymes)
+    )
+    assert strict[0] == pytest.approx(0.73, abs=0.02) and strict[1] < 0.03
+    assert spoken[0] == pytest.approx(0.95, abs=0.01) and spoken[1] < 0.03
+    assert rhymes == [pytest.approx(0.59, abs=0.01), pytest.approx(0.15, abs=0.03)]
 
 
 def test_shuffled_couplets_keep_their_words_and_shape(real_couplets):
+    source, changed = random.Random(1), 0
     for couplet in real_couplets[:50]:
-        shuffled = lesson9.shuffle_words(couplet, random.Random(1))
-        before, after = lesson9.words_of(couplet), lesson9.words_of(shuffled)
+        shuffled = tamil_generation.shuffle_words(couplet, source)
+        before, after = tamil_generation.words_of(couplet), tamil_generation.words_of(shuffled)
         assert [c for c in shuffled if c in " \n.,?"] == [c for c in couplet if c in " \n.,?"]
         assert sorted(sum(before, [])) == sorted(sum(after, [])) and list(map(len, before)) == list(map(len, after))
+        changed += before != after
+    assert changed > 45
 
 
-def test_score_of_known_couplets():
-    score = lesson9.Score(COUPLETS[0])
-    assert score.known_words(COUPLETS[0]) == 1 and score.known_words("அகர குகர முதல\nகுகர") == 0.5
-    assert lesson9.ill_formed_share("கா ா\nகி") == pytest.approx(1 / 3)
-    assert score.overlap("பகர முதல எழுபது\nகுகர") == len(["க", "ர", " ", "மு", "த", "ல", " ", "எ", "ழு"])
+# ---- Writing
+class LovesBreaks:
+    """A model to which a line break is almost certain everywhere, and the letters are equally likely."""
+
+    def __init__(self, tokenizer):
+        self.config = SimpleNamespace(vocab_size=tokenizer.vocab_size, context=128)
+        self.head, self.line_break = SimpleNamespace(weight=torch.zeros(1)), tokenizer.id_of["\n"]
+
+    def __call__(self, tokens):
+        logits = torch.zeros(*tokens.shape, self.config.vocab_size)  # [B, L, V]
+        logits[..., self.line_break] = 50.0
+        return logits
+
+
+@pytest.mark.parametrize("temperature", [0, 1.0])
+def test_a_couplet_has_the_one_break_that_is_given(temperature):
+    tokenizer = tensors.Tokenizer(tamil_training.make_units("", "letters"))
+    model, sampling = LovesBreaks(tokenizer), generation.Sampling(None, temperature)
+    free = tamil_generation.write_verse(model, tokenizer, sampling, "", 20, 2, torch.Generator().manual_seed(0))
+    assert free == ["\n" * 20] * 2  # that is what it writes by itself
+    shapes, generator = [(12, 9), (5, 6)], torch.Generator().manual_seed(0)
+    for couplet, shape in zip(tamil_generation.write_couplets(model, tokenizer, shapes, sampling, generator), shapes):
+        lines = couplet.split("\n")
+        assert tuple(len(tokenizer.encode(line)) for line in lines) == shape
 
 
 def test_couplets_have_the_shapes_asked_for(tamil_checkpoint):
-    from argparse import Namespace
-
-    training = import_module("05_train")
     model, tokenizer, _ = training.load_checkpoint(tamil_checkpoint)
     shapes = [(12, 9), (15, 11), (12, 9)]
-    args = Namespace(temp=1.0, topk=None, order="random")
-    couplets = lesson9.write_couplets(model, tokenizer, shapes, 5, args, torch.Generator().manual_seed(0))
+    sampling, generator = generation.Sampling(5, 1.0, None, "random"), torch.Generator().manual_seed(0)
+    couplets = tamil_generation.write_couplets(model, tokenizer, shapes, sampling, generator)
     for couplet, (first, second) in zip(couplets, shapes, strict=True):
         ids = tokenizer.encode(couplet)
         assert len(ids) == first + 1 + second and ids[first] == tokenizer.id_of["\n"] and couplet.count("\n") == 1
     assert couplets[0] != couplets[2]
 
 
-def test_the_script_writes_verse_and_couplets(tamil_checkpoint, verse):  # noqa: F811
-    flags = ["--checkpoint", tamil_checkpoint, "--seed", 1, "--steps", 3]
-    code, out, err = run_script("09_generate_tamil.py", *flags, "--len", 30, "--prompt", "அகர", "--num", 2)
-    assert code == 0 and out.startswith("அகர") and err == ""
-    first, second = (run_script("09_generate_tamil.py", *flags, "--kural", "--num", 3, "--data", verse) for _ in range(2))
-    assert first[0] == 0 and first == second and first[2] == ""
+def test_shapes_are_those_of_the_couplets_drawn():
+    tokenizer = tensors.Tokenizer(tamil_training.make_units("", "letters"))
+    drawn = tamil_generation.draw_couplets(COUPLETS, 200, torch.Generator().manual_seed(0))
+    assert len(drawn) == 200 and 60 < drawn.count(COUPLETS[0]) < 140 and set(drawn) == set(COUPLETS)
+    [(first, second)] = tamil_generation.shapes_of(tokenizer, COUPLETS[:1])
+    assert (first, second) == tuple(len(re.findall(f"{tamil.LETTER}|.", line)) for line in COUPLETS[0].split("\n"))
 
 
-def test_the_score(tamil_checkpoint, verse):  # noqa: F811
-    flags = ["--checkpoint", tamil_checkpoint, "--seed", 1, "--steps", 1, "--data", verse]
-    code, out, err = run_script("09_generate_tamil.py", "--score", *flags)
+def write(checkpoint, *flags):
+    """The text that the script writes."""
+    code, out, err = run_script("09_generate_tamil.py", "--checkpoint", checkpoint, *flags)
     assert code == 0, err
-    for part in ("generated (400)", "real, held out (", "| metre, as spoken |", "| the model's bound, bits per couplet (of the first shuffle) |"):
+    return out
+
+
+@pytest.mark.parametrize("kural", [False, True])
+def test_every_flag_reaches_the_sampler(tamil_checkpoint, one_shape, asked, kural):
+    kind = ["--kural", "--data", one_shape] if kural else ["--len", 30]
+    flags = [*kind, "--seed", 1]
+    write(tamil_checkpoint, *flags, "--temp", 0.3, "--topk", 7, "--order", "margin", "--steps", 4)
+    write(tamil_checkpoint, *flags)
+    write(tamil_checkpoint, *flags, "--steps", 3)
+    masks = asked[0]["masks"]
+    assert asked == [
+        dict(steps=4, masks=masks, temperature=0.3, top_k=7, order="margin"),
+        dict(steps=masks, masks=masks, temperature=0.8, top_k=None, order="certainty"),
+        dict(steps=3, masks=masks, temperature=0.8, top_k=None, order="random"),
+    ]
+
+
+@pytest.mark.parametrize("kural", [False, True])
+def test_the_flags_do_what_they_say(tamil_checkpoint, one_shape, kural):
+    kind = ["--kural", "--data", one_shape] if kural else ["--len", 30]
+    text = lambda seed, *flags: write(tamil_checkpoint, *kind, "--seed", seed, *flags)  # noqa: E731
+    in_a_row = ["--order", "left to right"]
+    greedy = text(1, "--temp", 0, *in_a_row)
+    assert greedy == text(2, "--temp", 0, *in_a_row) == text(3, "--topk", 1, *in_a_row)  # nothing is left to chance
+    drawn = text(1, *in_a_row)
+    assert drawn == text(1, *in_a_row) and drawn != text(2, *in_a_row) and drawn != greedy
+    assert text(1, "--order", "margin") != drawn and text(1, "--steps", 2, *in_a_row) != drawn
+    texts = text(1, "--num", 3).removesuffix("\n")
+    assert not kural or [piece.count("\n") for piece in texts.split("\n\n")] == [1, 1, 1]
+
+
+def test_verse_has_the_length_and_the_prompt_asked_for(tamil_checkpoint):
+    _, tokenizer, _ = training.load_checkpoint(tamil_checkpoint)
+    code, out, err = run_script("09_generate_tamil.py", "--checkpoint", tamil_checkpoint, "--seed", 1, "--len", 30,
+                                "--prompt", "அகர ", "--num", 2)  # fmt: skip
+    assert code == 0 and err == "" and out.startswith("அகர")
+    assert len(tokenizer.encode(out.removesuffix("\n"))) == 30 + 2 + 30
+    code, out, err = run_script("09_generate_tamil.py", "--checkpoint", tamil_checkpoint)
+    assert len(tokenizer.encode(out.removesuffix("\n"))) == 96 and re.fullmatch(r"seed \d+\n", err)
+    assert write(tamil_checkpoint, "--seed", err.split()[1]) == out
+
+
+# ---- The score
+def test_score_of_known_couplets():
+    score = tamil_generation.Score(COUPLETS[0])
+    assert score.known_words(COUPLETS[0]) == 1 and score.known_words("அகர குகர முதல\nகுகர") == 0.5
+    assert tamil_generation.ill_formed_share("கா ா\nகி") == pytest.approx(1 / 3)
+    assert score.overlap("பகர முதல எழுபது\nகுகர") == len(["க", "ர", " ", "மு", "த", "ல", " ", "எ", "ழு"])
+
+
+def test_an_average_is_one_over_groups():
+    mean, error = tamil_generation.average(tamil_generation.rhymes, [[COUPLETS[0], "க\nக"], [COUPLETS[0]] * 2])
+    assert mean == 0.75 and error == pytest.approx(0.25)
+
+
+def test_couplets_for_the_score_come_from_their_own_part(tmp_path):
+    path = tmp_path / "numbered.txt"
+    path.write_text("\n\n".join(f"{COUPLETS[i % 2]} {i}" for i in range(100, 200)), encoding="utf-8")
+    tokenizer = tensors.Tokenizer(tamil_training.make_units("", "letters"))
+    text, known, heldout = tamil_generation.read_couplets(tokenizer, path)
+    poems = tamil_training.split_poems_for_training(path.read_text(encoding="utf-8"))
+    assert (known, heldout) == poems and text == "\n\n".join(known) and len(heldout) == 10
+
+
+def test_the_score(tamil_checkpoint, verse, asked):  # noqa: F811
+    flags = ["--score", "--seed", 1, "--steps", 1, "--data", verse, "--temp", 0.3, "--topk", 9, "--order", "margin"]
+    out = write(tamil_checkpoint, *flags)
+    for part in ("generated (40)", "real, held out (2)", "| metre, as spoken |",
+                 "| the model's bound, bits per couplet (of the first shuffle) |"):  # fmt: skip
         assert part in out, out
     assert "| ill-formed letters | 0.0% +- 0.0% | 0.0% +- 0.0% | 0.0% +- 0.0% |" in out  # letters, by construction
+    assert "| metre, as spoken | 0.0% +- 0.0% | 100.0% +- 0.0% |" in out
+    cells = out.strip().splitlines()[-1].split(" | ")[2:5]
+    model, tokenizer, _ = training.load_checkpoint(tamil_checkpoint)
+    _, _, real = tamil_generation.read_couplets(tokenizer, verse)
+    assert cells[0].startswith(f"{tamil_training.bits_per_couplet(model, tokenizer, real).mean():.1f} +- ")
+    assert {(a["steps"], a["temperature"], a["top_k"], a["order"]) for a in asked} == {(1, 0.3, 9, "margin")}
+    assert "generated (41)" in write(tamil_checkpoint, *flags, "--num", 41)
 
 
-def test_code_points_come_out_ill_formed_and_letters_do_not(tamil_checkpoint, verse, tmp_path, monkeypatch, capsys):  # noqa: F811
-    from argparse import Namespace
-
-    training = import_module("05_train")
-    units = lesson8.make_units("", "codepoints")
-    model = transformer.Transformer(transformer.Config(len(units), 256, 1, 2, 16))
-    writers = {"letters": training.load_checkpoint(tamil_checkpoint)[:2], "code points": (model, lesson1.Tokenizer(units))}
-    monkeypatch.setattr(lesson1, "ROOT", tmp_path)
-    monkeypatch.setattr(lesson9, "PASSES", (1, 4))
-    args = Namespace(data=verse, num=50, temp=1.0, topk=None, order="random")
-    _, known, real = lesson9.read_couplets(writers["letters"][1], args)
-    lesson9.compare_code_points(writers, known, real, args, torch.Generator().manual_seed(0))
+def test_a_short_score_takes_some_of_the_held_out_couplets(tamil_checkpoint, capsys):
+    model, tokenizer, _ = training.load_checkpoint(tamil_checkpoint)
+    wordless = ["க\nகா"] * 9 + [COUPLETS[0]] * 11  # evenly spread, 4 of 20 are 0, 5, 10 and 15, two of each kind
+    sampling, generator = generation.Sampling(1), torch.Generator().manual_seed(0)
+    tamil_generation.print_score(model, tokenizer, (POEM, COUPLETS, wordless), 4, sampling, generator)
     out = capsys.readouterr().out
-    assert "letters: ill-formed letters 0.0% in 1, 0.0% in 4 passes" in out
-    assert float(out.split("code points: ill-formed letters ")[1].split("%")[0]) > 10  # signs and letters drawn alike
-    assert "letters save" in out
-    assert (tmp_path / "figures" / "09_ill_formed.png").read_bytes().startswith(b"\x89PNG")
+    assert "generated (4) | real, held out (4)" in out
+    assert "| rhyme | " in out and "| 50.0% +- " in out.split("| rhyme |")[1].split("\n")[0]
 
 
 def test_a_text_without_couplets_is_refused(tamil_checkpoint, tmp_path):
@@ -148,14 +292,25 @@ def test_a_text_without_couplets_is_refused(tamil_checkpoint, tmp_path):
 
 @pytest.mark.parametrize(
     "flags, status, word",
-    [(["--len", "129"], 2, "128"), (["--prompt", "Rose"], 1, "'R' at position 1"), (["--kural", "--prompt", "அகர"], 2, "--prompt"),
-     (["--len", "1", "--prompt", "அகர"], 1, "--len 1"), (["--codepoints", "x.pt"], 2, "--score"), (["--order", "sideways"], 2, "--order"), (["--kural", "--data", "nowhere.txt"], 1, "nowhere.txt")],
+    [(["--len", "129"], 2, "128"), (["--prompt", "Rose"], 1, "'R' at position 1"),
+     (["--len", "10000000000"], 2, "--len"),
+     (["--kural", "--prompt", "அகர"], 2, "--prompt"), (["--score", "--len", "50"], 2, "--len"),
+     (["--len", "1", "--prompt", "அகர"], 1, "--len 1"), (["--kural", "--score"], 2, "--score"),
+     (["--data", "verse.txt"], 2, "--data"), (["--order", "sideways"], 2, "--order"), (["--topk", "999"], 2, "--topk"),
+     (["--kural", "--data", "nowhere.txt"], 1, "nowhere.txt"), (["--num", "1000000"], 2, "--num")],
 )  # fmt: skip
 def test_bad_input_is_one_sentence(tamil_checkpoint, flags, status, word):
-    assert_refused(run_script("09_generate_tamil.py", "--checkpoint", tamil_checkpoint, "--seed", 1, *flags), status, word)
+    flags = ["--checkpoint", tamil_checkpoint, "--seed", 1, *flags]
+    assert_refused(run_script("09_generate_tamil.py", *flags), status, word)
+
+
+def test_a_model_of_english_is_refused(small_checkpoint, verse):  # noqa: F811
+    flags = ["--checkpoint", small_checkpoint, "--seed", 1, "--data", verse]
+    for kind in ("--kural", "--score"):
+        assert_refused(run_script("09_generate_tamil.py", *flags, kind), 1, "is it one of Tamil")
 
 
 def test_the_shipped_model_writes_well_formed_letters_from_any_folder(tmp_path):
     code, out, err = run_script("09_generate_tamil.py", "--seed", 1, "--steps", 16, "--num", 2, cwd=tmp_path)
     assert code == 0 and not tamil.ill_formed(out), err
-    assert sum(len(lesson9.letters_of(word)) for word in out.split()) > 100
+    assert sum(len(tamil_generation.letters_of(word)) for word in out.split()) > 100

@@ -1,0 +1,233 @@
+"""Blanks of known text, measured: what the right side is worth in nats, in letters found again, and in words.
+
+Blanks of four sizes in the middle of held-out windows, filled by the dLLM, which sees both sides, and by a GPT, which
+sees the left one, or chooses among its continuations by the right one. The nats are exact wherever they can be; random
+order has bounds alone, in a table of their own. Then blanks of unknown length.
+
+Run, from the folder of the project:
+            python -m benchmarks.blanks --seed 0              (half an hour on one core, and more)
+            python -m benchmarks.blanks --seed 0 --num 16     (a quick look)
+Last line:  the path of a picture, `11_blanks.png` in the folder --pictures.
+
+Builds on:  lessons 4 (bound_on_part), 6 (Sampling, flags), 7 (token_nats, continue_text), 10 (Writers, Judge) and 11.
+"""
+
+import math
+import re
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+
+import tools
+from tools import mean_and_error
+
+import torch
+from torch.nn import functional as F
+from tqdm import tqdm
+
+diffusion = import_module("04_diffusion")
+generation = import_module("06_generate")
+gpt = import_module("07_train_gpt")
+comparison = import_module("10_compare")
+blanks = import_module("11_fill_blanks")
+
+SIZES = (1, 4, 16, 64)
+WINDOWS = 200  # in which a blank is filled, by default
+ORDERS = ("left to right", "certainty")  # of the dLLM, with exact figures
+BOUND_DRAWS = 16  # for the bound
+ORDER_PASSES = 64  # for the tighter bound: as many random orders as fit into these
+AT_ONCE = 8  # windows, for the GPT's continuations
+CONTINUATIONS = 32  # among which the GPT may choose
+BEST, GREEDY = f"GPT, best of {CONTINUATIONS}", "dLLM at temperature 0"
+LENGTH_WINDOWS = 48  # in which the length of a blank is found
+RANGE = blanks.Blank(1, 12)  # of these lengths
+
+
+# ---- The nats of the truth
+@torch.inference_mode()
+def bound_over_orders(model, tokens, places, orders, generator=None):
+    """[B] one draw of a bound on -log p(tokens at places [G] | the rest of tokens [B, L]), in nats, for random order: a
+    tighter one than lesson 4's.
+
+    The sampler's p is the average of p(tokens | order) over all orders of the places, and `bound_on_part` estimates the
+    average of -log p(tokens | order). Here -log is taken of the average over a few orders, which by Jensen lies between
+    the two, the lower the more orders (arXiv 1509.00519). It costs G passes for each of the `orders`.
+    """
+    rows, log_p = torch.arange(len(tokens)), []
+    for _ in range(orders):
+        canvas = tokens.clone()
+        canvas[:, places] = model.config.vocab_size
+        ranking = torch.rand(len(tokens), len(places), generator=generator).argsort(dim=1)  # [B, G] an order for each
+        log_p.append(torch.zeros(len(tokens)))
+        for place in places[ranking].T:  # [B] the next place of each row
+            log_probabilities = F.log_softmax(model(canvas).float()[rows, place], dim=-1)  # [B, V]
+            answer = tokens[rows, place]  # [B]
+            log_p[-1] += log_probabilities[rows, answer].cpu()
+            canvas[rows, place] = answer
+    return math.log(orders) - torch.stack(log_p).logsumexp(dim=0)  # [orders, B] -> [B]
+
+
+@torch.inference_mode()
+def exact_of_blanks(writers, judge, windows, spans):
+    """{who: [N exact nats/character, for each of SIZES]} of what stands at spans, [(start, end)], of windows [N, L].
+    The dLLM sees both sides, the others the left one."""
+    texts, results = writers.texts(windows), {"GPT": [], "n-gram judge": []}
+    by_gpt = gpt.token_nats(writers.gpt, windows).cpu()  # [N, L]
+    for start, end in tqdm(spans, desc="exact nats", leave=False, disable=None):
+        surprises = [[-math.log(judge.probability(text[:i], text[i])) for i in range(start, end)] for text in texts]
+        results["GPT"].append(by_gpt[:, start:end].mean(dim=1))
+        results["n-gram judge"].append(torch.tensor(surprises).mean(dim=1))
+        for order in ORDERS:
+            measure = lambda part: blanks.exact_nats_of_part(writers.dllm, part, torch.arange(start, end), order)  # noqa: E731
+            nats = comparison.in_batches(measure, windows)  # [N]
+            results.setdefault(f"dLLM, {order}", []).append(nats / (end - start))
+    return results
+
+
+@torch.inference_mode()
+def bounds_of_blanks(writers, windows, spans):
+    """{which: [N bounds in nats/character, for each of SIZES]} on the dLLM's random order, at spans of windows."""
+    results = {"dLLM, random": [], "dLLM, random, over several orders": []}
+    for start, end in tqdm(spans, desc="bounds", leave=False, disable=None):
+        places, generator = torch.arange(start, end), torch.Generator().manual_seed(0)
+        draw = lambda: diffusion.bound_on_part(writers.dllm, windows, places, generator).cpu()  # noqa: E731
+        mean = torch.stack([draw() for _ in range(BOUND_DRAWS)]).mean(dim=0)  # [N]
+        orders = max(1, ORDER_PASSES // len(places))
+        tighter = [bound_over_orders(writers.dllm, part, places, orders, generator) for part in windows.split(64)]
+        for figures, nats in zip(results.values(), (mean, torch.cat(tighter))):
+            figures.append(nats / len(places))
+    return results
+
+
+def gaps_to_gpt(by_gpt, others):
+    """{"GPT minus WHO": [N differences, for each of SIZES]}: on the same windows, so that their error is smaller."""
+    return {f"GPT minus {who}": [left - own for left, own in zip(by_gpt, nats)] for who, nats in others.items()}
+
+
+def score_truth(writers, judge, windows, spans):
+    """Prints what the truth costs at spans of windows [N, L]: exactly; then the bounds. Returns the exact figures."""
+    exact = exact_of_blanks(writers, judge, windows, spans)
+    dllm = {who: figures for who, figures in exact.items() if who.startswith("dLLM")}
+    title = "nats/character of the truth, exact"
+    blanks.print_figures(title, SIZES, exact | gaps_to_gpt(exact["GPT"], dllm), "{:.2f}")
+    bounds = bounds_of_blanks(writers, windows, spans)
+    gaps = gaps_to_gpt(exact["GPT"], bounds)
+    blanks.print_figures("bounds on them, for random order", SIZES, bounds | gaps, "{:.2f}")
+    print("\nGPT minus a bound: the dLLM is at least so much better. Where that is negative, it says nothing.")
+    return exact
+
+
+# ---- Filling
+def gpt_fillings(writers, windows, start, end, sampling, generator):
+    """(the first, the best) of CONTINUATIONS of the left side, [N, L] each. The best is the one after which the GPT
+    finds the right side likeliest: its fair chance to use it."""
+    first, best, cached = [], [], writers.caches
+    for some in windows.split(AT_ONCE):  # [n, L]
+        tries = some.repeat_interleave(CONTINUATIONS, dim=0)  # [n * CONTINUATIONS, L]
+        how = sampling.temperature, sampling.top_k, generator, cached
+        filled = gpt.continue_text(writers.gpt, tries[:, :start], end, *how)  # [n * CONTINUATIONS, end]
+        tries = torch.cat([filled, tries[:, end:]], dim=1)  # [n * CONTINUATIONS, L]
+        right_side = gpt.token_nats(writers.gpt, tries)[:, end:].sum(dim=1)  # [n * CONTINUATIONS]
+        tries = tries.view(len(some), CONTINUATIONS, -1)  # [n, CONTINUATIONS, L]
+        likeliest = right_side.view(len(some), CONTINUATIONS).argmin(dim=1)  # [n]
+        first.append(tries[:, 0])
+        best.append(tries[torch.arange(len(some)), likeliest])
+    return torch.cat(first), torch.cat(best)
+
+
+def dllm_fillings(writers, windows, start, end, sampling, generator):
+    """The windows [N, L] with start..end filled by the dLLM."""
+    canvas = windows.clone()
+    canvas[:, start:end] = writers.dllm.config.vocab_size
+    return blanks.fill(writers.dllm, canvas, sampling, generator)
+
+
+def real_words(judge, texts, seam):
+    """Of the words that touch the seam before character number `seam`, 1 for each that the training text has, 0 for the
+    others."""
+    found = [word for text in texts for word in re.finditer(r"[\w']+", text) if word.start() <= seam <= word.end()]
+    return torch.tensor([float(word.group() in judge.words) for word in found])
+
+
+def score_fillings(writers, judge, windows, spans, sampling, generator):
+    """Prints how good the fillings are. Returns {who: [N shares of characters right, for each of SIZES]}."""
+    right, left_words, right_words = {}, {}, {}
+    for start, end in tqdm(spans, desc="blanks", leave=False, disable=None):
+        first, best = gpt_fillings(writers, windows, start, end, sampling, generator)
+        ways = sampling, replace(sampling, temperature=0.0)
+        drawn, likeliest = (dllm_fillings(writers, windows, start, end, way, generator) for way in ways)
+        fillings = {"dLLM": drawn, GREEDY: likeliest, "GPT": first, BEST: best, "the text itself": windows}
+        for who, tokens in fillings.items():
+            texts = writers.texts(tokens)
+            right.setdefault(who, []).append((tokens == windows)[:, start:end].float().mean(dim=1).cpu())
+            left_words.setdefault(who, []).append(real_words(judge, texts, start))
+            right_words.setdefault(who, []).append(real_words(judge, texts, end))
+    del right["the text itself"]
+    gains = {f"{who} minus {BEST}": [a - b for a, b in zip(right[who], right[BEST])] for who in ("dLLM", GREEDY)}
+    blanks.print_figures("characters right", SIZES, right | gains, "{:.1%}")
+    blanks.print_figures("real words where the blank begins", SIZES, left_words, "{:.1%}")
+    blanks.print_figures("real words where it ends", SIZES, right_words, "{:.1%}")
+    return right
+
+
+# ---- Lengths
+def score_found_lengths(writers, windows):
+    """Prints how often the true length of a blank is found, and how often two sets of draws agree on it."""
+    found, sizes = [], range(RANGE.low, RANGE.high + 1)
+    for number, window in enumerate(tqdm(windows.cpu(), desc="lengths", leave=False, disable=None)):
+        size = sizes[number % len(sizes)]  # all equally often
+        start = (len(window) - size) // 2
+        sides = window[:start], window[start + size :]
+        both = [blanks.score_lengths(writers.dllm, *sides, RANGE, seed) for seed in (0, 1)]
+        one, other = (sizes[scores.mean(dim=1).argmin()] for scores in both)
+        found.append((one == size, abs(one - size) <= 1, one == other))
+    near = sum(abs(one - other) <= 1 for one in sizes for other in sizes) / len(sizes) ** 2
+    chance = f"guessing finds {1 / len(sizes):.1%}, and {near:.1%} within 1"
+    title = f"lengths from {RANGE.low} to {RANGE.high}, in {len(windows)} of the windows; {chance}"
+    print(f"\n| {title} | share |\n|---|---|")
+    agree = f"two sets of {blanks.DRAWS} draws choose the same length"
+    for name, column in zip(("found", "found, or missed by 1", agree), torch.tensor(found).float().T):
+        tools.print_row(name, "{:.1%}", [mean_and_error(column)])
+
+
+# ---- The picture, and the command line
+def draw_scores(nats, right, folder):
+    """Saves the picture of both figures against the size of the blank."""
+    figure, panels = tools.new_figure(1, 2, figsize=(11, 4), layout="constrained")
+    labels = "nats/character of the truth, exact", "share of characters right"
+    for axes, results, label in zip(panels, (nats, right), labels):
+        for who, figures in results.items():
+            means, errors = zip(*map(mean_and_error, figures))
+            axes.errorbar(SIZES, means, errors, fmt="o-", label=who)
+        axes.set(xscale="log", xlabel="letters in the blank", ylabel=label)
+        axes.set_xticks(SIZES, SIZES)
+        axes.minorticks_off()
+        axes.legend()
+    tools.save_figure(figure, folder / "11_blanks.png")
+
+
+def main():
+    """The command line of benchmarks.blanks."""
+    parser, folder = generation.generating_parser(__doc__, generation.SHIPPED, length=None), tools.ROOT / "figures"
+    parser.set_defaults(num=WINDOWS)
+    add = parser.add_argument
+    add("--gpt", default=str(gpt.SHIPPED_GPT), metavar="FILE", help="default: checkpoints/gpt.pt")
+    add("--data", metavar="FILE", help="the text that both were trained on (default: TinyShakespeare)")
+    add("--pictures", type=Path, default=folder, metavar="FOLDER", help="default: figures")
+    args = parser.parse_args()
+    if args.num < 2:
+        parser.error("--num must be 2 or more, since every figure has a standard error")
+    _, _, sampling = generation.load_generator(parser, args)
+    writers, tokens, windows = comparison.prepare(args.checkpoint, args.gpt, args.device, args.data)
+    windows = comparison.spread(windows, min(args.num, len(windows))).to(writers.device)
+    judge = comparison.Judge(writers.tokenizer.decode(tokens), writers.tokenizer.vocab_size)
+    spans, generator = blanks.middles(writers.context, SIZES), tools.seeded_generator(args.seed)
+    print(f"{len(windows)} held-out windows of {writers.context} characters, +- one standard error over the windows")
+    nats = score_truth(writers, judge, windows, spans)
+    right = score_fillings(writers, judge, windows, spans, sampling, generator)
+    score_found_lengths(writers, comparison.spread(windows, min(LENGTH_WINDOWS, len(windows))))
+    draw_scores(nats, right, args.pictures.resolve())
+
+
+if __name__ == "__main__":
+    tools.run(main)

@@ -1,0 +1,178 @@
+"""What does it cost, in nats, to write several letters in a pass? And how many should each pass write?
+
+Letters of one pass do not see each other. For the orders of lesson 4 that have an exact likelihood, the price of that
+is measured without a judge. Random order has a bound: its expected cost follows from one curve, I(n), the nats of a
+random hidden letter where n random letters of the text are visible. A pass that begins with n visible letters and
+writes m more costs m I(n), so the cost of k passes is a left Riemann sum of that curve, and a dynamic programme finds
+the numbers of letters for which it is least (arXiv 2510.25544, 2511.04647). Whether the prediction holds is measured.
+
+Run, from the folder of the project:
+            python -m benchmarks.exact --pictures docs        (an hour on two cores)
+            python -m benchmarks.exact --windows 16           (ten minutes)
+Last line:  the last row of the table of schedules.
+
+Builds on:  lessons 4 (exact_nats, mask_exactly), 7 (token_nats) and 10 (Writers, the flags).
+"""
+
+from functools import partial
+from importlib import import_module
+from itertools import pairwise
+from pathlib import Path
+
+import tools
+from tools import mean_and_error
+
+import torch
+from torch.nn import functional as F
+from tqdm import tqdm
+
+diffusion = import_module("04_diffusion")
+gpt = import_module("07_train_gpt")
+comparison = import_module("10_compare")
+
+WINDOWS = 96  # of held-out text
+LETTERS_A_PASS = (1, 2, 4, 8, 16, 32)
+PASSES = (8, 16, 32)  # for which the schedules are compared
+CURVE_DRAWS = 2  # random choices of what is visible, for each window and each number of visible letters
+ORDERS = 4  # random orders, in which each window is measured with both schedules
+
+
+# ---- The price of a saved pass
+def measure_price(model, windows):
+    """{order: [(mean, standard error) for each of LETTERS_A_PASS]} exact nats per character of windows [N, L]."""
+    price, L = {}, windows.shape[1]
+    for order in tqdm(diffusion.EXACT_ORDERS, desc="orders", leave=False, disable=None):
+        ways = [partial(diffusion.exact_nats, model, order=order, steps=-(-L // number)) for number in LETTERS_A_PASS]
+        price[order] = [mean_and_error(comparison.in_batches(measure, windows)) for measure in ways]
+    return price
+
+
+def show_price(price, bounds, gpt_figure, folder):
+    """Prints the table of what measure_price found, and saves its picture. bounds: for each of LETTERS_A_PASS, random
+    order's, a column of its own."""
+    print(f"\n1. The price of a saved pass, nats/character, exact (the GPT's: {gpt_figure:.3f})\n")
+    print(f"| letters a pass | {' | '.join(price)} | random: a bound |\n|---|{'---|' * (len(price) + 1)}")
+    for number, *cells, bound in zip(LETTERS_A_PASS, *price.values(), bounds):
+        print(f"| {number} | {' | '.join('{:.3f} +- {:.3f}'.format(*cell) for cell in cells)} | {bound:.3f} |")
+    figure, axes = tools.new_figure(figsize=(7, 4.5))
+    for order, points in price.items():
+        means, errors = zip(*points)
+        axes.errorbar(LETTERS_A_PASS, means, errors, fmt="o-", label=f"dLLM, {order}: exact")
+    axes.plot(LETTERS_A_PASS, bounds, "k:", label="dLLM, random: a bound")
+    axes.axhline(gpt_figure, color="tab:red", linestyle="--", label="GPT, a letter a pass: exact")
+    axes.set(xscale="log", xlabel="letters a pass", ylabel="nats per character of held-out text")
+    axes.set_xticks(LETTERS_A_PASS, LETTERS_A_PASS)
+    axes.minorticks_off()
+    axes.legend()
+    tools.save_figure(figure, folder / "10_exact.png")
+
+
+# ---- Random order: how many letters in each pass?
+@torch.inference_mode()
+def information_curve(model, windows, draws, generator):
+    """[L] I(n) for n from 0 to L - 1: the expected -log p of a random hidden letter of windows [N, L] where n random
+    places are visible, in nats, from so many draws for each window."""
+    curve, L = torch.zeros(windows.shape[1]), windows.shape[1]
+    for n in tqdm(range(L), desc="curve", leave=False, disable=None):
+        nats = []
+        for part in windows.repeat(draws, 1).split(comparison.AT_ONCE):  # [B, L]
+            hidden = torch.full((len(part),), L - n, device=part.device)  # [B]
+            noisy, mask = diffusion.mask_exactly(part, hidden, model.config.vocab_size, generator)
+            nats.append(diffusion.masked_cross_entropy(model(noisy).float(), part, mask).cpu())
+        curve[n] = torch.cat(nats).mean()
+    return curve
+
+
+def equal_sizes(letters, passes):
+    """How many letters each pass writes in equal shares, as the sampler of lesson 4 has them: a list that sums up to
+    `letters`."""
+    left = [letters * passes_left // passes for passes_left in range(passes, -1, -1)]  # letters, before each pass
+    return [before - after for before, after in pairwise(left)]
+
+
+def best_sizes(curve, passes):
+    """The numbers of letters for which `passes` passes cost least by the curve [L], by dynamic programming."""
+    L = len(curve)
+    n, m = torch.arange(L)[:, None], torch.arange(1, L + 1)  # [L, 1], [L] letters visible before a pass, and after it
+    cost = torch.where(m > n, (m - n) * curve[:, None], torch.inf)  # [L, L] of that pass
+    least, choices = cost[0], []  # [L] the least cost of coming to m letters, so far in one pass
+    for _ in range(passes - 1):
+        before = torch.cat([torch.tensor([torch.inf]), least[:-1]])  # [L] of coming to n letters
+        least, choice = (before[:, None] + cost).min(dim=0)  # [L] each; the n from which it is best to go on to m
+        choices.append(choice)
+    ends = [L]
+    for choice in reversed(choices):
+        ends.append(int(choice[ends[-1] - 1]))
+    return [after - before for before, after in pairwise([0, *reversed(ends)])]
+
+
+def expected_nats(curve, sizes):
+    """The expected nats per character of passes that write so many letters each, by the curve [L]."""
+    visible = torch.tensor([0, *sizes[:-1]]).cumsum(dim=0)  # [passes]
+    return ((torch.tensor(sizes) * curve[visible]).sum() / len(curve)).item()
+
+
+@torch.inference_mode()
+def scheduled_nats(model, tokens, sizes, ranking):
+    """[B] -log p(tokens) / L of tokens [B, L] written in the order ranking [B, L], a permutation of the places for each
+    row, in passes of so many letters."""
+    canvas, nats = torch.full_like(tokens, model.config.vocab_size), torch.zeros(len(tokens), device=tokens.device)
+    for places in ranking.split(sizes, dim=1):  # [B, size]
+        answers = tokens.gather(1, places)  # [B, size]
+        log_p = F.log_softmax(model(canvas).float(), dim=-1).gather(2, tokens[..., None]).squeeze(2)  # [B, L]
+        nats -= log_p.gather(1, places).sum(dim=1)
+        canvas = canvas.scatter(1, places, answers)
+    return nats / tokens.shape[1]
+
+
+def measure_schedules(model, windows, schedules, generator):
+    """[schedules, N] the nats per character of windows [N, L] by each of schedules, [sizes]: the mean of ORDERS random
+    orders, in which all schedules write, so that their differences have little noise."""
+    figures = []
+    for part in windows.split(comparison.AT_ONCE):  # [B, L]
+        rankings = [torch.rand(part.shape, generator=generator).argsort(dim=1).to(part.device) for _ in range(ORDERS)]
+        by_order = [[scheduled_nats(model, part, sizes, r).cpu() for r in rankings] for sizes in schedules]
+        figures.append(torch.stack([torch.stack(nats).mean(dim=0) for nats in by_order]))  # [schedules, B]
+    return torch.cat(figures, dim=1)
+
+
+def show_schedules(model, windows, curve, generator):
+    """Prints, for each of PASSES, what equal shares and the best sizes cost: expected by the curve [L], and measured in
+    new random orders on windows [N, L]. Returns the measured [2, N] for each."""
+    L, measured = len(curve), {}
+    print("\n2. Random order, equal shares of letters against the best sizes by the curve, nats/character\n")
+    print(
+        "| passes | letters of each pass | expected | measured | measured, minus equal shares |\n|---|---|---|---|---|"
+    )
+    for passes in (passes for passes in PASSES if passes <= L):
+        schedules = equal_sizes(L, passes), best_sizes(curve, passes)
+        equal, best = measured[passes] = measure_schedules(model, windows, schedules, generator)  # [N] each
+        for sizes, nats in zip(schedules, (equal, best)):
+            gap = "{:.4f} +- {:.4f}".format(*mean_and_error(nats - equal)) if nats is best else ""
+            listed = f"{passes} of {sizes[0]}" if len(set(sizes)) == 1 else " ".join(map(str, sizes))
+            mean, error = mean_and_error(nats)
+            print(f"| {passes} | {listed} | {expected_nats(curve, sizes):.3f} | {mean:.3f} +- {error:.3f} | {gap} |")
+    return measured
+
+
+# ---- The command line
+def main():
+    """The command line of benchmarks.exact."""
+    parser, folder = comparison.comparing_parser(__doc__), tools.ROOT / "figures"
+    counted = tools.between(int, 2, 10**5)
+    parser.add_argument("--windows", type=counted, default=WINDOWS, help="of held-out text (default: %(default)s)")
+    parser.add_argument("--pictures", type=Path, default=folder, metavar="FOLDER", help="default: figures")
+    args = parser.parse_args()
+    writers, _, windows = comparison.prepare(args.dllm, args.gpt, args.device, args.data)
+    windows = comparison.spread(windows, args.windows, "--windows").to(writers.device)
+    model, generator, L = writers.dllm, torch.Generator().manual_seed(args.seed), writers.context
+    print(f"{len(windows)} held-out windows of {L} characters, +- one standard error over the windows")
+    curve = information_curve(model, windows, CURVE_DRAWS, generator)
+    bounds = [expected_nats(curve, equal_sizes(L, -(-L // number))) for number in LETTERS_A_PASS]
+    gpt_figure = comparison.in_batches(lambda part: gpt.token_nats(writers.gpt, part).mean(dim=1), windows).mean()
+    show_price(measure_price(model, windows), bounds, gpt_figure, args.pictures.resolve())
+    show_schedules(model, windows, curve, generator)
+
+
+if __name__ == "__main__":
+    tools.run(main)

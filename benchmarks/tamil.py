@@ -1,0 +1,149 @@
+"""Tamil verse, measured: lesson 9's score over 400 couplets, letters against code points, and hidden words found again.
+
+All of it needs data/tamil.txt (python tamil_dataset.py makes it), or the verse that --data names.
+
+Run, from the folder of the project:
+            python -m benchmarks.tamil --seed 1                            (the score; two minutes)
+            python -m benchmarks.tamil --seed 1 --codepoints checkpoints/codepoints_best.pt
+            python -m benchmarks.tamil --seed 1 --couplets                 (every third word hidden; one minute)
+Last line:  the last row of the table; with --codepoints the path of a picture, `figures/09_ill_formed.png`.
+
+The model of code points is one that `python 08_train_tamil.py --units codepoints` made; --codepoints prints the score
+first, then compares it with --checkpoint.
+
+Builds on:  lessons 4 (ORDERS), 6 (Sampling, generate, flags), 8 (couplets by length, the bits), 9 (writing, the score).
+"""
+
+import re
+from dataclasses import replace
+from importlib import import_module
+
+import tools
+
+import torch
+from tqdm import tqdm
+
+diffusion = import_module("04_diffusion")
+training = import_module("05_train")
+generation = import_module("06_generate")
+tamil_training = import_module("08_train_tamil")
+tamil_generation = import_module("09_generate_tamil")
+
+COUPLETS = 400  # that the model writes, by default
+PICTURE_PASSES = (1, 2, 4, 8, 16, 32, 64)  # in which a couplet is written, for the picture
+WORD_PASSES = (1, 2, 4, 8, 16)  # in which hidden words are to be found
+
+
+# ---- Letters against code points
+def load_code_points(name, device):
+    """(model, tokenizer) of a checkpoint whose tokens are code points. Raises UserError for another."""
+    model, tokenizer, _ = training.load_kind(tools.find_checkpoint(name), False, tools.pick_device(device))
+    if max(map(len, tokenizer.units)) > 1:
+        raise tools.UserError(f"{name} is a model of letters; give one that 08_train_tamil.py --units codepoints made.")
+    return model, tokenizer
+
+
+def compare_code_points(writers, known, real, num, sampling, generator):
+    """Letters against code points: bits per held-out couplet, and the picture of ill-formed letters against the number
+    of passes, for num couplets of the same shapes. writers: {name: (model, tokenizer)}; known, real: couplets of the
+    training text and held-out ones."""
+    sampling = replace(sampling, order=sampling.order or "certainty")  # lest it change along the curve
+    chosen = tamil_generation.draw_couplets(known, num, generator)
+    bits, shares = {}, {}
+    for name, (model, tokenizer) in writers.items():
+        bits[name] = tamil_training.bits_per_couplet(model, tokenizer, real)  # [N]
+        mean, error = tools.mean_and_error(bits[name])
+        print(f"{name}: bound {mean:.1f} +- {error:.1f} bits per held-out couplet")
+        shapes, shares[name] = tamil_generation.shapes_of(tokenizer, chosen), []
+        for passes in tqdm(PICTURE_PASSES, desc=name, leave=False):
+            setting = replace(sampling, steps=passes)
+            couplets = tamil_generation.write_couplets(model, tokenizer, shapes, setting, generator)
+            groups = [[couplet] for couplet in couplets]
+            shares[name].append(tamil_generation.average(tamil_generation.ill_formed_share, groups))
+        listed = ", ".join(f"{mean:.1%} in {passes}" for (mean, _), passes in zip(shares[name], PICTURE_PASSES))
+        print(f"{name}: ill-formed letters {listed} passes")
+    gain, error = tools.mean_and_error(bits["code points"] - bits["letters"])
+    print(f"letters save {gain:.1f} +- {error:.1f} bits a couplet, {gain / bits['code points'].mean():.1%}")
+    draw_ill_formed(shares, f"order {sampling.order}, temperature {sampling.temperature}")
+
+
+def draw_ill_formed(shares, title):
+    """Saves the picture; shares: {name: [(mean, standard error) for each of PICTURE_PASSES]}."""
+    figure, axes = tools.new_figure(figsize=(7, 4))
+    for name, points in shares.items():
+        means, errors = ([100 * share for share in column] for column in zip(*points))
+        axes.errorbar(PICTURE_PASSES, means, errors, fmt="o-", label=name)
+    axes.set(xscale="log", xlabel="passes for a couplet", ylabel="ill-formed letters, %", title=title)
+    axes.set_xticks(PICTURE_PASSES, PICTURE_PASSES)
+    axes.minorticks_off()
+    axes.legend()
+    tools.save_figure(figure, "09_ill_formed.png")
+
+
+# ---- Every third word hidden
+def third_words(tokenizer, couplet):
+    """[(start, end)] in tokens of every third word of a couplet."""
+    words = list(re.finditer(tamil_generation.WORD, couplet))[2::3]
+    return [tuple(len(tokenizer.encode(couplet[:place])) for place in word.span()) for word in words]
+
+
+def find_words(model, tokenizer, couplets, sampling, generator):
+    """[words] 1 for every hidden word that was found again, 0 for the others. Raises UserError if there are too few."""
+    right = []
+    for places, rows in tamil_training.by_length(tokenizer, couplets).values():  # rows [N, L]
+        spans = [third_words(tokenizer, couplets[place]) for place in places]
+        canvas = rows.clone()
+        for row, words in zip(canvas, spans):
+            for start, end in words:
+                row[start:end] = model.config.vocab_size
+        filled = generation.generate(model, canvas.to(model.head.weight.device), sampling, generator).cpu()  # [N, L]
+        for new, old, words in zip(filled, rows, spans):
+            right += [float(torch.equal(new[start:end], old[start:end])) for start, end in words]
+    if len(right) < 2:
+        raise tools.UserError("hardly any couplet has a third word, so there is nothing to hide; give other verse.")
+    return torch.tensor(right)
+
+
+def print_found_words(model, tokenizer, couplets, sampling, generator):
+    """Prints the share of hidden words found again in couplets, for each order and number of passes."""
+    title = f"every third word of {len(couplets)} couplets; passes:"
+    print(f"| {title} | {' | '.join(map(str, WORD_PASSES))} |\n|---|{'---|' * len(WORD_PASSES)}")
+    for order in diffusion.ORDERS:
+        settings = [replace(sampling, steps=steps, order=order) for steps in WORD_PASSES]
+        found = [find_words(model, tokenizer, couplets, setting, generator) for setting in settings]
+        tools.print_row(order, "{:.1%}", map(tools.mean_and_error, found))
+
+
+# ---- The command line
+def main():
+    """The command line of benchmarks.tamil."""
+    parser = generation.generating_parser(__doc__, tamil_generation.SHIPPED_TAMIL, length=None)
+    parser.set_defaults(num=COUPLETS)
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--codepoints", metavar="FILE", help="a model of code points to compare, after the score")
+    kind.add_argument(
+        "--couplets", action="store_true", help="no score: hide words of held-out couplets, and find them"
+    )
+    parser.add_argument("--data", metavar="FILE", help="the verse it was trained on (default: data/tamil.txt)")
+    args = parser.parse_args()
+    for name in ("num", "steps", "order") if args.couplets else ():
+        if getattr(args, name) != parser.get_default(name):
+            parser.error(f"--{name} does not go with --couplets, which tries each order in several numbers of passes")
+    if args.num < 2:
+        parser.error("--num must be 2 or more, since every figure has a standard error")
+    model, tokenizer, sampling = generation.load_generator(parser, args)
+    generator = tools.seeded_generator(args.seed)
+    verse = tamil_generation.read_couplets(tokenizer, args.data)
+    _, known, real = verse
+    if args.couplets:
+        return print_found_words(model, tokenizer, real, sampling, generator)
+    writers = {"letters": (model, tokenizer)}
+    if args.codepoints:
+        writers["code points"] = load_code_points(args.codepoints, args.device)
+    tamil_generation.print_score(model, tokenizer, verse, args.num, sampling, generator)
+    if args.codepoints:
+        compare_code_points(writers, known, real, args.num, sampling, generator)
+
+
+if __name__ == "__main__":
+    tools.run(main)

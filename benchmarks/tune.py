@@ -1,0 +1,86 @@
+"""Trains with some of the lessons' constants changed, and prints the held-out bound: how docs/tuning.md was made.
+
+Run, from the folder of the project:
+    python -m benchmarks.tune --steps 128                                        as the lessons have it
+    python -m benchmarks.tune START_STRENGTH=0 --steps 128 --lr 0.02             heads start blind
+    python -m benchmarks.tune small.n_layers=6 small.dim=208 --steps 128         another shape
+    python -m benchmarks.tune positions=learned positions_std=0.02 --steps 800   learned positions instead of RoPE
+
+NAME=VALUE sets a constant of lessons 2 to 5 or of tools.py, or an entry of a preset; the flags are those of
+05_train.py.
+"""
+
+import sys
+import tempfile
+from contextlib import redirect_stdout
+from importlib import import_module
+from pathlib import Path
+
+import tools
+
+import torch
+from torch import nn
+
+attention = import_module("02_attention")
+transformer = import_module("03_transformer")
+diffusion = import_module("04_diffusion")
+training = import_module("05_train")
+
+
+def set_constant(name, value):
+    """START_STRENGTH=0, small.dim=208: the value takes the type of the one it replaces. Raises UserError."""
+    preset, _, entry = name.partition(".")
+    homes = [transformer.PRESETS.get(preset, {})] if entry else []
+    homes += [vars(module) for module in (attention, transformer, diffusion, training, tools)]
+    home = next((home for home in homes if type(home.get(entry or name)) in (int, float)), None)
+    if home is None:
+        raise tools.UserError(f"the lessons have no constant {name} that is a number.")
+    home[entry or name] = read_number(type(home[entry or name]), name, value)
+
+
+def read_number(kind, name, value):
+    """The text `value` as int or float. Raises UserError."""
+    try:
+        return kind(value)
+    except ValueError:
+        raise tools.UserError(f"{name}={value} is not {'a whole number' if kind is int else 'a number'}.")
+
+
+def use_learned_positions(deviation):
+    """Replaces RoPE by a learned vector for every position, added to the embedding; heads start blind."""
+
+    class LearnedPositions(transformer.Transformer):
+        def __init__(self, config):
+            super().__init__(config)
+            self.positions = nn.Parameter(deviation * torch.randn(config.context, config.dim))
+            self.embedding.register_forward_hook(lambda module, inputs, x: x + self.positions[: x.shape[1]])
+
+    attention.SelfAttention.place = lambda self, x, first=0: x
+    attention.START_STRENGTH = 0.0
+    transformer.Transformer = LearnedPositions
+
+
+def main():
+    """The command line of benchmarks.tune."""
+    words = [word for word in sys.argv[1:] if "=" in word and not word.startswith("-")]
+    flags = [word for word in sys.argv[1:] if word not in words]
+    parser = tools.training_parser(__doc__, "tune.pt", transformer.PRESETS)
+    with tempfile.TemporaryDirectory() as folder:
+        args = parser.parse_args([*flags, "--out", str(Path(folder) / "tune.pt")])
+        changes = dict(word.split("=", 1) for word in words)
+        deviation = read_number(float, "positions_std", changes.pop("positions_std", 0.02))
+        if changes.pop("positions", "rope") == "learned":
+            use_learned_positions(deviation)
+        tools.EVALUATIONS = 1  # at the end
+        for name, value in changes.items():
+            set_constant(name, value)
+        with redirect_stdout(sys.stderr):  # the command that it ends with names a file that is deleted here
+            settings, saved = tools.settle(args, "05_train.py", transformer.PRESETS)
+            training.train_on_text(settings, saved, training.DIFFUSION, "")
+        run = tools.read_checkpoint(tools.best_path(args.out))
+    figures = f"{run['heldout']:.3f} nats/character, {run['characters']:,} characters, {run['seconds']:.0f} s"
+    print(f"{figures}: {' '.join(sys.argv[1:])}")
+
+
+if __name__ == "__main__":
+    tools.run(main)
