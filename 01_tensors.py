@@ -19,7 +19,7 @@ import math
 import re
 from pathlib import Path
 
-from tools import ROOT, Parser, UserError, check, download, new_figure, run, save_figure
+from tools import CONTROL, ROOT, Parser, UserError, check, download, new_figure, run, save_figure
 
 import torch
 from torch import nn
@@ -33,23 +33,34 @@ TINY_SHAKESPEARE = (
     "tinyshakespeare/input.txt"
 )
 TINY_SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+MAX_TEXT = 2**30  # bytes; it takes some twenty times its size in memory
 
 
 def load_text(path=None):
     """Returns a text as a string: the file at `path` (UTF-8), or TinyShakespeare, downloaded once into data/.
 
-    Raises UserError when the file is missing, empty or not UTF-8, and when the download fails.
+    Raises UserError when the file is missing, too large, empty or not UTF-8 text, and when the download fails.
     """
     if path is None:
         path = download(TINY_SHAKESPEARE, TINY_SHAKESPEARE_SHA256, ROOT / "data" / "tinyshakespeare.txt")
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is no ordinary file; save the text in one.")
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        size = path.stat().st_size
+        if size > MAX_TEXT:
+            raise UserError(f"{path} has {size:,} bytes; give a part of it, {MAX_TEXT:,} at most.")
+        with open(path, encoding="utf-8-sig") as file:
+            text = file.read(size)  # a character has at least a byte
     except OSError as problem:
         raise UserError(f"cannot read the text file {path}: {problem.strerror}.")
     except UnicodeDecodeError as problem:
         raise UserError(f"{path} is not UTF-8 (byte {problem.start}); save it as UTF-8 and try again.")
     if not text:
         raise UserError(f"{path} is empty; give a file with some text in it.")
+    if odd := CONTROL.search(text):
+        where = f"U+{ord(odd.group()):04X} at position {odd.start() + 1}"
+        raise UserError(f"{path} has a control character, {where}, which is no text; remove it and try again.")
     return text
 
 

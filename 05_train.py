@@ -134,32 +134,32 @@ CONFIG = dict(
 
 
 def load_checkpoint(path, device="cpu"):
-    """Returns (model in eval mode, tokenizer, info) from a checkpoint file; info is a dict with the rest of it.
+    """Returns (model in eval mode, tokenizer, info) from a checkpoint file; info is a dict of what else is
+    recorded: config, step, characters, seconds, heldout.
 
     Also reads the older published format, by way of older_checkpoints.py. Raises UserError.
     """
     contents = tools.read_checkpoint(path)
+    info = tools.progress_of(contents, path)
     if "token_emb.weight" in contents["model"]:
-        model, tokenizer, info = import_module("older_checkpoints").convert(contents, path)
-        return model.to(device).eval(), tokenizer, info
-    config, tokenizer = read_config(contents, path)
-    model = transformer.Transformer(config)
-    model.load_state_dict(contents["model"])
-    return model.to(device).eval(), tokenizer, {k: v for k, v in contents.items() if k != "model"}
+        model, tokenizer = import_module("older_checkpoints").convert(contents, path)
+    else:
+        config, tokenizer = read_config(contents, path)
+        model, info = transformer.Transformer(config), dict(config=asdict(config), **info)
+        tools.check_weights(contents["model"], model, path)
+        model.load_state_dict(contents["model"])
+    return model.to(device).eval(), tokenizer, info
 
 
 def read_config(contents, path):
-    """(Config, Tokenizer) of a checkpoint's dict. Raises UserError unless all its parts fit together: its weights are
-    compared with a model on the device "meta", whose tensors have shapes and no memory."""
+    """(Config, Tokenizer) of a checkpoint's dict. Raises UserError unless they, and the number of its weights, fit
+    together: a model may be made then, which has the size of the file."""
     tools.check_fields(contents.get("config"), CONFIG, path)
-    config = transformer.Config(**{name: contents["config"][name] for name in CONFIG})
+    config = transformer.Config(**contents["config"])
     units = tools.checked_units(contents.get("units"), config.vocab_size, path)
     if config.dim % (2 * config.n_heads) or config.dim < 8 * config.n_heads:
-        raise UserError(
-            f"{path} is not a checkpoint of this project: {config.n_heads} heads do not share {config.dim}."
-        )
-    with torch.device("meta"):
-        tools.check_weights(contents["model"], transformer.Transformer(config), path)
+        raise tools.unfit(path, f"{config.n_heads} heads do not share {config.dim}")
+    tools.check_count(contents["model"], transformer.parameter_count(config), path)
     return config, tensors.Tokenizer(units)
 
 
@@ -224,6 +224,10 @@ class Run:
     def restore(self, saved):
         """Takes up the state that `save` wrote. Raises UserError when the parts do not fit together."""
         path = self.settings.out
+        config, tokenizer = read_config(saved, path)
+        as_here = replace(config, dropout=self.model.config.dropout) == self.model.config
+        if not as_here or tokenizer.units != self.tokenizer.units:
+            raise tools.unfit(path, "its model is another one than its settings and its text make")
         tools.check_weights(saved["model"], self.model, path)
         tools.check_optimizers(saved["optimizers"], self.optimizers, path)
         self.model.load_state_dict(saved["model"])
@@ -233,7 +237,8 @@ class Run:
         for name in ("step", "characters", "seconds", "heldout", "lr", "losses", "due"):
             setattr(self, name, saved[name])
         best = tools.best_path(path)
-        self.best = tools.read_checkpoint(best).get("heldout", math.inf) if best.exists() else math.inf
+        if best.exists():
+            self.best = tools.progress_of(tools.read_checkpoint(best), best).get("heldout", math.inf)
 
     def evaluate(self, objective, windows):
         """Measures the weights as NAME_best.pt would store them, in bfloat16; stores them if they are the best yet."""

@@ -168,7 +168,7 @@ def draw_couplets(couplets, num, generator):
     return [couplets[i] for i in torch.randint(len(couplets), (num,), generator=generator).tolist()]
 
 
-def shapes_of(tokenizer, couplets):
+def line_lengths(tokenizer, couplets):
     """[(length of line 1, of line 2)] in tokens."""
     return [tuple(len(tokenizer.encode(line)) for line in couplet.split("\n")) for couplet in couplets]
 
@@ -241,7 +241,7 @@ def print_score(model, tokenizer, verse, num, sampling, generator):
     text, known, heldout = verse
     real, source = heldout[:: math.ceil(len(heldout) / num)], random.Random(0)
     shuffled = [[shuffle_words(couplet, source) for _ in range(SHUFFLES)] for couplet in real]
-    shapes = shapes_of(tokenizer, draw_couplets(known, num, generator))
+    shapes = line_lengths(tokenizer, draw_couplets(known, num, generator))
     written = write_couplets(model, tokenizer, shapes, sampling, generator)
     titles = f"generated ({num})", f"real, held out ({len(real)})", f"their words shuffled, {SHUFFLES} times"
     print(f"| | {' | '.join(titles)} |\n|---|---|---|---|")
@@ -276,7 +276,7 @@ def main():
         return print_score(model, tokenizer, verse, max(args.num, SCORED), sampling, generator)
     if args.kural:
         _, known, _ = read_couplets(tokenizer, args.data)
-        shapes = shapes_of(tokenizer, draw_couplets(known, args.num, generator))
+        shapes = line_lengths(tokenizer, draw_couplets(known, args.num, generator))
         texts = write_couplets(model, tokenizer, shapes, sampling, generator)
     else:
         texts = write_verse(model, tokenizer, sampling, args.prompt, args.len, args.num, generator)

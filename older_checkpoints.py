@@ -10,11 +10,14 @@ import string
 from importlib import import_module
 from pathlib import Path
 
+import tools
+from tools import UserError
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-lesson1 = import_module("01_tensors")
+tensors = import_module("01_tensors")
 transformer = import_module("03_transformer")
 
 TINY_SHAKESPEARE_UNITS = [*"\n !$&',-.3:;?", *string.ascii_uppercase, *string.ascii_lowercase]
@@ -55,7 +58,7 @@ class OlderTransformer(nn.Module):
         self.norm = nn.LayerNorm(config.dim)
         self.head = nn.Linear(config.dim, config.vocab_size, bias=False)
 
-    def forward(self, tokens, cache=None):  # it keeps no cache
+    def forward(self, tokens):
         if self.config.causal:  # there is no row for the beginning of a text; token 0, a line break, stands for it
             tokens = tokens.masked_fill(tokens == self.config.vocab_size, 0)
         positions = torch.arange(tokens.shape[1], device=tokens.device)
@@ -65,38 +68,44 @@ class OlderTransformer(nn.Module):
         return self.head(self.norm(x))
 
 
+FIELDS = dict(
+    vocab_size=(int, 1, 10**5), seq_len=(int, 1, 10**5), n_layers=(int, 1, 200), n_heads=(int, 1, 256),
+    hidden=(int, 1, 10**4),
+)  # fmt: skip
+MAX_VOCABULARY = 2**20  # bytes of vocab.json
+
+
 def read_units(path, vocab_size):
     """The alphabet: from vocab.json beside the file; without one, 65 entries mean TinyShakespeare's."""
     vocabulary = Path(path).parent / "vocab.json"
-    if vocabulary.is_file():
-        try:
-            id_of = json.loads(vocabulary.read_text(encoding="utf-8"))
-            if sorted(id_of.values()) == list(range(vocab_size)) and "" not in id_of:
-                return sorted(id_of, key=id_of.get)
-        except (ValueError, TypeError, AttributeError):  # not UTF-8, not JSON, not a dict of numbers
-            pass
-        raise lesson1.UserError(f"{vocabulary} does not list the {vocab_size} letters of {path}.")
-    if vocab_size == len(TINY_SHAKESPEARE_UNITS):
-        return TINY_SHAKESPEARE_UNITS
-    raise lesson1.UserError(f"{path} needs its alphabet of {vocab_size} letters in a file vocab.json beside it.")
+    if not vocabulary.is_file():
+        if vocab_size == len(TINY_SHAKESPEARE_UNITS):
+            return TINY_SHAKESPEARE_UNITS
+        raise UserError(f"{path} needs its alphabet of {vocab_size} letters in a file vocab.json beside it.")
+    try:
+        if vocabulary.stat().st_size > MAX_VOCABULARY:
+            raise ValueError
+        pairs = json.loads(vocabulary.read_text(encoding="utf-8"), object_pairs_hook=list)  # a dict would hide doubles
+        ids = [number for _, number in pairs]
+        if any(type(number) is not int for number in ids) or sorted(ids) != list(range(vocab_size)):
+            raise ValueError
+        return tools.checked_units([unit for unit, _ in sorted(pairs, key=lambda pair: pair[1])], vocab_size, path)
+    except (ValueError, TypeError, RecursionError):  # not UTF-8, not JSON, not pairs of a letter and its number
+        raise UserError(f"{vocabulary} does not list the {vocab_size} letters of {path}.")
 
 
 def convert(contents, path):
-    """The dict of an older checkpoint -> (model in eval mode, tokenizer, info), as load_checkpoint returns them.
-
-    Raises UserError when the file lacks a part or its parts do not fit together.
-    """
-    try:
-        state = {name: value for name, value in contents["model"].items() if not name.endswith("attn.mask")}
-        V, rows = contents["vocab_size"], len(state["token_emb.weight"])
-        causal = rows == V  # a GPT has no row for the mask, and its head is tied to the embedding
-        config = transformer.Config(
-            V, contents["seq_len"], contents["n_layers"], contents["n_heads"], contents["hidden"], causal
-        )
-        model = OlderTransformer(config, rows)
-        model.load_state_dict(state)
-        if config.dim % config.n_heads:
-            raise ValueError("the heads cannot share the width evenly")
-    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, ArithmeticError) as problem:
-        raise lesson1.UserError(f"{path} is not a whole checkpoint of the older format ({type(problem).__name__}).")
-    return model.eval(), lesson1.Tokenizer(read_units(path, V)), {"step": contents.get("step")}
+    """The dict of an older checkpoint -> (model, tokenizer). Raises UserError unless its parts are whole and fit."""
+    shape = {name: contents.get(name) for name in FIELDS}
+    tools.check_fields(shape, FIELDS, path)
+    V, T, n_layers, n_heads, D = shape.values()
+    weights = {name: value for name, value in contents["model"].items() if not str(name).endswith("attn.mask")}
+    causal = tools.shapes_of(weights)["token_emb.weight"] == (V, D)  # a GPT has no row for the mask
+    rows = V if causal else V + 1
+    if D % n_heads:
+        raise tools.unfit(path, f"{n_heads} heads do not share {D}")
+    tools.check_count(weights, (rows + T + V) * D + n_layers * (12 * D * D + 9 * D) + 2 * D, path)
+    model = OlderTransformer(transformer.Config(V, T, n_layers, n_heads, D, causal), rows)
+    tools.check_weights(weights, model, path)
+    model.load_state_dict(weights)
+    return model, tensors.Tokenizer(read_units(path, V))

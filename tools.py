@@ -15,6 +15,7 @@ Imported before torch everywhere, since it says how PyTorch's threads wait.
 
 import argparse
 import contextlib
+import copy
 import csv
 import hashlib
 import io
@@ -22,6 +23,7 @@ import math
 import os
 import pickletools
 import random
+import re
 import shlex
 import signal
 import sys
@@ -352,14 +354,14 @@ def time_product(width, dtype, rows=2048, repeats=4):
 
 # ---------------------------------------------------------------------------------------------------------
 # Checkpoints on disk. A file may come from anywhere, so nothing in it is used before it was found to be of the kind and
-# the size that it should be: the archive, before it is opened; then its objects; then each field, by `check_fields`.
+# the size that it should be: the archive, before it is unpacked; its description, of which plain values and tensors can
+# come and nothing else; each field, by `check_fields`; the number of weights, before a model is made for them.
 
 MAX_FILE = 2**29  # bytes; the training state of `base` has 2**27
-MAX_PICKLE = 2**20  # bytes of the part that describes the tensors
-ALLOWED = {  # all that a checkpoint may name
-    "collections OrderedDict", "torch._utils _rebuild_tensor_v2",
-    *(f"torch {kind}Storage" for kind in ("Float", "BFloat16", "Half", "Double", "Long", "Int", "Byte", "Bool")),
-}  # fmt: skip
+MAX_DESCRIPTION = 2**20  # bytes; that of `base` has 2**15
+MAX_ENTRIES = 10**4  # of the archive, which has one for each tensor
+MAX_WEIGHT = 1e5  # a trained model's are below 10; far above this, float32 overflows between the layers
+CONTROL = re.compile("[\0-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff]")  # what may upset a terminal, or is no character
 
 
 def best_path(out):
@@ -375,17 +377,16 @@ def save_checkpoint(contents, path):
 
 
 def read_checkpoint(path):
-    """Returns the dict in a checkpoint file, on the CPU. Code in it is never run. Raises UserError."""
+    """Returns the dict in a checkpoint file, as torch.load(path, "cpu", weights_only=True) does. Raises UserError."""
     if not Path(path).is_file():
         raise UserError(
             f"there is no file {path}; the models that come with the project are in checkpoints/, "
             "lessons 5, 7 and 8 train others."
         )
     try:
-        check_archive(path)
-        contents = torch.load(path, map_location="cpu", weights_only=True)
-        check_tensors(contents, os.path.getsize(path))
-    except Exception as problem:  # torch and zipfile raise a dozen kinds, for a file that is cut short, say
+        with open(path, "rb") as file:
+            contents = rebuild(open_archive(file))
+    except Exception as problem:  # zipfile raises a dozen kinds, for a file that is cut short, say
         reason = problem if type(problem) is ValueError else type(problem).__name__
         raise UserError(f"{path} is damaged, or no checkpoint, or carries code, which is not run ({reason}).")
     if isinstance(contents, dict) and isinstance(contents.get("model"), dict):
@@ -393,94 +394,189 @@ def read_checkpoint(path):
     raise UserError(f"{path} is not a checkpoint of this project.")
 
 
-def check_archive(path):
-    """Raises an exception for a file that torch.save does not write. Reads no more of it than the archive's directory,
-    and the pickle, which may name what is ALLOWED alone: torch would refuse code, but not a list of 10^9 entries."""
-    size = os.path.getsize(path)
+def open_archive(file):
+    """The zip archive in an open file. Raises an exception for one that torch.save does not write, before anything is
+    unpacked: a few bytes can stand for terabytes."""
+    size = os.fstat(file.fileno()).st_size
     if size > MAX_FILE:
         raise ValueError(f"larger than {MAX_FILE:,} bytes")
-    with zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-            raise ValueError("compressed")
-        if sum(entry.file_size for entry in entries) > size:
-            raise ValueError("larger inside than outside")
-        [description] = [entry for entry in entries if entry.filename.endswith("/data.pkl")]
-        if description.file_size > MAX_PICKLE:
-            raise ValueError("too many objects")
-        for opcode, argument, _ in pickletools.genops(archive.read(description)):
-            if opcode.name == "STACK_GLOBAL" or (opcode.name in ("GLOBAL", "INST") and argument not in ALLOWED):
-                raise ValueError(f"names {argument}")
+    if sum(piece.count(b"PK\1\2") for piece in iter(lambda: file.read(2**20), b"")) > MAX_ENTRIES:
+        raise ValueError("too many entries")
+    archive = zipfile.ZipFile(file)
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+        raise ValueError("compressed")
+    if sum(entry.file_size for entry in archive.infolist()) > size:
+        raise ValueError("larger inside than outside")
+    return archive
 
 
-def check_tensors(contents, size):
-    """Raises ValueError unless all tensors in nested dicts and lists are plain ones that together fit into `size`
-    bytes: a tensor may claim to be larger than its data, by strides of 0."""
-    seen, waiting, total = set(), [contents], 0
-    while waiting:
-        item = waiting.pop()
-        if id(item) in seen:
-            continue
-        seen.add(id(item))
-        if isinstance(item, torch.Tensor):
-            total += item.numel() * item.element_size()
-            if item.layout != torch.strided or not item.is_contiguous() or total > size:
-                raise ValueError("a tensor is larger than its data")
-        elif isinstance(item, dict):
-            waiting += [*item.keys(), *item.values()]
-        elif isinstance(item, (list, tuple)):
-            waiting += item
+class TensorMaker:
+    """Makes the tensors that a checkpoint describes, of the numbers in its archive, whose folder has this name."""
+
+    DTYPES = {
+        "torch FloatStorage": torch.float32, "torch BFloat16Storage": torch.bfloat16,
+        "torch HalfStorage": torch.float16, "torch ByteStorage": torch.uint8,
+    }  # fmt: skip
+
+    def __init__(self, archive, folder):
+        self.archive, self.folder, self.known = archive, folder, {}
+        self.left = 2 * sum(entry.file_size for entry in archive.infolist())  # two names may share their numbers
+
+    def numbers(self, _, dtype, key, device, count):
+        """The [count] numbers in the entry `key`; wherever they were, they come to the CPU."""
+        name = self.folder + "data/" + key
+        if name not in self.known:
+            self.known[name] = torch.frombuffer(bytearray(self.archive.read(name)), dtype=dtype)
+        if len(self.known[name]) != count:
+            raise ValueError("numbers are missing")
+        return self.known[name]
+
+    def make(self, numbers, offset, size, strides, requires_grad, hooks):
+        """The tensor of this size that begins at an offset. With strides of 0, it might be larger than its data."""
+        tensor = numbers.as_strided(size, strides, offset)
+        self.left -= tensor.nbytes
+        if not tensor.is_contiguous() or self.left < 0:
+            raise ValueError("a tensor is larger than its data")
+        return tensor
+
+
+def rebuild(archive):
+    """What torch.save put into the archive: its description, a "pickle", says how to make it on a stack.
+
+    Python's own pickle would call whatever the file names. Here are the steps that torch.save writes, and no others;
+    and what may be called is two functions, of which one makes an empty dict and the other a tensor.
+    """
+    descriptions = [entry for entry in archive.infolist() if entry.filename.endswith("/data.pkl")]
+    if len(descriptions) != 1 or descriptions[0].file_size > MAX_DESCRIPTION:
+        raise ValueError("too many objects, or none")
+    maker = TensorMaker(archive, descriptions[0].filename.removesuffix("data.pkl"))
+    may_be_named = {"collections OrderedDict": lambda: {}, "torch._utils _rebuild_tensor_v2": maker.make} | maker.DTYPES
+    new = dict(NONE=None, NEWTRUE=True, NEWFALSE=False, EMPTY_TUPLE=(), EMPTY_LIST=[], EMPTY_DICT={})
+    takes = dict(TUPLE1=1, TUPLE2=2, TUPLE3=3, APPEND=1, SETITEM=2)  # so many from the top of the stack
+    stack, marks, memo = [], [], {}
+    for opcode, argument, _ in pickletools.genops(archive.read(descriptions[0])):
+        if opcode.name in (*takes, "TUPLE", "APPENDS", "SETITEMS"):
+            start = len(stack) - takes[opcode.name] if opcode.name in takes else marks.pop()
+            items = stack[start:]
+            del stack[start:]
+        match opcode.name:
+            case "PROTO" | "STOP":
+                pass
+            case "NONE" | "NEWTRUE" | "NEWFALSE" | "EMPTY_TUPLE" | "EMPTY_LIST" | "EMPTY_DICT":
+                stack.append(copy.copy(new[opcode.name]))
+            case "BINUNICODE" | "BININT" | "BININT1" | "BININT2" | "BINFLOAT":
+                stack.append(argument)
+            case "LONG1" if -(2**63) <= argument < 2**63:
+                stack.append(argument)
+            case "TUPLE" | "TUPLE1" | "TUPLE2" | "TUPLE3":
+                stack.append(tuple(items))
+            case "APPEND" | "APPENDS":
+                stack[-1].extend(items)
+            case "SETITEM" | "SETITEMS" if all(type(key) in (str, int) for key in items[::2]):
+                stack[-1].update(zip(items[::2], items[1::2]))
+            case "MARK":
+                marks.append(len(stack))
+            case "BINPUT" | "LONG_BINPUT":
+                memo[argument] = stack[-1]
+            case "BINGET" | "LONG_BINGET":
+                stack.append(memo[argument])
+            case "GLOBAL" if argument in may_be_named:
+                stack.append(may_be_named[argument])
+            case "BINPERSID":
+                stack.append(maker.numbers(*stack.pop()))
+            case "REDUCE":
+                arguments = stack.pop()
+                stack.append(stack.pop()(*arguments))
+            case "BUILD":  # with the version numbers of PyTorch's layers, which nothing here needs
+                stack.pop()
+            case _:
+                raise ValueError(f"it says {opcode.name} {str(argument)[:40]!r}")
+    return stack.pop()
+
+
+def unfit(path, why):
+    """The UserError for a checkpoint of which something does not fit."""
+    return UserError(f"{path} is not a whole checkpoint of this project: {why}.")
+
+
+def fits(value, declared):
+    """Whether a value is as declared: (type, low, high), for texts and lists the limits of their length, for lists
+    followed by what each entry is; or [all that it may be]. nan is within no limits; texts have no control characters.
+    """
+    if isinstance(declared, list):
+        return any(type(value) is type(choice) and value == choice for choice in declared)
+    kind, low, high, *of_each = declared
+    if type(value) not in ((int, float) if kind is float else (kind,)):
+        return False
+    number = len(value) if kind in (str, list) else value
+    if not low <= number <= high or (kind is str and CONTROL.search(value)):
+        return False
+    return not of_each or all(fits(each, *of_each) for each in value)
 
 
 def check_fields(values, fields, path):
-    """Raises UserError unless each of fields is in the dict `values` and as declared: {name: (type, low, high)}, for
-    text and lists the limits of their length; or {name: [all that it may be]}. nan is within no limits."""
+    """Raises UserError unless `values` is a dict of these fields, {name: declared}, each of which fits."""
     for name, declared in fields.items():
         value = values.get(name) if isinstance(values, dict) else None
-        if isinstance(declared, list):
-            allowed = any(type(value) is type(choice) and value == choice for choice in declared)
-        else:
-            kind, low, high = declared
-            number = len(value) if type(value) is kind and kind in (str, list) else value
-            allowed = type(value) in ((int, float) if kind is float else (kind,)) and low <= number <= high
-        if not allowed:
-            raise UserError(f"{path} is not a whole checkpoint of this project: its {name} is {str(value)[:40]!r}.")
+        if not fits(value, declared):
+            shown = repr(str(value)[:40]) if isinstance(value, (str, int, float, type(None))) else type(value).__name__
+            raise unfit(path, f"its {name} is {shown}")
+    if unknown := values.keys() - fields.keys():
+        raise unfit(path, f"{str(unknown.pop())[:40]!r} is none of its fields")
+
+
+def progress_of(contents, path):
+    """{name: value} of a checkpoint's PROGRESS, as far as it is recorded. Raises UserError."""
+    recorded = {name: contents[name] for name in PROGRESS if name in contents}
+    check_fields(recorded, {name: PROGRESS[name] for name in recorded}, path)
+    return recorded
 
 
 def checked_units(units, number, path):
-    """The alphabet of a checkpoint: `number` different texts of 1 to 16 characters. Raises UserError."""
-    fits = isinstance(units, list) and len(units) == number and all(type(u) is str and 1 <= len(u) <= 16 for u in units)
-    if not fits or len(set(units)) < number:
-        raise UserError(f"{path} is not a whole checkpoint of this project: its alphabet does not fit the model.")
+    """The alphabet of a checkpoint: `number` different texts, few of them longer than a character, since the tokenizer
+    tries these one by one. Raises UserError."""
+    whole = fits(units, (list, number, number, (str, 1, 16)))
+    if not whole or len(set(units)) < number or sum(len(unit) > 1 for unit in units) > 1000:
+        raise unfit(path, "its alphabet does not fit the model")
     return units
 
 
+def shapes_of(tensors):
+    """{name: the shape} of a dict of tensors; None stands for what is no tensor of numbers with a fraction."""
+    fractions = {name: isinstance(value, torch.Tensor) and value.is_floating_point() for name, value in tensors.items()}
+    return {name: value.shape if fractions[name] else None for name, value in tensors.items()}
+
+
+def check_count(weights, count, path):
+    """Raises UserError unless a dict of weights has `count` numbers in all; before a model of this size is made."""
+    if sum(math.prod(shape) for shape in shapes_of(weights).values() if shape is not None) != count:
+        raise unfit(path, "its weights do not fit its shape")
+
+
 def check_weights(weights, model, path):
-    """Raises UserError unless weights, a dict, has what a model of this shape needs, and finite numbers only."""
-    expected = {name: value.shape for name, value in model.state_dict().items()}
-    tensors = all(isinstance(value, torch.Tensor) and value.is_floating_point() for value in weights.values())
-    if not tensors or {name: value.shape for name, value in weights.items()} != expected:
-        raise UserError(f"{path} is not a whole checkpoint of this project: its weights do not fit its shape.")
-    if not all(value.isfinite().all() for value in weights.values()):
-        raise UserError(f"{path} is damaged: some of its weights are no numbers.")
+    """Raises UserError unless a dict of weights has what a model needs, and numbers of a sensible size only."""
+    if shapes_of(weights) != shapes_of(model.state_dict()):
+        raise unfit(path, "its weights do not fit its shape")
+    if not all(value.abs().max() <= MAX_WEIGHT for value in weights.values()):  # nan is not, either
+        raise UserError(f"{path} is damaged: some of its weights are no numbers, or far too large.")
 
 
 def check_optimizers(states, optimizers, path):
     """Raises UserError unless states are what these optimizers remember of their parameters, or nothing yet."""
-    fits = len(states) == len(optimizers)
-    for state, optimizer in zip(states, optimizers):
-        parameters = optimizer.param_groups[0]["params"]
-        names = {"average"} if "momentum" in optimizer.defaults else {"step", "exp_avg", "exp_avg_sq"}
-        fits = fits and isinstance(state, dict) and state.keys() == (set(range(len(parameters))) if state else set())
-        for number, parameter in enumerate(parameters) if fits and state else []:
-            kept = state[number]
-            fits = fits and isinstance(kept, dict) and kept.keys() == names
-            for name, value in kept.items() if fits else []:
-                shape = torch.Size() if name == "step" else parameter.shape
-                fits = (
-                    fits and isinstance(value, torch.Tensor) and value.shape == shape and bool(value.isfinite().all())
-                )
-    if not fits:
+    average = (-MAX_WEIGHT, MAX_WEIGHT)
+    limits = {
+        "Muon": dict(average=average),
+        "AdamW": dict(step=(0, 1e10), exp_avg=average, exp_avg_sq=(0, MAX_WEIGHT)),
+    }
+    whole = len(states) == len(optimizers) and all(isinstance(state, dict) for state in states)
+    for state, optimizer in zip(states, optimizers) if whole else []:
+        expected, parameters = limits[type(optimizer).__name__], optimizer.param_groups[0]["params"]
+        whole &= state.keys() == (set(range(len(parameters))) if state else set())
+        for number, kept in state.items() if whole else []:
+            shapes = {name: torch.Size() if name == "step" else parameters[number].shape for name in expected}
+            whole &= isinstance(kept, dict) and shapes_of(kept) == shapes
+            whole = whole and all(low <= kept[n].min() and kept[n].max() <= high for n, (low, high) in expected.items())
+    if not whole:
         raise UserError(f"{path} is not a whole training checkpoint: its optimizers' state does not fit the model.")
 
 
@@ -525,10 +621,10 @@ def same_generators(device):
 # A training run: what it is told, and its log
 
 DEFAULTS = dict(preset="auto", batch=32, lr=0.025, dropout=0.0, seed=0, dtype="auto")
-STATE = dict(  # how far it has come
-    step=(int, 0, 10**10), characters=(int, 0, 10**15), seconds=(float, 0, 10**10), lr=(float, 0, 100),
-    heldout=(float, 0, math.inf), due=[True, False], losses=(list, 0, 10**6),
+PROGRESS = dict(  # how far it has come
+    step=(int, 0, 10**10), characters=(int, 0, 10**15), seconds=(float, 0, 10**10), heldout=(float, 0, math.inf),
 )  # fmt: skip
+STATE = PROGRESS | dict(lr=(float, 0, 100), due=[True, False], losses=(list, 0, 10**5, (float, 0, 10**9)))
 
 
 @dataclass(frozen=True)
@@ -621,11 +717,7 @@ def check_settings(saved, script, presets, path):
         data=(str, 0, 4096), sha256=(str, 64, 64),
     )  # fmt: skip
     check_fields(settings, fields, path)
-    check_fields(saved, STATE, path)
-    for loss in saved["losses"]:
-        check_fields(dict(loss=loss), dict(loss=(float, -math.inf, math.inf)), path)
-    if settings.keys() != fields.keys():
-        raise UserError(f"{path} is not a whole checkpoint of this project: its settings are not those of a run.")
+    check_fields({name: saved.get(name) for name in STATE}, STATE, path)
 
 
 def with_text(settings, text):

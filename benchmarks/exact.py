@@ -11,7 +11,7 @@ Run, from the folder of the project:
             python -m benchmarks.exact --windows 16           (ten minutes)
 Last line:  the last row of the table of schedules.
 
-Builds on:  lessons 4 (exact_nats, mask_exactly), 7 (token_nats) and 10 (Writers, the flags).
+Builds on:  lessons 4 (exact_nats, masked_cross_entropy), 7 (token_nats) and 10 (Writers, the flags).
 """
 
 from functools import partial
@@ -33,8 +33,8 @@ comparison = import_module("10_compare")
 WINDOWS = 96  # of held-out text
 LETTERS_A_PASS = (1, 2, 4, 8, 16, 32)
 PASSES = (8, 16, 32)  # for which the schedules are compared
-CURVE_DRAWS = 2  # random choices of what is visible, for each window and each number of visible letters
-ORDERS = 4  # random orders, in which each window is measured with both schedules
+CURVE_DRAWS = 4  # random orders of each window, for the curve
+ORDERS = 4  # other random orders, in which each window is measured with both schedules
 
 
 # ---- The price of a saved pass
@@ -68,17 +68,25 @@ def show_price(price, bounds, gpt_figure, folder):
 
 
 # ---- Random order: how many letters in each pass?
+def random_rankings(windows, generator):
+    """[N, L] a random order of the places for each of windows [N, L]."""
+    return torch.rand(windows.shape, generator=generator).argsort(dim=1).to(windows.device)
+
+
 @torch.inference_mode()
 def information_curve(model, windows, draws, generator):
     """[L] I(n) for n from 0 to L - 1: the expected -log p of a random hidden letter of windows [N, L] where n random
-    places are visible, in nats, from so many draws for each window."""
-    curve, L = torch.zeros(windows.shape[1]), windows.shape[1]
+    places are visible, in nats. What is visible grows along so many random orders of each window, the same for all n,
+    so that the curve is smooth: a search for its best points would otherwise find those where chance was kind."""
+    (_, L), mask_id = windows.shape, model.config.vocab_size
+    parts = windows.repeat(draws, 1).split(comparison.AT_ONCE)
+    curve, rankings = torch.zeros(L), [random_rankings(part, generator) for part in parts]
     for n in tqdm(range(L), desc="curve", leave=False, disable=None):
         nats = []
-        for part in windows.repeat(draws, 1).split(comparison.AT_ONCE):  # [B, L]
-            hidden = torch.full((len(part),), L - n, device=part.device)  # [B]
-            noisy, mask = diffusion.mask_exactly(part, hidden, model.config.vocab_size, generator)
-            nats.append(diffusion.masked_cross_entropy(model(noisy).float(), part, mask).cpu())
+        for part, ranking in zip(parts, rankings):  # [B, L] each
+            mask = torch.ones_like(part, dtype=torch.bool).scatter(1, ranking[:, :n], False)  # [B, L]
+            logits = model(part.masked_fill(mask, mask_id)).float()  # [B, L, V]
+            nats.append(diffusion.masked_cross_entropy(logits, part, mask).cpu())
         curve[n] = torch.cat(nats).mean()
     return curve
 
@@ -130,7 +138,7 @@ def measure_schedules(model, windows, schedules, generator):
     orders, in which all schedules write, so that their differences have little noise."""
     figures = []
     for part in windows.split(comparison.AT_ONCE):  # [B, L]
-        rankings = [torch.rand(part.shape, generator=generator).argsort(dim=1).to(part.device) for _ in range(ORDERS)]
+        rankings = [random_rankings(part, generator) for _ in range(ORDERS)]
         by_order = [[scheduled_nats(model, part, sizes, r).cpu() for r in rankings] for sizes in schedules]
         figures.append(torch.stack([torch.stack(nats).mean(dim=0) for nats in by_order]))  # [schedules, B]
     return torch.cat(figures, dim=1)

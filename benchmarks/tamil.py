@@ -54,7 +54,7 @@ def compare_code_points(writers, known, real, num, sampling, generator):
         bits[name] = tamil_training.bits_per_couplet(model, tokenizer, real)  # [N]
         mean, error = tools.mean_and_error(bits[name])
         print(f"{name}: bound {mean:.1f} +- {error:.1f} bits per held-out couplet")
-        shapes, shares[name] = tamil_generation.shapes_of(tokenizer, chosen), []
+        shapes, shares[name] = tamil_generation.line_lengths(tokenizer, chosen), []
         for passes in tqdm(PICTURE_PASSES, desc=name, leave=False):
             setting = replace(sampling, steps=passes)
             couplets = tamil_generation.write_couplets(model, tokenizer, shapes, setting, generator)

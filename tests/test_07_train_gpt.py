@@ -235,9 +235,9 @@ def test_an_older_gpt_writes():
     assert code == 0 and len(out) == 301, err
 
 
-def test_the_shipped_model_writes_from_any_folder(tmp_path):
-    flags = ["--seed", 1, "--len", 100, "--prompt", "ROMEO:"]
-    code, out, err = run_script("07_train_gpt.py", "--generate", *flags, cwd=tmp_path)
+def test_the_shipped_model_writes_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run_script("07_train_gpt.py", "--generate", "--seed", 1, "--len", 100, "--prompt", "ROMEO:")
     assert code == 0 and len(out) == 101 and out.startswith("ROMEO:"), err
     contents = torch.load(ROOT / "checkpoints" / "gpt.pt", weights_only=True)
     assert "optimizers" not in contents and contents["config"]["causal"] and contents["heldout"] < 1.62

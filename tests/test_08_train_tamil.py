@@ -257,15 +257,18 @@ def spoil(saved, name):
     elif name == "no context":
         saved["config"]["context"] = 0
         return "context"
+    elif name == "another context":
+        saved["config"]["context"] = 99_999
+        return "another one than its settings"
     elif name == "another preset":
         saved["settings"]["preset"] = "small"
-        return "weights"
+        return "another one than its settings"
     return "alphabet"
 
 
 SPOILED = [
     "a unit twice", "a unit that is no text", "a unit too few", "units that are no list", "other units", "no context",
-    "another preset",
+    "another context", "another preset",
 ]  # fmt: skip
 
 
@@ -281,18 +284,6 @@ def test_a_spoiled_run_is_refused_and_left_as_it_is(verse, quick):
         before = out.read_bytes()
         assert_refused(run_script("08_train_tamil.py", "--resume", "--steps", 2, "--out", out), 1, word)
         assert out.read_bytes() == before, name
-
-
-def test_a_context_in_the_file_changes_nothing(verse, quick, given):
-    saved = dict(config=dict(vocab_size=335, context=99_999, n_layers=1, n_heads=2, dim=16, causal=False, dropout=0.1))
-    saved |= dict(units=tamil_training.make_units("", "letters"))
-    saved |= dict(model=transformer.Transformer(transformer.Config(**saved["config"])).state_dict())
-    settings = tools.Settings(
-        "08_train_tamil.py", "tiny", 2, 0.02, 0.1, 0, "float32", 1, "steps", str(verse), "", verse.with_name("run.pt"),
-        "cpu", False,
-    )  # fmt: skip
-    tamil_training.train_on_poems(settings, saved, "letters")
-    assert given["config"].context == 64 and given["saved"] is saved
 
 
 def test_another_lessons_run_and_another_text_are_refused(numbered, text_file, quick):

@@ -185,7 +185,7 @@ def test_shapes_are_those_of_the_couplets_drawn():
     tokenizer = tensors.Tokenizer(tamil_training.make_units("", "letters"))
     drawn = tamil_generation.draw_couplets(COUPLETS, 200, torch.Generator().manual_seed(0))
     assert len(drawn) == 200 and 60 < drawn.count(COUPLETS[0]) < 140 and set(drawn) == set(COUPLETS)
-    [(first, second)] = tamil_generation.shapes_of(tokenizer, COUPLETS[:1])
+    [(first, second)] = tamil_generation.line_lengths(tokenizer, COUPLETS[:1])
     assert (first, second) == tuple(len(re.findall(f"{tamil.LETTER}|.", line)) for line in COUPLETS[0].split("\n"))
 
 
@@ -245,8 +245,8 @@ def test_score_of_known_couplets():
 
 
 def test_an_average_is_one_over_groups():
-    mean, error = tamil_generation.average(tamil_generation.rhymes, [[COUPLETS[0], "க\nக"], [COUPLETS[0]] * 2])
-    assert mean == 0.75 and error == pytest.approx(0.25)
+    groups = [[COUPLETS[0], "க\nக", "க\nக"], [COUPLETS[0]] * 3]  # a third of them rhyme, and all of them
+    assert tamil_generation.average(tamil_generation.rhymes, groups) == pytest.approx((2 / 3, 1 / 3))
 
 
 def test_couplets_for_the_score_come_from_their_own_part(tmp_path):
@@ -266,6 +266,7 @@ def test_the_score(tamil_checkpoint, verse, asked):  # noqa: F811
         assert part in out, out
     assert "| ill-formed letters | 0.0% +- 0.0% | 0.0% +- 0.0% | 0.0% +- 0.0% |" in out  # letters, by construction
     assert "| metre, as spoken | 0.0% +- 0.0% | 100.0% +- 0.0% |" in out
+    assert "| known words | 0.0% +- 0.0% | 100.0% +- 0.0% | 100.0% +- 0.0% |" in out
     cells = out.strip().splitlines()[-1].split(" | ")[2:5]
     model, tokenizer, _ = training.load_checkpoint(tamil_checkpoint)
     _, _, real = tamil_generation.read_couplets(tokenizer, verse)

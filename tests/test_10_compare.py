@@ -1,42 +1,55 @@
-"""Lesson 10: the judge on texts with a known answer, and the whole comparison on two tiny models."""
+"""Lesson 10: the judge on texts with a known answer, the exact figures, and the whole comparison on two tiny models."""
 
 import math
 import re
+import shutil
 from importlib import import_module
 
 import pytest
-import torch
 from conftest import VERSE, assert_refused, random_gpt, run_script
 
-compare = import_module("10_compare")
+import torch
+
+comparison, tensors = import_module("10_compare"), import_module("01_tensors")
+LOG = "step,seconds,characters,lr,loss,heldout\n1,1.0,64,0.01,2.5,\n2,2.0,128,0.01,2.4,2.45\n"
 
 
 def test_judge_worked_out_by_hand():
-    judge = compare.Judge("abab", 2, order=2)  # a: 2, b: 2; after a: b twice; after b: a once
+    judge = comparison.Judge("abab", 2, order=2)  # a: 2, b: 2; after a: b twice; after b: a once
     a = b = (2 + 2 * 0.5) / (4 + 2)  # four characters, two different ones, 1/V = 0.5 below
     after_a = (2 + 1 * b) / (2 + 1)
     after_b = (1 + 1 * a) / (1 + 1)
     assert judge.probability("", "a") == pytest.approx(a)
     assert judge.probability("a", "b") == pytest.approx(after_a)
     assert judge.probability("a", "a") == pytest.approx((0 + 1 * a) / 3)
-    assert judge.nats(["ab", "ba"]) == pytest.approx(-(math.log(a) + math.log(after_a) + math.log(b) + math.log(after_b)) / 4)
+    total = -sum(map(math.log, (a, after_a, b, after_b)))
+    assert judge.nats(["ab", "ba"]) == pytest.approx(total / 4)
+
+
+def test_judge_looks_at_the_five_characters_before():
+    bits = torch.randint(2, (2000,), generator=torch.Generator().manual_seed(0)).tolist()
+    judge = comparison.Judge("".join("ab"[bit] for bit in bits), 2)
+    p = [judge.probability("abbabab"[7 - length :], "a") for length in range(8)]
+    assert len(set(p[:6])) == 6 and p[5] == p[6] == p[7]
+    nats = judge.nats(["abbabaa"]) * 7 - judge.nats(["abbaba"]) * 6
+    assert nats == pytest.approx(-math.log(judge.probability("bbaba", "a")))
 
 
 @pytest.mark.parametrize("history", ["", "S", "Shall", "mmer'", "qqqqq", "t qqq", "xt tha"])
 def test_judge_gives_probabilities_that_sum_to_one(history):
-    judge = compare.Judge(VERSE, len(set(VERSE)))
+    judge = comparison.Judge(VERSE, len(set(VERSE)))
     p = [judge.probability(history, character) for character in sorted(set(VERSE))]
     assert sum(p) == pytest.approx(1) and min(p) > 0
 
 
 def test_judge_finds_order_in_order_and_not_in_a_shuffle():
-    judge = compare.Judge(VERSE * 3, len(set(VERSE)))
+    judge = comparison.Judge(VERSE * 3, len(set(VERSE)))
     shuffled = "".join(VERSE[i] for i in torch.randperm(len(VERSE), generator=torch.Generator().manual_seed(0)))
     assert judge.nats([VERSE]) < 0.5 < judge.nats([shuffled]) - 2
 
 
 def test_known_words_distinct_grams_and_copies():
-    judge = compare.Judge("the cat sat on the mat. it's here", 30)
+    judge = comparison.Judge("the cat sat on the mat. it's here", 30)
     assert judge.known_words(["the dog sat", "it's cat"]) == pytest.approx(4 / 5)
     assert judge.known_words(["... "]) == 0
     assert judge.distinct(["abcde", "abcde"]) == 2 / 4  # abcd and bcde, twice each
@@ -50,46 +63,109 @@ def test_errors_are_the_usual_formula_for_means():
     share_of_a = lambda pieces: sum(piece.count("a") for piece in pieces) / sum(map(len, pieces))  # noqa: E731
     values = [share_of_a([piece]) for piece in pieces]
     expected = torch.tensor(values).std().item() / math.sqrt(5)
-    for figure in (compare.with_error, compare.mean_with_error):
+    for figure in (comparison.with_error, comparison.mean_with_error):
         assert figure(share_of_a, pieces) == pytest.approx((sum(values) / 5, expected))
 
 
 def test_pieces_come_from_the_whole_of_the_text():
     windows = torch.arange(101)[:, None].expand(-1, 4)
-    assert compare.spread(windows, 5)[:, 0].tolist() == [0, 25, 50, 75, 100]
-    with pytest.raises(compare.UserError, match="--pieces 102"):
-        compare.spread(windows, 102)
+    assert comparison.spread(windows, 5)[:, 0].tolist() == [0, 25, 50, 75, 100]
+    with pytest.raises(comparison.UserError, match="--pieces 102"):
+        comparison.spread(windows, 102)
 
 
-def test_the_choice_is_the_most_fluent_of_those_as_diverse_as_real_text():
-    def verdict(nats, distinct):
-        return compare.Verdict("", (nats, 0), (1, 0), (distinct, 0), 0, [])
-
-    settings = [compare.Setting(order, t) for order, t in (("random", 0.1), ("random", 0.2), ("left to right", 0.3), ("random", 0.4), ("random", 0.5))]
-    values = [(1.0, 0.2), (2.0, 0.62), (1.9, 0.66), (1.5, 0.69), (0.5, 0.99)]
-    written = {setting: verdict(*value) for setting, value in zip(settings, values)}
-    verdicts = compare.Verdicts(verdict(1.7, 0.2), verdict(1.6, 0.64), written)
-    assert [setting.temperature for setting in compare.as_diverse(verdicts)] == [0.3, 0.2]
+def test_letters_a_pass_and_their_labels():
+    of = lambda *settings: comparison.describe(comparison.letters_a_pass(*settings), settings[1])  # noqa: E731
+    assert of(1, 128) == "dLLM, 1 a pass, certainty, 0.8" and of(4, 128) == "dLLM, 4 a pass, random, 0.8"
+    assert of(3, 128, 1.0, "confidence", 5) == "dLLM, 3 a pass, confidence, 1.0, top-k 5"
+    assert comparison.letters_a_pass(3, 128).steps == 43
 
 
-LOG = "step,seconds,characters,lr,loss,heldout\n1,1.0,64,0.01,2.5,\n2,2.0,128,0.01,2.4,2.45\n"
+@pytest.fixture
+def writers(small_checkpoint, gpt_checkpoint):
+    return comparison.Writers(str(small_checkpoint), str(gpt_checkpoint), "cpu")
 
 
-def test_the_whole_comparison(small_checkpoint, gpt_checkpoint, text_file, tmp_path):
+def test_another_seed_another_text(writers):
+    sampling = comparison.letters_a_pass(1, 32)
+    for write, setting in ((writers.by_dllm, sampling), (writers.by_gpt, 1.0)):
+        one, again, other = (write(setting, 2, 32, seed) for seed in (0, 0, 1))
+        assert one == again != other
+    assert writers.by_gpt(1.0, 2, 50, 0, cached=False) == writers.by_gpt(1.0, 2, 50, 0)
+
+
+def nats_of_letters(model, text, sees):
+    """-log p of each letter of a text [L], each guessed from what sees(i) says."""
+    with torch.inference_mode():
+        logits = [sees(model, i) for i in range(len(text))]
+    return torch.stack([-torch.log_softmax(row, dim=-1)[text[i]] for i, row in enumerate(logits)])
+
+
+def exact_by_hand(writers, windows):
+    """{name: [N]} of the GPT and of left to right, a letter and a window at a time."""
+    V, figures = writers.tokenizer.vocab_size, {"GPT": [], "dLLM, left to right": []}
+    for text in windows:
+        started = torch.cat([torch.tensor([V]), text])
+
+        def left_side(model, i):
+            return model(started[None, : i + 1])[0, -1]
+
+        def masked(model, i):
+            return model(torch.where(torch.arange(len(text)) < i, text, V)[None])[0, i]
+
+        figures["GPT"].append(nats_of_letters(writers.gpt, text, left_side).mean())
+        figures["dLLM, left to right"].append(nats_of_letters(writers.dllm, text, masked).mean())
+    return {name: torch.stack(nats) for name, nats in figures.items()}
+
+
+def test_exact_against_exact(writers, capsys, monkeypatch):
+    """The table's figures are those of the right model on the right windows, the differences are of equal windows, and
+    the bound stands apart."""
+    monkeypatch.setattr(comparison, "AT_ONCE", 2)
+    windows = torch.randint(writers.tokenizer.vocab_size, (3, 32), generator=torch.Generator().manual_seed(0))
+    figures = comparison.show_exact(writers, windows)
+    assert list(figures) == ["GPT", "dLLM, left to right", "dLLM, certainty", "dLLM, margin"]
+    by_hand = exact_by_hand(writers, windows)
+    for name, nats in by_hand.items():
+        torch.testing.assert_close(figures[name], nats, atol=1e-4, rtol=0)
+    assert not torch.allclose(figures["dLLM, certainty"], figures["dLLM, margin"], atol=1e-3)
+    out = capsys.readouterr().out
+    rows = {cells[0]: cells[1:] for line in out.splitlines() if (cells := [c.strip() for c in line.split("|")[1:-1]])}
+    say = lambda nats: f"{nats.mean():.3f} +- {nats.std() / 3**0.5:.3f}"  # noqa: E731
+    gap = figures["dLLM, left to right"] - figures["GPT"]
+    assert rows["GPT"] == [say(figures["GPT"]), "", ""]
+    assert rows["dLLM, left to right"] == [say(figures["dLLM, left to right"]), say(gap), ""]
+    assert rows["dLLM, random"][:2] == ["", ""] and re.fullmatch(r"\d\.\d+ \+- 0\.\d+", rows["dLLM, random"][2])
+    best = min((name for name in figures if name != "GPT"), key=lambda name: figures[name].mean())
+    gap = (figures[best] - figures["GPT"]).mean().item()
+    sentence = f"{best} (its best order here) needs {abs(gap):.3f} +- "
+    assert sentence in out and f"nats/character {'more' if gap > 0 else 'less'} than the GPT" in out
+
+
+def test_the_short_comparison(small_checkpoint, gpt_checkpoint, text_file, writers):
     gpt_checkpoint.with_suffix(".csv").write_text(LOG)
-    flags = ["--dllm", small_checkpoint, "--gpt", gpt_checkpoint, "--data", text_file, "--pieces", 3, "--pictures", tmp_path / "new" / "pictures"]
+    flags = ["--dllm", small_checkpoint, "--gpt", gpt_checkpoint, "--data", text_file, "--pieces", 3, "--seed", 5]
     code, out, err = run_script("10_compare.py", *flags)
     assert code == 0, err
-    for part in ("bound", "exact", "without the first of each 32 characters", "| real, held out |", "| real, from training |", "| GPT, 0.8 |", "| GPT, 1.2 |",
-                 "| characters of the whole run | not recorded | 128 |", "| dLLM, 32 a pass, random, 1.0 |",
-                 "dLLM, 1 a pass, certainty, 1.0, top-k 3", "times faster", f"No log beside {small_checkpoint}"):  # fmt: skip
-        assert part in out, part
-    rows = re.findall(r"^\| (?:dLLM, \d+ a pass|GPT), (?!.*again).*%", out, re.M)
-    assert len(set(rows)) >= len(compare.all_settings()) == 13 * 6 + 3 + 7
-    pictures = sorted((tmp_path / "new" / "pictures").iterdir())
-    assert [path.name for path in pictures] == ["10_curves.png", "10_speed.png", "10_steps.png"]
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
-    assert out.strip().splitlines()[-1] == str(tmp_path / "new" / "pictures" / "10_speed.png")
+    rows = (
+        "characters of the whole run | not recorded | 128", "real, held out", "real, from training", "GPT, 0.8",
+        "dLLM, 1 a pass, certainty, 0.8", "dLLM, 4 a pass, random, 0.8", "dLLM, 1 a pass, confidence, 1.0",
+        "dLLM, margin", "GPT, without cache", "GPT, with cache",
+    )  # fmt: skip
+    for row in rows:
+        assert f"| {row} |" in out, row
+    ways = (1, "certainty", 0.8), (4, "random", 0.8), (4, "certainty", 0.8), (1, "confidence", 1.0)
+    expected = {"GPT, 0.8": writers.by_gpt(0.8, 3, 32, 5)}
+    for number, order, temperature in ways:
+        sampling = comparison.letters_a_pass(number, 32, temperature, order)
+        expected[comparison.describe(sampling, 32)] = writers.by_dllm(sampling, 3, 32, 5)
+    tokenizer = writers.tokenizer
+    tokens, _ = tensors.split_text(text_file.read_text(encoding="utf-8"), tokenizer, 32)
+    judge = comparison.Judge(tokenizer.decode(tokens), tokenizer.vocab_size)
+    for label, pieces in expected.items():
+        assert f"--- {label}\n{pieces[0]}\n" in out
+        assert comparison.judge_pieces(judge, label, pieces).row() in out
+    assert "times faster" in out.strip().splitlines()[-1]
 
 
 def test_both_kinds_are_needed(small_checkpoint, gpt_checkpoint, text_file):
@@ -101,9 +177,20 @@ def test_both_kinds_are_needed(small_checkpoint, gpt_checkpoint, text_file):
     assert_refused(run_script("10_compare.py", "--gpt", "nowhere.pt", "--dllm", small_checkpoint), 1, "nowhere.pt")
 
 
-def test_two_alphabets_cannot_be_compared(small_checkpoint, tmp_path):
+@pytest.mark.parametrize(
+    "units, context, word", [(["a", "b", "c"], 32, "alphabet"), (sorted(set(VERSE)), 16, "context")]
+)
+def test_what_cannot_be_compared(small_checkpoint, tmp_path, units, context, word):
     from dataclasses import asdict
 
-    model = random_gpt(3, 32)
-    torch.save(dict(model=model.state_dict(), config=asdict(model.config), units=["a", "b", "c"]), tmp_path / "gpt.pt")
-    assert_refused(run_script("10_compare.py", "--dllm", small_checkpoint, "--gpt", tmp_path / "gpt.pt"), 1, "alphabet")
+    model = random_gpt(len(units), context)
+    contents = dict(model=model.state_dict(), config=asdict(model.config), units=units)
+    torch.save(contents, tmp_path / "gpt.pt")
+    flags = "--dllm", small_checkpoint, "--gpt", tmp_path / "gpt.pt"
+    assert_refused(run_script("10_compare.py", *flags), 1, word)
+
+
+def test_the_log_beside_the_best_weights(gpt_checkpoint, tmp_path):
+    shutil.copy(gpt_checkpoint, tmp_path / "run_best.pt")
+    (tmp_path / "run.csv").write_text(LOG)
+    assert [row["step"] for row in comparison.log_beside(tmp_path / "run_best.pt")] == ["1", "2"]

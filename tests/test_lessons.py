@@ -35,10 +35,11 @@ def read(path):
 
 # ---- Running and importing
 @pytest.mark.parametrize("script", WALKS)
-def test_lesson_proves_what_it_says_and_draws_a_picture(script, tmp_path, request):
+def test_lesson_proves_what_it_says_and_draws_a_picture(script, tmp_path, monkeypatch, request):
     if "load_text()" in read(ROOT / script):
         request.getfixturevalue("real_text")
-    code, out, err = run_script(script, cwd=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run_script(script)
     assert code == 0, err
     assert out.count("  checked: ") >= 4
     lines = out.strip().splitlines()

@@ -1,0 +1,324 @@
+"""The benchmarks: their mathematics in a toy world, and each of them to its end on two tiny models."""
+
+import itertools
+import math
+import re
+from importlib import import_module
+from types import SimpleNamespace
+
+import pytest
+from conftest import VERSE, assert_refused, random_gpt, run_script
+
+import tools
+
+import torch
+
+diffusion, generation, gpt = import_module("04_diffusion"), import_module("06_generate"), import_module("07_train_gpt")
+comparison, blanks = import_module("10_compare"), import_module("11_fill_blanks")
+sweep, exact = import_module("benchmarks.sweep"), import_module("benchmarks.exact")
+blanks_benchmark, tune = import_module("benchmarks.blanks"), import_module("benchmarks.tune")
+
+
+@pytest.fixture
+def run_main(monkeypatch, capsys, small_checkpoint, gpt_checkpoint, text_file, tmp_path):
+    """Runs a benchmark's main with tiny models and pictures in tmp_path, and returns what it prints."""
+
+    def run(module, dllm, *flags):
+        given = [dllm, small_checkpoint, "--gpt", gpt_checkpoint, "--data", text_file, "--pictures", tmp_path / "new"]
+        monkeypatch.setattr("sys.argv", [module.__name__, *map(str, [*given, *flags])])
+        module.main()
+        return capsys.readouterr().out
+
+    return run
+
+
+def pictures(folder):
+    """The names of the pictures in a folder."""
+    paths = sorted(folder.iterdir())
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
+    return [path.name for path in paths]
+
+
+# ---- benchmarks.sweep
+def test_the_choice_is_the_most_fluent_of_those_as_diverse_as_real_text():
+    verdict = lambda nats, distinct: comparison.Verdict("", (nats, 0), (1, 0), (distinct, 0), 0, [])  # noqa: E731
+    values = {0.1: (1.0, 0.2), 0.2: (2.0, 0.62), 0.3: (1.9, 0.66), 0.4: (1.5, 0.69), 0.5: (0.5, 0.99)}
+    judged = {setting: verdict(*value) for setting, value in values.items()}
+    assert sweep.as_diverse(judged, 0.64) == [0.3, 0.2]
+
+
+def test_all_settings_are_different_and_have_names_of_their_own():
+    samplings = sweep.all_samplings(128)
+    assert len(set(samplings)) == 13 * 6 + 3
+    assert len({comparison.describe(sampling, 128) for sampling in samplings}) == len(samplings)
+    assert {sampling.steps for sampling in samplings} == {128, 64, 32, 16, 8, 4}
+
+
+def test_the_whole_sweep(run_main, monkeypatch, gpt_checkpoint, tmp_path):
+    monkeypatch.setattr(sweep, "LETTERS_A_PASS", (1, 4, 16))
+    monkeypatch.setattr(sweep, "TEMPERATURES", {"confidence": (1.0,), "certainty": (0.8,), "random": (0.8, 1.0)})
+    monkeypatch.setattr(sweep, "SAME_DIVERSITY", 0.5)
+    monkeypatch.setattr(sweep, "SPEED_LENGTH", 64)
+    log = "step,seconds,characters,lr,loss,heldout\n1,1.0,64,0.01,2.5,\n2,2.0,128,0.01,2.4,2.45\n"
+    gpt_checkpoint.with_suffix(".csv").write_text(log)
+    out = run_main(sweep, "--dllm", "--pieces", 2, "--exact-windows", 2, "--seed", 3)
+    parts = (
+        "| held-out text | bound ", "without the first of each 32 characters", "| as much text from training | bound ",
+        "| dLLM, margin | ", "2 held-out windows of 32", "| real, from training |", "| GPT, 1.2 |", "| GPT, 0.8 |",
+        "| dLLM, 16 a pass, random, 1.0 |", "dLLM, 1 a pass, certainty, 1.0, top-k 3", ", again |", "times faster",
+        "| dLLM, 4 a pass, random | 16 |", "no log beside the checkpoint of the dLLM",
+    )  # fmt: skip
+    for part in parts:
+        assert part in out, part
+    assert pictures(tmp_path / "new") == ["10_curves.png", "10_speed.png", "10_steps.png"]
+    assert out.strip().splitlines()[-1] == str(tmp_path / "new" / "10_speed.png")
+    chosen = re.findall(r"^\| (.*), again \| (\d\.\d\d)", out, re.M)
+    assert len(chosen) >= 2 and all(re.search(rf"^\| {re.escape(name)} \|", out, re.M) for name, _ in chosen)
+
+
+# ---- benchmarks.exact
+@pytest.fixture
+def world():
+    generator = torch.Generator().manual_seed(0)
+    return diffusion.ToyWorld(torch.softmax(1.5 * torch.randn(4**4, generator=generator), dim=0), V=4, L=4)
+
+
+def average_cost(world, sizes):
+    """The expected nats per letter of texts of the world in random order, by enumeration."""
+    total = 0.0
+    for order in itertools.permutations(range(4)):
+        rankings = torch.tensor(order).expand(len(world.texts), -1)
+        total += (exact.scheduled_nats(world, world.texts, sizes, rankings) * world.p).sum().item() / math.factorial(4)
+    return total
+
+
+def true_curve(world):
+    """I(n) by enumeration: over all texts, and all choices of what is visible."""
+    curve = []
+    for n in range(4):
+        nats = []
+        for visible in itertools.combinations(range(4), n):
+            mask = torch.ones(4, dtype=torch.bool)
+            mask[list(visible)] = False
+            rows = mask.expand(len(world.texts), -1)
+            logits = world(torch.where(rows, 4, world.texts))
+            losses = diffusion.masked_cross_entropy(logits, world.texts, rows)
+            nats.append((losses * world.p).sum())
+        curve.append(torch.stack(nats).mean())
+    return torch.stack(curve)
+
+
+def test_the_curve_tells_what_every_schedule_costs(world):
+    curve = true_curve(world)
+    assert all(curve[:-1] > curve[1:])  # the more is visible, the less there is to learn
+    texts = world.texts[torch.multinomial(world.p, 3000, replacement=True, generator=torch.Generator().manual_seed(0))]
+    estimate = exact.information_curve(world, texts, 2, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(estimate, curve, atol=0.04, rtol=0)
+    for sizes in ([4], [1, 3], [3, 1], [2, 2], [1, 2, 1], [1, 1, 1, 1]):
+        assert exact.expected_nats(curve, sizes) == pytest.approx(average_cost(world, sizes), abs=1e-4)
+
+
+def test_the_best_sizes_are_the_best_of_all():
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        curve = torch.rand(9, generator=generator).sort(descending=True).values
+        for passes in (1, 2, 3, 5, 9):
+            ends = itertools.combinations(range(1, 9), passes - 1)
+            all_sizes = [[b - a for a, b in itertools.pairwise([0, *some, 9])] for some in ends]
+            least = min(exact.expected_nats(curve, sizes) for sizes in all_sizes)
+            best = exact.best_sizes(curve, passes)
+            assert len(best) == passes and sum(best) == 9 and min(best) >= 1
+            assert exact.expected_nats(curve, best) == pytest.approx(least)
+
+
+def test_equal_shares_are_the_samplers(world):
+    for letters, passes in ((128, 8), (10, 3), (7, 7)):
+        seen = [torch.full((1, letters), 4)]
+        flat = lambda tokens: torch.zeros(*tokens.shape, 4)  # noqa: E731
+        flat.config = SimpleNamespace(vocab_size=4)
+        diffusion.sample(flat, seen[0], passes, order="random", on_step=lambda canvas: seen.append(canvas))
+        left = [(canvas == 4).sum().item() for canvas in seen[1:]]
+        assert exact.equal_sizes(letters, passes) == [a - b for a, b in itertools.pairwise(left)]
+
+
+def test_schedules_are_compared_in_the_same_orders(small_model):
+    windows = torch.randint(small_model[0].config.vocab_size, (5, 32), generator=torch.Generator().manual_seed(0))
+    schedules = [8] * 4, [8] * 4, [1] * 32
+    same, again, other = exact.measure_schedules(small_model[0], windows, schedules, torch.Generator().manual_seed(1))
+    assert torch.equal(same, again) and not torch.allclose(same, other, atol=1e-3)
+
+
+def test_the_whole_price(run_main, monkeypatch, tmp_path, small_model, gpt_checkpoint, text_file):
+    monkeypatch.setattr(exact, "LETTERS_A_PASS", (1, 8, 32))
+    monkeypatch.setattr(exact, "PASSES", (4, 64))  # more than the text has letters: left out
+    out = run_main(exact, "--dllm", "--windows", 3)
+    assert pictures(tmp_path / "new") == ["10_exact.png"]
+    tensors = import_module("01_tensors")
+    model, tokenizer = small_model
+    _, windows = tensors.split_text(text_file.read_text(encoding="utf-8"), tokenizer, 32)
+    windows = comparison.spread(windows, 3)
+    for number in (1, 8, 32):
+        [row] = re.findall(rf"^\| {number} \|.*$", out, re.M)
+        for order, cell in zip(diffusion.EXACT_ORDERS, row.split(" | ")[1:]):
+            nats = diffusion.exact_nats(model, windows, order, 32 // number)
+            assert cell == f"{nats.mean():.3f} +- {nats.std() / 3**0.5:.3f}"
+    nats = gpt.token_nats(import_module("05_train").load_kind(gpt_checkpoint, True)[0], windows)
+    assert f"the GPT's: {nats.mean():.3f}" in out
+    assert re.search(r"^\| 4 \| 4 of 8 \| \d\.\d+ \| \d\.\d+ \+- 0\.\d+ \|  \|$", out, re.M)
+    [found] = re.findall(r"^\| 4 \| (\d+ \d+ \d+ \d+) \| .* \+- 0\.\d+ \|$", out, re.M)
+    assert sum(map(int, found.split())) == 32 and "| 64 |" not in out
+
+
+# ---- benchmarks.blanks
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+class TableModel:
+    """A denoiser with arbitrary, fixed logits for every canvas of 4 letters out of 3: wrong, but known."""
+
+    def __init__(self):
+        self.config = SimpleNamespace(vocab_size=3)
+        self.table = torch.randn((4,) * 4 + (4, 3), generator=torch.Generator().manual_seed(5))
+
+    def __call__(self, tokens):
+        return self.table[tuple(tokens.T)]
+
+
+def nats_in_order(model, x, order):
+    """-log p of the tokens of x at the places in `order`, one after the other, the rest being given."""
+    canvas, total = x.clone(), 0.0
+    canvas[list(order)] = model.config.vocab_size
+    for place in order:
+        total -= torch.log_softmax(model(canvas[None])[0, place], dim=-1)[x[place]].item()
+        canvas[place] = x[place]
+    return total
+
+
+def test_more_orders_bring_the_bound_down_to_the_likelihood():
+    """All orders are enumerated: one at a time gives their average, the usual bound; many, -log of the average p."""
+    model, x, places = TableModel(), torch.tensor([0, 2, 1, 1]), [1, 2, 3]
+    nats = torch.tensor([nats_in_order(model, x, order) for order in itertools.permutations(places)])
+    usual, likelihood = nats.mean().item(), -(-nats).exp().mean().log().item()
+    assert usual - likelihood > 0.1
+    rows, generator = x.expand(5_000, -1), torch.Generator().manual_seed(0)
+    means = {}
+    for orders in (1, 3, 100):
+        estimates = blanks_benchmark.bound_over_orders(model, rows, torch.tensor(places), orders, generator)
+        means[orders] = estimates.mean().item()
+        if orders == 1:
+            assert means[1] == pytest.approx(usual, abs=4 * estimates.std().item() / math.sqrt(len(rows)))
+    assert likelihood - 0.01 < means[100] < means[3] < means[1]
+    assert means[100] == pytest.approx(likelihood, abs=0.1 * (usual - likelihood))
+
+
+def test_words_at_a_seam():
+    judge = SimpleNamespace(words={"the", "cat"})
+    assert blanks_benchmark.real_words(judge, ["the cat", "the cot", "the  x"], 4).tolist() == [1, 0]
+    assert blanks_benchmark.real_words(judge, ["the cat"], 3).tolist() == [1]
+
+
+def test_the_gpt_chooses_the_filling_after_which_the_right_side_is_likeliest(monkeypatch):
+    monkeypatch.setattr(blanks_benchmark, "CONTINUATIONS", 40)
+    V, model = 4, random_gpt(4, 12, std=0.6)
+    generator = torch.Generator().manual_seed(0)
+    windows = torch.randint(V, (3, 12), generator=generator)
+    writers, sampling = SimpleNamespace(gpt=model, caches=True), generation.Sampling(temperature=1.0)
+    first, best = blanks_benchmark.gpt_fillings(writers, windows, 5, 6, sampling, generator)
+    for window, chosen in zip(windows, best):  # with 40 draws of one of 4 letters, the likely ones are among them
+        assert torch.equal(chosen[:5], window[:5]) and torch.equal(chosen[6:], window[6:])
+        rows = torch.stack([torch.cat([window[:5], torch.tensor([letter]), window[6:]]) for letter in range(V)])
+        nats = gpt.token_nats(model, rows)[:, 6:].sum(dim=1)
+        own = gpt.token_nats(model, chosen[None])[:, 6:].sum()
+        assert own <= nats.sort().values[1] + 1e-4
+    assert torch.equal(first[:, :5], windows[:, :5])
+
+
+def test_both_models_fill_as_they_are_told(small_model):
+    model, tokenizer = small_model
+    windows = torch.randint(tokenizer.vocab_size, (8, 32), generator=seeded(0))
+    writers = SimpleNamespace(dllm=model, gpt=random_gpt(tokenizer.vocab_size, 32), caches=True)
+    by_gpt = lambda *settings: blanks_benchmark.gpt_fillings(writers, *settings)[0]  # noqa: E731
+    by_dllm = lambda *settings: blanks_benchmark.dllm_fillings(writers, *settings)  # noqa: E731
+    for fill in (by_gpt, by_dllm):
+        for settings, same in ((dict(temperature=9.0), False), (dict(temperature=0.0), True), (dict(top_k=1), True)):
+            one, other = (fill(windows, 8, 9, generation.Sampling(**settings), seeded(seed)) for seed in (0, 1))
+            assert torch.equal(one, other) == same
+            assert torch.equal(one[:, :8], windows[:, :8]) and torch.equal(one[:, 9:], windows[:, 9:])
+
+
+def test_the_whole_measurement_of_blanks(run_main, monkeypatch, tmp_path):
+    for name, value in dict(SIZES=(1, 4, 8), RANGE=blanks.Blank(1, 3), CONTINUATIONS=4).items():
+        monkeypatch.setattr(blanks_benchmark, name, value)
+    monkeypatch.setattr(blanks, "DRAWS", 8)
+    out = run_main(blanks_benchmark, "--checkpoint", "--num", 4, "--seed", 1)
+    rows = (
+        "GPT", "n-gram judge", "dLLM, left to right", "dLLM, certainty", "GPT minus dLLM, left to right",
+        "GPT minus dLLM, certainty", "dLLM, random", "dLLM, random, over several orders", "GPT minus dLLM, random",
+        "GPT, best of 32", "dLLM minus GPT, best of 32", "dLLM at temperature 0", "found",
+    )  # fmt: skip
+    for row in rows:
+        assert f"| {row} | " in out, row
+    assert "| the text itself | 100.0% +- 0.0%" in out and "4 held-out windows of 32" in out
+    figures = {row: re.search(rf"^\| {re.escape(row)} \| (-?\d\.\d\d)", out, re.M).group(1) for row in rows[:7]}
+    assert figures["dLLM, left to right"] == figures["dLLM, certainty"] == figures["dLLM, random"]  # of one letter
+    gap = float(figures["GPT"]) - float(figures["dLLM, certainty"])
+    assert float(figures["GPT minus dLLM, certainty"]) == pytest.approx(gap, abs=0.02)
+    assert pictures(tmp_path / "new") == ["11_blanks.png"]
+
+
+# ---- benchmarks.tune
+@pytest.fixture
+def text_of_letters(tmp_path):
+    path = tmp_path / "letters.txt"
+    path.write_text(VERSE * 40, encoding="utf-8")
+    return path
+
+
+def test_tuning_changes_what_it_is_told(monkeypatch):
+    transformer = import_module("03_transformer")
+    monkeypatch.setattr(diffusion, "BELL_WIDTH", diffusion.BELL_WIDTH)
+    monkeypatch.setattr(tools, "LOG_ROWS", tools.LOG_ROWS)
+    monkeypatch.setitem(transformer.PRESETS, "small", dict(transformer.PRESETS["small"]))
+    for name, value in (("BELL_WIDTH", "0.5"), ("LOG_ROWS", "7"), ("small.dim", "64")):
+        tune.set_constant(name, value)
+    assert (diffusion.BELL_WIDTH, tools.LOG_ROWS, transformer.PRESETS["small"]["dim"]) == (0.5, 7, 64)
+    for name, value, word in (
+        ("NOWHERE", "1", "NOWHERE"),
+        ("small.nothing", "1", "nothing"),
+        ("LOG_ROWS", "x", "LOG_ROWS=x"),
+    ):
+        with pytest.raises(tools.UserError, match=word):
+            tune.set_constant(name, value)
+
+
+def test_a_short_tuning_run(text_of_letters, monkeypatch):
+    """With learned positions, and all that they replace."""
+    attention, transformer = import_module("02_attention"), import_module("03_transformer")
+    changed = (attention, "START_STRENGTH"), (attention.SelfAttention, "place"), (transformer, "Transformer")
+    for home, name in (*changed, (tools, "EVALUATIONS")):
+        monkeypatch.setattr(home, name, getattr(home, name))  # put back afterwards
+    monkeypatch.setitem(transformer.PRESETS, "small", dict(transformer.PRESETS["small"]))
+    shape = "small.n_layers=1", "small.dim=32", "small.context=32"
+    words = "START_STRENGTH=3", *shape, "positions=learned", "EVALUATIONS=2"
+    flags = "--preset", "small", "--steps", 3, "--batch", 2, "--dtype", "float32", "--data", text_of_letters
+    code, out, err = run_script("benchmarks/tune.py", *words, *flags)
+    assert code == 0, err
+    assert re.fullmatch(r"\d\.\d{3} nats/character, 192 characters, \d+ s: START_STRENGTH=3 .*\n", out)
+    assert err.count(": held-out bound") == 2 and attention.START_STRENGTH == 3
+    parameters = 25 * 32 + 32 * 32 + 24 * 32  # embedding, positions, head; then a block and the norms
+    assert f"{parameters + 12 * 32 * 32 + 5 * 32:,} parameters" in err
+
+
+def test_wrong_flags_are_one_sentence(small_checkpoint, gpt_checkpoint, text_file, monkeypatch):
+    monkeypatch.setattr(tools, "EVALUATIONS", tools.EVALUATIONS)  # the last command sets it
+    flags = "--gpt", gpt_checkpoint, "--data", text_file
+    assert_refused(run_script("benchmarks/sweep.py", "--dllm", small_checkpoint, *flags, "--pieces", 999), 1, "999")
+    many = run_script("benchmarks/sweep.py", "--dllm", small_checkpoint, *flags, "--pieces", 2, "--exact-windows", 999)
+    assert_refused(many, 1, "--exact-windows 999")
+    assert_refused(run_script("benchmarks/exact.py", "--windows", "1"), 2, "--windows")
+    assert_refused(
+        run_script("benchmarks/exact.py", "--dllm", small_checkpoint, *flags, "--windows", 999), 1, "--windows"
+    )
+    assert_refused(run_script("benchmarks/blanks.py", "--num", "1"), 2, "--num")
+    assert_refused(run_script("benchmarks/tune.py", "NOWHERE=1", "--steps", 1, "--preset", "small"), 1, "NOWHERE")
