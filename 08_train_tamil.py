@@ -19,8 +19,8 @@ Poems are separated by blank lines; of every ten in a row one, drawn by lot, is 
 represented in both parts. A couplet, a poem of two lines, is also a window by itself, with nothing before or after it.
 What lesson 5's loop calls a character is a token here: a letter, or, with --units codepoints, less than that.
 
-Later lessons take from here: letter_grid, make_units, load_tamil, keep_known, split_poems_for_training, by_length,
-couplets_or_refuse, bits_per_couplet.
+Lesson 9 and benchmarks/tamil.py take from here: letter_grid, load_tamil, keep_known, split_poems_for_training,
+couplets_or_refuse, by_length, bits_per_couplet.
 
 Exercises (answers in docs/answers.md; use --steps 100 --batch 8 --out checkpoints/a.pt, then b.pt, seconds each)
   1. Train with --units codepoints. Why may the two held-out figures in nats per token not be compared? What may be?

@@ -6,18 +6,18 @@ the words words, do the feet follow the metre (kural venba), do the lines rhyme?
 real couplets that the model has not seen, and of the same couplets with their words shuffled. Forty couplets show how
 it is done, with wide errors; `python -m benchmarks.tamil` takes 400.
 
-Builds on:  lessons 4 (sample), 5 (load_kind), 6 (Sampling, generate, flags, longest_copy) and 8 (poems, the bits);
+Builds on:  lessons 6 (generate, make_canvas, longest_copy, the flags) and 8 (the poems, their bits, letter_grid);
             tamil_dataset.py (what a letter is).
 Run:        python 09_generate_tamil.py                               (some seconds)
             python 09_generate_tamil.py --kural --num 5 --seed 1      (needs data/tamil.txt, for the couplets' lengths)
             python 09_generate_tamil.py --score --seed 1              (half a minute; needs data/tamil.txt)
 Last line:  the last line of the verse; with --score the last row of the table.
 
-Later lessons take from here: SHIPPED_TAMIL, WORD, read_couplets. The benchmark takes them, too, and the writing, and
-the score.
+benchmarks/tamil.py takes from here: SHIPPED_TAMIL, WORD, the writing and the score.
 
 Exercises (answers in docs/answers.md)
-  1. Run `python -m benchmarks.tamil --seed 1` at --temp 0.5 and 0.8. What does heat cost, and what does it buy?
+  1. Run `python -m benchmarks.tamil --seed 1` (two minutes) with --temp 0.5 and 0.8. What does heat cost, what does it
+     buy?
   2. Drop the second way in `scansions`. Which share of real couplets still passes, and why the difference?
   3. Shuffle the words of the first couplet of the Thirukkural 1,000 times. How many of them scan? How many rhyme?
 """

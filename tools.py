@@ -443,8 +443,9 @@ class TensorMaker:
 def rebuild(archive):
     """What torch.save put into the archive: its description, a "pickle", says how to make it on a stack.
 
-    Python's own pickle would call whatever the file names. Here are the steps that torch.save writes, and no others;
-    and what may be called is two functions, of which one makes an empty dict and the other a tensor.
+    Python's own pickle would call whatever the file names. torch.load(weights_only=True) refuses that; but some files
+    of tests/hostile.py crash it, or keep it busy without end, or make it ask for gigabytes. Here are the steps that
+    torch.save writes, and no others; what may be called are two functions: one makes an empty dict, one a tensor.
     """
     descriptions = [entry for entry in archive.infolist() if entry.filename.endswith("/data.pkl")]
     if len(descriptions) != 1 or descriptions[0].file_size > MAX_DESCRIPTION:
@@ -764,6 +765,7 @@ class Log:
 EVALUATIONS = 8  # how often a run measures the held-out figure
 HELDOUT_WINDOWS = 1024  # at most this many windows, evenly spread; TinyShakespeare has fewer
 LOG_ROWS = 200  # how many rows of the log a run writes
+MOST_LOSSES = 10**4  # steps between two rows, at most: a checkpoint holds their losses, and must not grow long
 SAVE_EVERY = 60  # seconds between two saves
 
 
@@ -802,7 +804,7 @@ class Reporter:
         if run.due:
             self.bar.set_description_str(f"{text}; measuring on held-out text")
             self.measure()
-        elif int(after * LOG_ROWS) > int(before * LOG_ROWS):
+        elif int(after * LOG_ROWS) > int(before * LOG_ROWS) or len(run.losses) >= MOST_LOSSES:
             self.add_row("")
 
     def measure(self):

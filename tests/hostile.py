@@ -95,9 +95,17 @@ def described(model=b"}", **fields):
 
 def tensor(key, count, size, strides, offset=0, kind="Float"):
     """The opcodes of a tensor in the file archive/data/KEY, which is said to have `count` numbers."""
-    storage = b"(" + text("storage") + f"ctorch\n{kind}Storage\n".encode() + text(key) + text("cpu") + opcodes(count) + b"tQ"
+    storage = (
+        b"(" + text("storage") + f"ctorch\n{kind}Storage\n".encode() + text(key) + text("cpu") + opcodes(count) + b"tQ"
+    )
     shape = b"".join(b"(" + b"".join(map(opcodes, numbers)) + b"t" for numbers in (size, strides))
-    return b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + opcodes(offset) + shape + b"\x89ccollections\nOrderedDict\n)RtR"
+    return (
+        b"ctorch._utils\n_rebuild_tensor_v2\n("
+        + storage
+        + opcodes(offset)
+        + shape
+        + b"\x89ccollections\nOrderedDict\n)RtR"
+    )
 
 
 def of_pickle(description, data=b"", **more):
@@ -175,7 +183,9 @@ def compressed(path, good):
 
 def overlapping(path, good):
     """2,000 entries, all of them the same 10 MB."""
-    archive(path, [(f"archive/data/{i}", bytes(10**7 if i == 0 else 0), 10**7, 0) for i in range(2000)], offset_of_all=0)
+    archive(
+        path, [(f"archive/data/{i}", bytes(10**7 if i == 0 else 0), 10**7, 0) for i in range(2000)], offset_of_all=0
+    )
 
 
 def claiming(path, good):
@@ -347,15 +357,15 @@ def wrong(table, *names):
     for field, values in table.items():
         for value in values:
             kinds[f"{field} {str(value)[:20]!r} {type(value).__name__}"] = put(value, *names, field)
-        if names:
+        if names and field != "extra":
             kinds[f"{field} missing"] = drop(*names, field)
     return kinds
 
 
-SIZES = [0, -1, 10**9, 10**30, 1.5, NAN, None, "4", [4], True, {}]
+SIZES = [0, -1, 10**9, 10**30, NAN, None, "4", [4], True]
 SHAPE = dict(
-    context=[0, 1, -5, 10**6, 10**9, 1.5, NAN, None, "128", [128], True, torch.tensor(128)],
-    n_layers=[*SIZES, 3], n_heads=[*SIZES, 3, 64], dim=[*SIZES, 64, 127], vocab_size=[*SIZES, 57],
+    context=[0, 1, -5, 10**6, 10**9, 1.5, NAN, None, "32", [32], True, torch.tensor(32)],
+    n_layers=[*SIZES, 3], n_heads=[*SIZES, 3, 64], dim=[*SIZES, 32, 63], vocab_size=[*SIZES, 57],
     causal=[None, 1, "False", [], NAN], dropout=[NAN, INF, -1, 5, None, "0", [0]],
 )  # fmt: skip
 ALPHABETS = {
@@ -424,8 +434,8 @@ OLDER = (
     weights_kinds("blocks.0.attn.qkv.weight", "blocks.1")
     | wrong(
         dict(
-            seq_len=[*SIZES, 15], n_layers=[*SIZES, 1], n_heads=[*SIZES, 3, 32], hidden=[*SIZES, 8],
-            vocab_size=[*SIZES, 4, 6], step=[-5, NAN, "x", [3], 10**30],
+            seq_len=[0, 10**9, NAN, "4", 15], n_layers=[0, 10**9, [4], 1], n_heads=[0, -1, 10**9, None, 3, 32, True],
+            hidden=[0, 10**9, 10**30, 1.5, 8], vocab_size=[0, 10**9, True, 4, 6], step=[-5, NAN, "x", [3], 10**30],
         )
     )
     | {f"{name} missing": drop(name) for name in ("seq_len", "n_layers", "n_heads", "hidden", "vocab_size")}
@@ -483,11 +493,22 @@ def beside(content):
     return make
 
 
+def log(content):
+    """A kind: a good state, and a log beside it that is of these bytes, or made by a function of its path."""
+
+    def make(path, good):
+        path.write_bytes(good.read_bytes())
+        content_of(path.with_suffix(".csv"), content)
+
+    return make
+
+
 TRAINING = (
     {name: DAMAGED[name] for name in ("cut in half", "random bytes", "an archive with code", "a zip bomb", "a billion laughs")}
     | weights_kinds("blocks.0.feed_forward.0.weight", "blocks.3")
-    | wrong({name: values for name, values in SHAPE.items() if name != "dropout"}, "config")
-    | {name: put(value, "units") for name, value in ALPHABETS.items()}
+    | wrong(dict(context=[0, NAN, 64], n_layers=[3, 10**9], n_heads=[2, 64], dim=[32], causal=[True, None]), "config")
+    | {name: put(ALPHABETS[name], "units") for name in ("units None", "a unit twice", "half a surrogate", "60,000 units")}
+    | {"units in another order": put(lambda units: units[::-1], "units")}
     | wrong(PROGRESS | dict(lr=[NAN, -1.0, None, INF, "x"], due=[None, 1, "x"]))
     | wrong(
         dict(
@@ -543,32 +564,50 @@ TRAINING = (
         "best without end": beside(lambda path, good: path.symlink_to("/dev/zero")),
         "best with code": beside(code_in_an_archive), "best a zip bomb": beside(zip_bomb),
         "best heldout NaN": beside(put(NAN, "heldout")), "best heldout a text": beside(put("x", "heldout")),
-        "best heldout a list": beside(put([1], "heldout")), "best heldout missing": beside(drop("heldout")),
+        "best heldout a list": beside(put([1], "heldout")),
+        "log without an end": log(lambda path: path.symlink_to("/dev/zero")), "log a pipe": log(os.mkfifo),
+        "log a folder": log(Path.mkdir), "log of 100 MB": log(lambda path: path.write_bytes(bytes(10**8))),
     }
 )  # fmt: skip
+
+HARMLESS = {  # of these, something is left out, and the run goes on
+    "log of noise": log(lambda path: path.write_bytes(random.Random(0).randbytes(10**5))),
+    "log of a long line": log("1" * 10**6),
+    "log with texts": log("step,seconds,characters,lr,loss,heldout\n1,1.0,64,0.1,x,\n1,x,64,0.1,3.0,\n1,1.0,64,0.1,3.0,nan\n"),
+    "log with long numbers": log(f"step,seconds,characters,lr,loss,heldout\n{'9' * 5000},1.0,1,0.1,3.0,\n1,1.0,{'9' * 5000},0.1,3.0,\n"),
+    "log with too many columns": log("step,seconds,characters,lr,loss,heldout\n1,1.0,64,0.1,3.0,,5,6\n1,1\n"),
+}  # fmt: skip
 
 
 # ---- Making them, one after the other, and asking the scripts
 def make_good(folder):
     """Makes good checkpoints in a folder: {"training": a run of four steps, "generating": its best weights, "older"}."""
+    transformer = import_module("03_transformer")
+    transformer.PRESETS["tiny"] = dict(context=32, n_layers=4, n_heads=4, dim=64)  # smaller still, for this process
     (folder / "verse.txt").write_text(VERSE * 60, encoding="utf-8")
     flags = ["--preset", "tiny", "--batch", 2, "--steps", 2, "--dtype", "float32", "--data", folder / "verse.txt"]
-    code, _, err = run_script("05_train.py", *flags, "--out", folder / "run.pt", env={})  # a process of its own
+    code, _, err = run_script("05_train.py", *flags, "--out", folder / "run.pt")
     assert code == 0, err
-    older, transformer = import_module("older_checkpoints"), import_module("03_transformer")
+    older = import_module("older_checkpoints")
     torch.manual_seed(0)
     model = older.OlderTransformer(transformer.Config(5, 16, 2, 2, 16), 6)
     shape = dict(vocab_size=5, hidden=16, n_layers=2, n_heads=2, seq_len=16)
     torch.save(dict(model=model.state_dict(), step=3, **shape), folder / "older.pt")
-    return dict(training=folder / "run.pt", generating=folder / "run_best.pt", older=folder / "older.pt")
+    return dict(
+        training=folder / "run.pt",
+        harmless=folder / "run.pt",
+        generating=folder / "run_best.pt",
+        older=folder / "older.pt",
+    )
 
 
 SCRIPTS = dict(
     generating=("06_generate.py", "--seed", 1, "--len", 8, "--checkpoint"),
     older=("06_generate.py", "--seed", 1, "--len", 8, "--checkpoint"),
     training=("05_train.py", "--resume", "--steps", 4, "--out"),
+    harmless=("05_train.py", "--resume", "--steps", 4, "--out"),
 )
-KINDS = dict(generating=GENERATING, older=OLDER, training=TRAINING)
+KINDS = dict(generating=GENERATING, older=OLDER, training=TRAINING, harmless=HARMLESS)
 
 
 def look(folder):
@@ -596,41 +635,20 @@ def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**10 if sys.platform == "linux" else 2**20)
 
 
-def apart(work, limit=60):
-    """What work() returns, a dict, from a copy of this process, so that neither a crash nor memory stays; and the MB by
-    which the copy has grown."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if not child:
-        signal.alarm(limit)
-        try:
-            before = peak()
-            answer = work() or {}
-            os.write(writer, json.dumps(answer | dict(mb=peak() - before)).encode()[: 2**15])
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(0)
-    os.close(writer)
-    _, status = os.waitpid(child, 0)
-    with open(reader, "rb") as file:
-        answer = file.read()
-    return json.loads(answer) if answer else dict(code=None, out="", err=f"it died of {status}", mb=0.0)
-
-
 def ask(script, path, make, good):
     """Makes the file, runs the script with it, and says what happened. Leaves the folder empty."""
-    apart(lambda: make(path, good) and None)
+    make(path, good)
     if good.name == "older.pt" and not os.path.lexists(path.parent / "vocab.json"):
         content_of(path.parent / "vocab.json", listing())
-    before, began = look(path.parent), time.monotonic()
-
-    def run():
+    before, memory, began = look(path.parent), peak(), time.monotonic()
+    signal.alarm(60)  # it dies then
+    try:
         code, out, err = run_script(*script, path)
-        return dict(code=code, out=out[:5000], err=err[-5000:])
-
-    answer = apart(run)
-    answer |= dict(seconds=time.monotonic() - began, path=str(path), same=look(path.parent) == before)
+    except Exception:  # a traceback, which it should not come to
+        code, out, err = None, "", traceback.format_exc()
+    signal.alarm(0)
+    answer = dict(seconds=time.monotonic() - began, mb=peak() - memory, code=code, out=out, err=err)
+    answer |= dict(path=str(path), same=look(path.parent) == before)
     clear(path.parent)
     return answer
 
@@ -646,7 +664,10 @@ def main():
             if kind and words and not any(word in kind for word in words):
                 continue
             make = kinds[kind] if kind else of_bytes(bytes)
-            print(json.dumps(dict(group=group, kind=kind) | ask(SCRIPTS[group], bad / "evil.pt", make, good[group])), flush=True)
+            print(
+                json.dumps(dict(group=group, kind=kind) | ask(SCRIPTS[group], bad / "evil.pt", make, good[group])),
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

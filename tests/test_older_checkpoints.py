@@ -13,7 +13,9 @@ needs_data = pytest.mark.skipif(not FOLDER.exists(), reason="data/older_checkpoi
 
 
 @needs_data
-@pytest.mark.parametrize("file, expected", [("dllm_step300", "expected_dllm_logits"), ("gpt_step150", "expected_gpt_logits")])
+@pytest.mark.parametrize(
+    "file, expected", [("dllm_step300", "expected_dllm_logits"), ("gpt_step150", "expected_gpt_logits")]
+)
 def test_logits_are_those_of_the_older_code(file, expected):
     model, tokenizer, info = training.load_checkpoint(FOLDER / f"{file}.pt")
     known = torch.load(FOLDER / f"{expected}.pt")

@@ -553,6 +553,18 @@ def test_a_run_killed_around_a_measurement_is_measured_once(tmp_path, monkeypatc
     assert logged(out) == [(1, ""), (2, ""), (3, ""), (4, ""), (5, "0.1000")]
 
 
+def test_in_a_long_run_the_losses_of_a_row_do_not_pile_up(tmp_path, monkeypatch):
+    assert tools.MOST_LOSSES < tools.STATE["losses"][2]  # or a run could not be resumed
+    monkeypatch.setattr(tools, "LOG_ROWS", 1)
+    monkeypatch.setattr(tools, "EVALUATIONS", 1)
+    monkeypatch.setattr(tools, "MOST_LOSSES", 3)
+    run = FakeRun(tmp_path / "run.pt")
+    reporter = tools.Reporter(run, OBJECTIVE, WINDOWS)
+    report(reporter, run, 10)
+    reporter.bar.close()
+    assert logged(run.settings.out) == [(3, ""), (6, ""), (9, ""), (10, "0.1000")]
+
+
 def test_a_loss_that_is_no_number_stops_the_run_unsaved(tmp_path, monkeypatch):
     monkeypatch.setattr(tools, "EVALUATIONS", 10)
     run = FakeRun(tmp_path / "run.pt", step=1)
