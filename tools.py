@@ -16,7 +16,6 @@ Imported before torch everywhere, since it says how PyTorch's threads wait.
 import argparse
 import contextlib
 import copy
-import csv
 import hashlib
 import io
 import math
@@ -735,13 +734,16 @@ class Log:
     """NAME.csv, a row now and then, and NAME.png, drawn from it. A resumed run keeps the rows up to its step."""
 
     COLUMNS = ("step", "seconds", "characters", "lr", "loss", "heldout")
+    ROW = re.compile(r"\d{1,12},N,\d{1,16},N,N,(?:N)?".replace("N", r"\d{1,16}(?:\.\d{1,16})?"), re.ASCII)
 
     def __init__(self, path, step):
         self.path, self.rows = path, []
         if step and path.exists():
-            with open(path, newline="", encoding="utf-8", errors="replace") as file:
-                rows = [row for row in csv.DictReader(file) if tuple(row) == self.COLUMNS]
-            self.rows = [row for row in rows if row["step"].isdecimal() and int(row["step"]) <= step]
+            if not path.is_file() or path.stat().st_size > 2**24:
+                raise UserError(f"{path} is no log of a run; move it away.")
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            rows = [dict(zip(self.COLUMNS, line.split(","))) for line in lines if self.ROW.fullmatch(line)]
+            self.rows = [row for row in rows if int(row["step"]) <= step]
 
     def add(self, *values):
         """Adds a row, one value a column, and writes the file."""

@@ -167,6 +167,8 @@ def test_the_whole_price(run_main, monkeypatch, tmp_path, small_model, gpt_check
     assert re.search(r"^\| 4 \| 4 of 8 \| \d\.\d+ \| \d\.\d+ \+- 0\.\d+ \|  \|$", out, re.M)
     [found] = re.findall(r"^\| 4 \| (\d+ \d+ \d+ \d+) \| .* \+- 0\.\d+ \|$", out, re.M)
     assert sum(map(int, found.split())) == 32 and "| 64 |" not in out
+    equal, best = re.findall(r"^\| 4 \| [\d of]+ \| \d\.\d+ \| (\d\.\d+) \+- 0\.\d+ \| *(\S*)", out, re.M)
+    assert float(best[1]) == pytest.approx(float(best[0]) - float(equal[0]), abs=0.002)
 
 
 # ---- benchmarks.blanks
@@ -292,7 +294,8 @@ def test_tuning_changes_what_it_is_told(monkeypatch):
             tune.set_constant(name, value)
 
 
-def test_a_short_tuning_run(text_of_letters, monkeypatch):
+@pytest.mark.parametrize("extra, measured", [([], 1), (["EVALUATIONS=2"], 2)])
+def test_a_short_tuning_run(text_of_letters, monkeypatch, extra, measured):
     """With learned positions, and all that they replace."""
     attention, transformer = import_module("02_attention"), import_module("03_transformer")
     changed = (attention, "START_STRENGTH"), (attention.SelfAttention, "place"), (transformer, "Transformer")
@@ -300,14 +303,19 @@ def test_a_short_tuning_run(text_of_letters, monkeypatch):
         monkeypatch.setattr(home, name, getattr(home, name))  # put back afterwards
     monkeypatch.setitem(transformer.PRESETS, "small", dict(transformer.PRESETS["small"]))
     shape = "small.n_layers=1", "small.dim=32", "small.context=32"
-    words = "START_STRENGTH=3", *shape, "positions=learned", "EVALUATIONS=2"
+    words = "START_STRENGTH=3", *shape, "positions=learned", "positions_std=1", *extra
     flags = "--preset", "small", "--steps", 3, "--batch", 2, "--dtype", "float32", "--data", text_of_letters
     code, out, err = run_script("benchmarks/tune.py", *words, *flags)
     assert code == 0, err
     assert re.fullmatch(r"\d\.\d{3} nats/character, 192 characters, \d+ s: START_STRENGTH=3 .*\n", out)
-    assert err.count(": held-out bound") == 2 and attention.START_STRENGTH == 3
+    assert err.count(": held-out bound") == measured and attention.START_STRENGTH == 3
     parameters = 25 * 32 + 32 * 32 + 24 * 32  # embedding, positions, head; then a block and the norms
     assert f"{parameters + 12 * 32 * 32 + 5 * 32:,} parameters" in err
+    model = transformer.Transformer(transformer.Config(5, 8, n_layers=1, n_heads=1, dim=8)).eval()
+    torch.nn.init.normal_(model.head.weight)
+    with torch.inference_mode():
+        equal = model(torch.zeros(1, 8, dtype=torch.long))[0]  # [8, 5] of equal tokens, told apart by their positions
+    assert not torch.allclose(equal[0], equal[1], atol=0.01)
 
 
 def test_wrong_flags_are_one_sentence(small_checkpoint, gpt_checkpoint, text_file, monkeypatch):
