@@ -132,7 +132,7 @@ def exact_figures(writers, windows):
 
 
 @torch.inference_mode()
-def show_exact(writers, windows):
+def show_exact_nats(writers, windows):
     """Prints the exact figures on held-out windows [N, L], the differences to the GPT's on the same windows, and the
     bound, which is that of random order: +- one standard error over the windows. Returns the exact figures."""
     N, L = windows.shape
@@ -340,7 +340,7 @@ def main():
     for sampling in few_samplings(L):
         ways[describe(sampling, L)] = partial(writers.by_dllm, sampling, num, L, args.seed)
     show_models(writers)
-    show_exact(writers, spread(windows, min(WINDOWS, len(windows))))
+    show_exact_nats(writers, spread(windows, min(WINDOWS, len(windows))))
     judge = Judge(writers.tokenizer.decode(tokens), writers.tokenizer.vocab_size)
     show_pieces(show_judged(judge, real, ways)[2:])
     show_speed(writers)

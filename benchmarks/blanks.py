@@ -15,6 +15,7 @@ Builds on:  lessons 4 (bound_on_part), 6 (Sampling, flags), 7 (token_nats, conti
 import math
 import re
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -78,7 +79,7 @@ def exact_of_blanks(writers, judge, windows, spans):
         results["GPT"].append(by_gpt[:, start:end].mean(dim=1))
         results["n-gram judge"].append(torch.tensor(surprises).mean(dim=1))
         for order in ORDERS:
-            measure = lambda part: blanks.exact_nats_of_part(writers.dllm, part, torch.arange(start, end), order)  # noqa: E731
+            measure = partial(blanks.exact_nats_of_part, writers.dllm, places=torch.arange(start, end), order=order)
             nats = comparison.in_batches(measure, windows)  # [N]
             results.setdefault(f"dLLM, {order}", []).append(nats / (end - start))
     return results

@@ -168,7 +168,7 @@ def draw_steps(verdicts, length, folder):
 
 
 # ---- Speed
-def show_speed(writers, verdicts, temperature=0.8):
+def show_all_speeds(writers, verdicts, temperature=0.8):
     """Characters per second of a single text, beside what the judge said. Returns [(name, passes, characters/s)]."""
     print(f"\n5. Speed: one text of {SPEED_LENGTH} characters at temperature {temperature}, median of 3\n")
     print("| | passes | characters/s | nats/character to the judge | distinct 4-grams |\n|---|---|---|---|---|")
@@ -225,14 +225,14 @@ def main():
     comparison.show_models(writers)
     show_figures(writers, windows, comparison.spread(seen, len(windows)))
     draw_curves(writers, folder)
-    comparison.show_exact(writers, exact_windows)
+    comparison.show_exact_nats(writers, exact_windows)
     judge = comparison.Judge(writers.tokenizer.decode(tokens), writers.tokenizer.vocab_size)
     verdicts = judge_all(writers, judge, *pieces, args.seed)
     show_choice(writers, judge, verdicts, args.pieces, args.seed)
     shown = [default_verdict(verdicts, number, L) for number in (1, 4, 16)]
     comparison.show_pieces([verdicts.by_gpt[0.8], *shown])
     draw_steps(verdicts, L, folder)
-    draw_speed(show_speed(writers, verdicts), folder)
+    draw_speed(show_all_speeds(writers, verdicts), folder)
 
 
 if __name__ == "__main__":

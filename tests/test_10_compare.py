@@ -123,7 +123,7 @@ def test_exact_against_exact(writers, capsys, monkeypatch):
     the bound stands apart."""
     monkeypatch.setattr(comparison, "AT_ONCE", 2)
     windows = torch.randint(writers.tokenizer.vocab_size, (3, 32), generator=torch.Generator().manual_seed(0))
-    figures = comparison.show_exact(writers, windows)
+    figures = comparison.show_exact_nats(writers, windows)
     assert list(figures) == ["GPT", "dLLM, left to right", "dLLM, certainty", "dLLM, margin"]
     by_hand = exact_by_hand(writers, windows)
     for name, nats in by_hand.items():

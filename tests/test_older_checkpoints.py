@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import ROOT, assert_refused, run_script
 
-lesson1 = import_module("01_tensors")
+tensors = import_module("01_tensors")
 training = import_module("05_train")
 FOLDER = ROOT / "data" / "older_checkpoint"
 needs_data = pytest.mark.skipif(not FOLDER.exists(), reason="data/older_checkpoint is not there")
@@ -52,12 +52,12 @@ def test_without_a_vocabulary_file_65_letters_are_tinyshakespeares(tmp_path, req
 
 def test_an_alphabet_is_needed_for_any_other_size(tmp_path):
     older_file(tmp_path / "a.pt", V=3)
-    with pytest.raises(lesson1.UserError, match="vocab.json"):
+    with pytest.raises(tensors.UserError, match="vocab.json"):
         training.load_checkpoint(tmp_path / "a.pt")
     (tmp_path / "vocab.json").write_text('{"b": 1, "a": 0, "c": 2}')
     assert training.load_checkpoint(tmp_path / "a.pt")[1].units == ["a", "b", "c"]
     (tmp_path / "vocab.json").write_text('{"b": 1, "a": 0}')
-    with pytest.raises(lesson1.UserError, match="does not list"):
+    with pytest.raises(tensors.UserError, match="does not list"):
         training.load_checkpoint(tmp_path / "a.pt")
 
 
@@ -66,5 +66,5 @@ def test_an_incomplete_file_is_refused(tmp_path):
     contents = torch.load(tmp_path / "a.pt")
     del contents["model"]["norm.bias"]
     torch.save(contents, tmp_path / "a.pt")
-    with pytest.raises(lesson1.UserError, match="not a whole checkpoint"):
+    with pytest.raises(tensors.UserError, match="not a whole checkpoint"):
         training.load_checkpoint(tmp_path / "a.pt")
