@@ -70,6 +70,17 @@ MUTATIONS = [  # (file, as it is, as it might be)
     ("07_train_gpt.py", "inputs = torch.cat([beginning, tokens[:, :-1]], dim=1)", "inputs = tokens"),
     ("07_train_gpt.py", "layer.place(layer.split_heads(layer.key(x)), S)", "layer.place(layer.split_heads(layer.key(x)))"),
     ("07_train_gpt.py", "tokens.shape[1] - L // 2, None", "tokens.shape[1] - L + 1, None"),
+    ("08_train_tamil.py", "generator=generator) >= COUPLET_SHARE", "generator=generator) >= 0"),
+    ("08_train_tamil.py", "if len(kept) < len(text) / 2:", "if False:"),
+    ("08_train_tamil.py", "chosen = {start + lot.randrange(10)", "chosen = {start + 9"),
+    ("08_train_tamil.py", "settings = tools.with_text(settings, text)", "pass"),
+    ("09_generate_tamil.py", "logits[..., self.line_break] = -torch.inf", "pass"),
+    ("09_generate_tamil.py", "WithoutBreaks(model, line_break), canvas, sampling, generator", "model, canvas, sampling, generator"),
+    ("09_generate_tamil.py", "generation.generate(model, canvas, sampling, generator)]", "generation.generate(model, canvas, generation.Sampling(sampling.steps), generator)]"),
+    ("10_compare.py", "for length in range(min(self.order - 1, len(history)) + 1)", "for length in range(min(2, len(history)) + 1)"),
+    ("10_compare.py", "math.sqrt((n - 1) / n * sum(", "math.sqrt(1 / n * sum("),
+    ("11_fill_blanks.py", "return generation.fill_spans(model, canvas, sampling, spans, generator, on_step)",
+     "return generation.fill_spans(model, canvas, generation.Sampling(sampling.steps), spans, generator, on_step)"),
     ("tools.py", "if settings.sha256 not in (\"\", sha256):", "if False:"),
     ("tools.py", "if settings.get(\"script\") != script:", "if False:"),
     ("tools.py", "os.replace(temporary, path)", "path.write_bytes(data)"),
@@ -82,7 +93,7 @@ MUTATIONS = [  # (file, as it is, as it might be)
 
 def tests_of(file):
     """The test file of a script."""
-    names = {"benchmarks/": "test_benchmarks"}
+    names = {"benchmarks/tamil": "test_benchmarks_tamil", "benchmarks/": "test_benchmarks"}
     stem = next((test for start, test in names.items() if file.startswith(start)), f"test_{Path(file).stem}")
     return f"tests/{stem}.py"
 
