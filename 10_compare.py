@@ -10,7 +10,7 @@ This is a short run on few texts: the errors are wide. `python -m benchmarks.swe
 among them, and draws the pictures; `python -m benchmarks.exact` shows what a saved pass costs in nats.
 
 Builds on:  lessons 1 (text), 4 (bound, exact_nats), 5 (load_kind), 6 (Sampling, generate), 7 (token_nats, writing).
-Run:        python 10_compare.py            (a minute at most on a laptop's CPU)
+Run:        python 10_compare.py            (about a minute on a laptop's CPU)
             python 10_compare.py --dllm checkpoints/my_shakespeare_best.pt --gpt checkpoints/my_gpt_best.pt
 Last line:  how much faster the cache makes the GPT.
 
