@@ -224,8 +224,9 @@ def sample(
 
 
 @torch.inference_mode()
-def exact_nats(model, tokens, order, steps):
-    """[B] the exact -log p(tokens) / L of the sampler with one of EXACT_ORDERS at temperature 1, in nats per token.
+def exact_nats(model, tokens, order, steps, places=None):
+    """[B] the exact -log p(tokens) / L of the sampler with one of EXACT_ORDERS at temperature 1, in nats per token; or
+    -log p(tokens at places [G] | the rest) / G, where it fills these alone.
 
     Where the places of a pass depend on what is visible and never on what is drawn, the sampler comes to a text in one
     way only, and p is the product of the probabilities along it (DUEL, arXiv 2603.01367): over its passes, and over the
@@ -233,21 +234,21 @@ def exact_nats(model, tokens, order, steps):
     equal scores the leftmost place is taken: it speaks of a sampler that does so, too. tokens [B, L]; steps as in
     `sample`: fewer steps reveal more a pass. Raises ValueError for an order without it.
     """
+    places = torch.arange(tokens.shape[1]) if places is None else places
     if order not in EXACT_ORDERS or steps < 1:
         known = ", ".join(EXACT_ORDERS)
         raise ValueError(f"no exact likelihood: steps must be 1 or more, and chance enters {order} order, not {known}.")
     leftmost = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape)  # [B, L]
-    canvas, nats = torch.full_like(tokens, model.config.vocab_size), torch.zeros(len(tokens), device=tokens.device)
-    everywhere = torch.ones_like(tokens, dtype=torch.bool)  # [B, L]
-    for logits, chosen, _ in unmask(model, canvas, everywhere, steps, order, lambda _: tokens, lambda: leftmost):
+    masked, nats = torch.zeros_like(tokens, dtype=torch.bool), torch.zeros(len(tokens), device=tokens.device)
+    masked[:, places] = True
+    canvas = tokens.masked_fill(masked, model.config.vocab_size)  # [B, L]
+    for logits, chosen, _ in unmask(model, canvas, masked, steps, order, lambda _: tokens, lambda: leftmost):
         log_p = F.log_softmax(logits, dim=-1).gather(2, tokens[..., None]).squeeze(2)  # [B, L]
         nats -= (log_p * chosen).sum(dim=1)
-    return nats / tokens.shape[1]
+    return nats / len(places)
 
 
 # ---- The lesson: a world small enough to know everything about
-
-
 class ToyWorld:
     """All texts of length L over V letters, with known probabilities p, and the perfect denoiser of this language:
     called as a model, it gives logits[b, i, a] = log p(letter i is a | the visible letters of row b)."""

@@ -11,13 +11,13 @@ new to it: it is masked, all else is given, and the sampler of lesson 4 fills it
 In a terminal you see it at work, as in lesson 6. The text alone goes to standard output. The walk ends with what the
 right side is worth, beside a GPT, on a few windows; `python -m benchmarks.blanks` measures it on many.
 
-Builds on:  lessons 1 (Tokenizer), 4 (the bound, unmask), 6 (fill_spans, flags, LiveView), 7 (token_nats), 10 (Writers).
+Builds on:  lessons 1 (Tokenizer), 4 (the bound, exact_nats), 6 (fill_spans, flags), 7 (token_nats), 10 (Writers).
 Run:        python 11_fill_blanks.py                              (a walk through examples, half a minute)
             python 11_fill_blanks.py "To be, or ___ to be: that is the ________"
             python 11_fill_blanks.py --file letter.txt            (or: python 11_fill_blanks.py < letter.txt)
 Last line:  the end of the text, or of the walk the last row of its table.
 
-The benchmark takes from here: fill, score_lengths, exact_nats_of_part, middles, print_figures, Blank.
+The benchmark takes from here: fill, score_lengths, middles, print_figures, Blank.
 
 Exercises (answers in docs/answers.md)
   1. Fill "The king will ____ the voice of his ______." ten times, with --steps 1, 4 and 10. How many words are real?
@@ -39,7 +39,6 @@ import tools
 from tools import UserError, mean_and_error
 
 import torch
-from torch.nn import functional as F
 
 tensors = import_module("01_tensors")
 diffusion = import_module("04_diffusion")
@@ -213,22 +212,6 @@ def fill_text(model, tokenizer, text, sampling, seed=None, num=1, live=False):
 
 
 # ---- What the right side is worth
-@torch.inference_mode()
-def exact_nats_of_part(model, tokens, places, order):
-    """[B] the exact -log p(tokens at places [G] | the rest of tokens [B, L]), in nats, where the sampler fills these
-    places in one of EXACT_ORDERS, a letter a pass, at temperature 1: as exact_nats of lesson 4 has it for a whole
-    text."""
-    masked = torch.zeros_like(tokens, dtype=torch.bool)
-    masked[:, places] = True
-    canvas, nats = tokens.masked_fill(masked, model.config.vocab_size), torch.zeros(len(tokens), device=tokens.device)
-    leftmost = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape)  # [B, L] breaks ties
-    passes = diffusion.unmask(model, canvas, masked, len(places), order, lambda _: tokens, lambda: leftmost)
-    for logits, chosen, _ in passes:
-        log_p = F.log_softmax(logits, dim=-1).gather(2, tokens[..., None]).squeeze(2)  # [B, L]
-        nats -= (log_p * chosen).sum(dim=1)
-    return nats
-
-
 def middles(length, sizes):
     """[(start, end)] of a part of each size in the middle of `length` places."""
     return [((length - size) // 2, (length + size) // 2) for size in sizes]
@@ -247,9 +230,9 @@ def show_worth(writers, windows):
     exact = gpt.token_nats(writers.gpt, windows).cpu()  # [N, L]
     results = {"GPT": [], "dLLM, certainty": []}
     for start, end in middles(windows.shape[1], SIZES):
-        nats = exact_nats_of_part(writers.dllm, windows, torch.arange(start, end), "certainty").cpu()  # [N]
+        nats = diffusion.exact_nats(writers.dllm, windows, "certainty", end - start, torch.arange(start, end))  # [N]
         results["GPT"].append(exact[:, start:end].mean(dim=1))
-        results["dLLM, certainty"].append(nats / (end - start))
+        results["dLLM, certainty"].append(nats.cpu())
     results["GPT minus dLLM"] = [left - both for left, both in zip(*results.values())]
     title = f"{len(windows)} held-out windows, exact nats/character"
     print_figures(title, SIZES, results, "{:.2f}")

@@ -9,7 +9,7 @@ Run, from the folder of the project:
             python -m benchmarks.blanks --seed 0 --num 16     (a quick look)
 Last line:  the path of a picture, `11_blanks.png` in the folder --pictures.
 
-Builds on:  lessons 4 (bound_on_part), 6 (Sampling, flags), 7 (token_nats, continue_text), 10 (Writers, Judge) and 11.
+Builds on:  lessons 4 (the bounds), 6 (Sampling, flags), 7 (token_nats, continue_text), 10 (Writers, Judge) and 11.
 """
 
 import math
@@ -79,9 +79,9 @@ def exact_of_blanks(writers, judge, windows, spans):
         results["GPT"].append(by_gpt[:, start:end].mean(dim=1))
         results["n-gram judge"].append(torch.tensor(surprises).mean(dim=1))
         for order in ORDERS:
-            measure = partial(blanks.exact_nats_of_part, writers.dllm, places=torch.arange(start, end), order=order)
-            nats = comparison.in_batches(measure, windows)  # [N]
-            results.setdefault(f"dLLM, {order}", []).append(nats / (end - start))
+            part = dict(steps=end - start, places=torch.arange(start, end))
+            measure = partial(diffusion.exact_nats, writers.dllm, order=order, **part)
+            results.setdefault(f"dLLM, {order}", []).append(comparison.in_batches(measure, windows))  # [N]
     return results
 
 

@@ -191,18 +191,18 @@ def test_exact_nats_of_a_part():
         agree = (world.texts[:, None, rest] == world.texts[None, :, rest]).all(dim=2)  # [81, 81]
         truth = -(p / (agree * p).sum(dim=1)).log()
         for order in diffusion.EXACT_ORDERS:
-            nats = blanks.exact_nats_of_part(world, world.texts, torch.tensor(places), order)
-            torch.testing.assert_close(nats, truth, atol=1e-4, rtol=0)
+            nats = diffusion.exact_nats(world, world.texts, order, len(places), torch.tensor(places))
+            torch.testing.assert_close(nats * len(places), truth, atol=1e-4, rtol=0)
     world.table = torch.randn(world.table.shape, generator=generator)
     for order in diffusion.EXACT_ORDERS:
-        whole = diffusion.exact_nats(world, world.texts, order, 4) * 4
-        torch.testing.assert_close(blanks.exact_nats_of_part(world, world.texts, torch.arange(4), order), whole)
+        whole = diffusion.exact_nats(world, world.texts, order, 4)
+        torch.testing.assert_close(diffusion.exact_nats(world, world.texts, order, 4, torch.arange(4)), whole)
     text, canvas, total = torch.tensor([[2, 0, 1, 2]]), torch.tensor([[2, 3, 3, 2]]), 0.0
     for place in (1, 2):
         total -= torch.log_softmax(world(canvas)[0, place], dim=-1)[text[0, place]]
         canvas[0, place] = text[0, place]
-    part = blanks.exact_nats_of_part(world, text, torch.tensor([1, 2]), "left to right")
-    torch.testing.assert_close(part, total[None])
+    part = diffusion.exact_nats(world, text, "left to right", 2, torch.tensor([1, 2]))
+    torch.testing.assert_close(part * 2, total[None])
 
 
 def test_what_the_right_side_is_worth(small_checkpoint, gpt_checkpoint, monkeypatch, capsys):
@@ -218,7 +218,7 @@ def test_what_the_right_side_is_worth(small_checkpoint, gpt_checkpoint, monkeypa
     for column, (start, end) in enumerate(((15, 16), (13, 19)), 1):
         by_gpt = gpt.token_nats(writers.gpt, windows)[:, start:end].mean(dim=1)
         places = torch.arange(start, end)
-        by_dllm = blanks.exact_nats_of_part(writers.dllm, windows, places, "certainty") / len(places)
+        by_dllm = diffusion.exact_nats(writers.dllm, windows, "certainty", len(places), places)
         for row, nats in zip(rows[2:], (by_gpt, by_dllm, by_gpt - by_dllm)):
             assert row[column].removesuffix(" |") == f"{nats.mean():.2f} +- {nats.std() / 5**0.5:.2f}"
 
