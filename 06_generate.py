@@ -17,7 +17,7 @@ Run:        python 06_generate.py                                        (a few 
 Last line:  the last line of the text.
 
 Later lessons take from here: SHIPPED, Sampling, generate, fill_spans, make_canvas, longest_copy, LiveView,
-generating_parser, add_text_flags, load_generator.
+generating_parser, add_text_flags, add_live_flags, is_live, load_generator.
 
 Exercises (answers in docs/answers.md)
   1. Write the same seed with --steps 256, 64, 16 and 4. Which mistakes come with haste, and why these?
@@ -225,6 +225,18 @@ def generating_parser(doc, checkpoint, length=256):
     return parser
 
 
+def add_live_flags(parser):
+    """Adds the flags by which a text is drawn after every pass, or not."""
+    live = parser.add_mutually_exclusive_group()
+    live.add_argument("--watch", action="store_true", help="show every pass (the default where all goes to a terminal)")
+    live.add_argument("--quiet", action="store_true", help="do not show them")
+
+
+def is_live(args):
+    """Whether a text is drawn after every pass."""
+    return args.watch or (sys.stdout.isatty() and sys.stderr.isatty() and args.num == 1 and not args.quiet)
+
+
 def load_generator(parser, args, causal=False):
     """Loads --checkpoint and checks the flags that depend on it. Returns (model, tokenizer, Sampling)."""
     model, tokenizer, _ = training.load_kind(find_checkpoint(args.checkpoint), causal, pick_device(args.device))
@@ -236,11 +248,7 @@ def load_generator(parser, args, causal=False):
 def main():
     """The command line of 06_generate.py."""
     parser = generating_parser(__doc__, SHIPPED)
-    live = parser.add_mutually_exclusive_group()
-    live.add_argument(
-        "--watch", action="store_true", help="show the unmasking (the default where all goes to a terminal)"
-    )
-    live.add_argument("--quiet", action="store_true", help="do not show it")
+    add_live_flags(parser)
     parser.add_argument("--gif", metavar="FILE", help="save the unmasking as an animation")
     args = parser.parse_args()
     if (args.watch or args.gif) and args.num > 1:
@@ -254,12 +262,12 @@ def main():
     canvas = make_canvas(tokenizer.encode(args.prompt), args.len, args.num, mask_id, device)
 
     frames, view = [], LiveView(tokenizer, mask_id)
-    by_default = sys.stdout.isatty() and sys.stderr.isatty() and args.num == 1 and not args.quiet
+    live = is_live(args)
 
     def show(canvas):
         if args.gif:
             frames.append(canvas.clone())
-        if args.watch or by_default:
+        if live:
             view(canvas)
 
     tokens = generate(model, canvas, sampling, seeded_generator(args.seed), show)

@@ -287,11 +287,7 @@ def main():
     add = parser.add_argument
     add("text", nargs="?", metavar="TEXT", help="the text with its blanks")
     add("--file", metavar="FILE", help="the text is in this file")
-    live = parser.add_mutually_exclusive_group()
-    live.add_argument(
-        "--watch", action="store_true", help="show the filling (the default where all goes to a terminal)"
-    )
-    live.add_argument("--quiet", action="store_true", help="do not show it")
+    generation.add_live_flags(parser)
     add("--gpt", default=str(gpt.SHIPPED_GPT), metavar="FILE", help="the walk's GPT (default: checkpoints/gpt.pt)")
     add("--data", metavar="FILE", help="what the walk's models were trained on (default: TinyShakespeare)")
     args = parser.parse_args()
@@ -300,8 +296,7 @@ def main():
     if args.watch and (args.num > 1 or not sys.stderr.isatty()):
         parser.error("--watch needs a terminal, and shows one text being filled; leave out --num")
     model, tokenizer, sampling = generation.load_generator(parser, args)
-    by_default = sys.stdout.isatty() and sys.stderr.isatty() and args.num == 1 and not args.quiet
-    how = dict(sampling=sampling, seed=args.seed, num=args.num, live=args.watch or by_default)
+    how = dict(sampling=sampling, seed=args.seed, num=args.num, live=generation.is_live(args))
     text = given_text(args.text, args.file)
     if text is not None:
         return fill_text(model, tokenizer, text, **how)
