@@ -145,7 +145,9 @@ def between(kind, low, high):
     return convert
 
 
-SEED = between(int, 0, 2**63 - 1)  # the argparse type of --seed
+# What is allowed on the command line, and in a checkpoint
+LIMITS = dict(batch=(int, 1, 4096), lr=(float, 0, 100), dropout=(float, 0, 0.9), seed=(int, 0, 2**63 - 1))
+SEED = between(*LIMITS["seed"])  # the argparse type of --seed
 
 
 def seeded_generator(seed):
@@ -624,7 +626,7 @@ DEFAULTS = dict(preset="auto", batch=32, lr=0.025, dropout=0.0, seed=0, dtype="a
 PROGRESS = dict(  # how far it has come
     step=(int, 0, 10**10), characters=(int, 0, 10**15), seconds=(float, 0, 10**10), heldout=(float, 0, math.inf),
 )  # fmt: skip
-STATE = PROGRESS | dict(lr=(float, 0, 100), due=[True, False], losses=(list, 0, 10**5, (float, 0, 10**9)))
+STATE = PROGRESS | dict(lr=LIMITS["lr"], due=[True, False], losses=(list, 0, 10**5, (float, 0, 10**9)))
 
 
 @dataclass(frozen=True)
@@ -661,9 +663,13 @@ def training_parser(doc, out, presets, data="TinyShakespeare, downloaded once", 
     limit = parser.add_mutually_exclusive_group()
     limit.add_argument("--steps", type=between(int, 1, 10**9), help="stop after so many steps in all")
     limit.add_argument("--minutes", type=between(float, 0.01, 10**6), help="stop after so long in all (default: 5)")
-    add("--batch", type=between(int, 1, 4096), help=f"windows of text in a step (default: {default['batch']})")
-    add("--lr", type=between(float, 0, 100), help=f"Muon's learning rate; AdamW's follows (default: {default['lr']})")
-    add("--dropout", type=between(float, 0, 0.9), help=f"share of each update to drop (default: {default['dropout']})")
+    add("--batch", type=between(*LIMITS["batch"]), help=f"windows of text in a step (default: {default['batch']})")
+    add("--lr", type=between(*LIMITS["lr"]), help=f"Muon's learning rate; AdamW's follows (default: {default['lr']})")
+    add(
+        "--dropout",
+        type=between(*LIMITS["dropout"]),
+        help=f"share of each update to drop (default: {default['dropout']})",
+    )
     add("--seed", type=SEED, help=f"default: {default['seed']}")
     add("--dtype", choices=("auto", "float32", "bfloat16"), help="default: the one in which this machine is faster")
     add("--device", choices=DEVICES, default="auto", help="default: auto")
@@ -711,10 +717,9 @@ def check_settings(saved, script, presets, path):
     if settings.get("script") != script:
         began = f"was begun by {str(settings.get('script', 'an earlier version'))[:40]!r}"
         raise UserError(f"the run in {path} is of another kind: it {began}, and only that can go on with it.")
-    fields = dict(
-        script=[script], preset=list(presets), batch=(int, 1, 4096), lr=(float, 0, 100), dropout=(float, 0, 0.9),
-        seed=(int, 0, 2**63 - 1), dtype=["float32", "bfloat16"], limit=(float, 0.01, 10**9), unit=["steps", "minutes"],
-        data=(str, 0, 4096), sha256=(str, 64, 64),
+    fields = LIMITS | dict(
+        script=[script], preset=list(presets), dtype=["float32", "bfloat16"], limit=(float, 0.01, 10**9),
+        unit=["steps", "minutes"], data=(str, 0, 4096), sha256=(str, 64, 64),
     )  # fmt: skip
     check_fields(settings, fields, path)
     check_fields({name: saved.get(name) for name in STATE}, STATE, path)
