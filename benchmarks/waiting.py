@@ -6,7 +6,6 @@ Times whole scripts, with their threads waiting in several ways, in turns: alone
 stand for a busy laptop. GOMP_SPINCOUNT is how often a thread looks before it sleeps; PyTorch's OpenMP has 300,000.
 """
 
-import argparse
 import os
 import statistics
 import subprocess
@@ -16,7 +15,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from tools import ROOT, between
+from tools import ROOT, Parser, between, run
 
 WAYS = {
     "spinning, PyTorch's default": dict(GOMP_SPINCOUNT="300000"),
@@ -63,7 +62,7 @@ def seconds_of(task, way):
 
 def main():
     """Prints a table for the idle machine and one for the busy one."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--repeats", type=between(int, 1, 100), default=3, help="runs of each (default: %(default)s)")
     repeats = parser.parse_args().repeats
     for loops in (0, LOOPS):
@@ -84,4 +83,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
