@@ -11,6 +11,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -64,6 +65,34 @@ def small_checkpoint(small_model, tmp_path):
     path = tmp_path / "small.pt"
     torch.save(dict(model=model.state_dict(), config=asdict(model.config), units=tokenizer.units, step=0), path)
     return path
+
+
+def seeded(seed=0):
+    """A generator with this seed."""
+    return torch.Generator().manual_seed(seed)
+
+
+class TableModel:
+    """A denoiser with arbitrary, fixed logits for every canvas of L letters out of V: wrong, but known."""
+
+    def __init__(self, V, L):
+        self.config = SimpleNamespace(vocab_size=V)
+        self.table = torch.randn((V + 1,) * L + (L, V), generator=seeded(5))
+        self.passes = 0
+
+    def __call__(self, tokens):
+        self.passes += 1
+        return self.table[tuple(tokens.T)]
+
+
+def nats_in_order(model, x, order):
+    """-log p(x at the places in `order` | the rest), unmasking one after the other in this order."""
+    canvas, total = x.clone(), 0.0
+    canvas[list(order)] = model.config.vocab_size
+    for place in order:
+        total -= torch.log_softmax(model(canvas[None])[0, place], dim=-1)[x[place]].item()
+        canvas[place] = x[place]
+    return total
 
 
 def random_gpt(V, context, std=0.3):

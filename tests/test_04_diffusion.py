@@ -6,27 +6,11 @@ from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
+from conftest import TableModel, nats_in_order, seeded
 
 import torch
 
 diffusion = import_module("04_diffusion")
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-class TableModel:
-    """A denoiser with arbitrary, fixed logits for every canvas of L letters out of V: wrong, but known."""
-
-    def __init__(self, V, L):
-        self.config = SimpleNamespace(vocab_size=V)
-        self.table = torch.randn((V + 1,) * L + (L, V), generator=seeded(5))
-        self.passes = 0
-
-    def __call__(self, tokens):
-        self.passes += 1
-        return self.table[tuple(tokens.T)]
 
 
 def exact_bound(model, x):
@@ -64,16 +48,6 @@ def test_bound_is_the_likelihood_for_the_perfect_denoiser():
     world = diffusion.ToyWorld(torch.softmax(torch.randn(27, generator=seeded(1)), dim=0), V=3, L=3)
     for x, p in zip(world.texts[::5], world.p[::5]):
         assert exact_bound(world, x) == pytest.approx(-math.log(p) / 3, abs=1e-5)
-
-
-def nats_in_order(model, x, order):
-    """-log p(x at the places in `order` | the rest), unmasking one after the other in this order."""
-    canvas, total = x.clone(), 0.0
-    canvas[list(order)] = model.config.vocab_size
-    for place in order:
-        total -= torch.log_softmax(model(canvas[None])[0, place], dim=-1)[x[place]].item()
-        canvas[place] = x[place]
-    return total
 
 
 @pytest.mark.parametrize("places", [[1, 2, 3], [0, 3], [2]])

@@ -7,7 +7,7 @@ from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
-from conftest import VERSE, assert_refused, random_gpt, run_script
+from conftest import VERSE, TableModel, assert_refused, nats_in_order, random_gpt, run_script, seeded
 
 import tools
 
@@ -172,34 +172,9 @@ def test_the_whole_price(run_main, monkeypatch, tmp_path, small_model, gpt_check
 
 
 # ---- benchmarks.blanks
-def seeded(seed):
-    return torch.Generator().manual_seed(seed)
-
-
-class TableModel:
-    """A denoiser with arbitrary, fixed logits for every canvas of 4 letters out of 3: wrong, but known."""
-
-    def __init__(self):
-        self.config = SimpleNamespace(vocab_size=3)
-        self.table = torch.randn((4,) * 4 + (4, 3), generator=torch.Generator().manual_seed(5))
-
-    def __call__(self, tokens):
-        return self.table[tuple(tokens.T)]
-
-
-def nats_in_order(model, x, order):
-    """-log p of the tokens of x at the places in `order`, one after the other, the rest being given."""
-    canvas, total = x.clone(), 0.0
-    canvas[list(order)] = model.config.vocab_size
-    for place in order:
-        total -= torch.log_softmax(model(canvas[None])[0, place], dim=-1)[x[place]].item()
-        canvas[place] = x[place]
-    return total
-
-
 def test_more_orders_bring_the_bound_down_to_the_likelihood():
     """All orders are enumerated: one at a time gives their average, the usual bound; many, -log of the average p."""
-    model, x, places = TableModel(), torch.tensor([0, 2, 1, 1]), [1, 2, 3]
+    model, x, places = TableModel(3, 4), torch.tensor([0, 2, 1, 1]), [1, 2, 3]
     nats = torch.tensor([nats_in_order(model, x, order) for order in itertools.permutations(places)])
     usual, likelihood = nats.mean().item(), -(-nats).exp().mean().log().item()
     assert usual - likelihood > 0.1
