@@ -33,10 +33,12 @@ from concurrent.futures import Future
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-# PyTorch's threads (OpenMP) spin while they wait for each other, and where another program wants the processor, too,
-# both slow down many times. PASSIVE lets them sleep (docs/tuning.md has what it costs and gains). Linux only: macOS and
-# Windows use other thread pools, which do not read it. It has to stand before the first import of torch.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# PyTorch's threads (OpenMP) look 300,000 times for new work before they sleep. Alone that is quick; where another
+# program wants the processor, too, both slow down many times. 5,000 looks cost nothing alone, and keep a busy machine
+# usable (docs/tuning.md has both). Linux only: macOS and Windows use other thread pools, which do not read it. It has
+# to stand before the first import of torch.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 import torch
 from tqdm import tqdm

@@ -1,9 +1,9 @@
-"""What does it cost, and gain, that PyTorch's threads sleep while they wait? (Linux; tools.py sets it)
+"""What does it cost, and gain, that PyTorch's threads soon sleep while they wait? (Linux; tools.py sets it)
 
     python -m benchmarks.waiting              some ten minutes; nothing else should run meanwhile
 
 Times whole scripts, with their threads waiting in several ways, in turns: alone, and beside four endless loops, which
-stand for a busy laptop. GOMP_SPINCOUNT is how often a thread looks before it sleeps; PyTorch's OpenMP has 300,000.
+stand for a busy laptop. GOMP_SPINCOUNT is how often a thread looks for new work before it sleeps.
 """
 
 import os
@@ -18,9 +18,11 @@ from pathlib import Path
 from tools import ROOT, Parser, between, run
 
 WAYS = {
-    "spinning, PyTorch's default": dict(GOMP_SPINCOUNT="300000"),
-    "a little spinning (10,000)": dict(GOMP_SPINCOUNT="10000"),
-    "sleeping, as tools.py has it": {},
+    "300,000 looks, PyTorch's default": dict(GOMP_SPINCOUNT="300000"),
+    "10,000": dict(GOMP_SPINCOUNT="10000"),
+    "5,000, as tools.py has it": {},
+    "1,000": dict(GOMP_SPINCOUNT="1000"),
+    "none": dict(GOMP_SPINCOUNT="0"),
     "one thread": dict(OMP_NUM_THREADS="1"),
 }
 TASKS = {

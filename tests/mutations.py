@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+TIME_LIMIT = 300  # seconds for the tests of one lesson
 
 MUTATIONS = [  # (file, as it is, as it might be)
     ("01_tensors.py", "longest_first = sorted(self.units, key=len, reverse=True)", "longest_first = self.units"),
@@ -108,9 +109,12 @@ def survives(folder, file, old, new):
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", tests_of(file)]
     if file[:2] in ("01", "02", "03", "04"):  # the walk of the lesson is among its tests
         command += ["tests/test_lessons.py", "-k", f"{Path(file).stem[:2]} and proves or {tests_of(file)[6:-3]}"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    try:
+        passed = subprocess.run(command, cwd=folder, capture_output=True, timeout=TIME_LIMIT).returncode == 0
+    except subprocess.TimeoutExpired:  # it runs without end: noticed
+        passed = False
     path.write_text(text, encoding="utf-8")
-    return done.returncode == 0
+    return passed
 
 
 def main():

@@ -252,6 +252,17 @@ def test_full_disk_leaves_the_old_file(tmp_path):
 
 
 # ---- Where it runs
+@pytest.mark.parametrize(
+    "given, looks",
+    [({}, "5000"), (dict(GOMP_SPINCOUNT="7"), "7"), (dict(OMP_WAIT_POLICY="ACTIVE"), "None")],
+)
+def test_threads_soon_sleep_unless_the_user_says_otherwise(given, looks):
+    free = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    code = "import os, tools; print(os.environ.get('GOMP_SPINCOUNT'))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=free | given, capture_output=True, text=True)
+    assert done.stdout.split() == [looks]
+
+
 def test_unknown_device_is_refused():
     with pytest.raises(UserError, match="no device 'tpu'"):
         tools.pick_device("tpu")
