@@ -100,7 +100,8 @@ class Tokenizer:
 
 
 def split_text(text, tokenizer, context):
-    """The first 90% of a text as training tokens [N], the rest as held-out windows [M, context]."""
+    """The first 90% of a text as training tokens [N]; the rest, kept from training to measure on, in windows of as many
+    tokens as a model sees at once: [M, context]."""
     tokens = torch.tensor(tokenizer.encode(text))
     training, heldout = tokens[: len(tokens) * 9 // 10], tokens[len(tokens) * 9 // 10 :]
     if len(heldout) < context:
@@ -194,7 +195,9 @@ def unigram_entropy(ids, vocab_size):
 
 def train_guesser(model, ids, steps=1500, batch=512, lr=3e-3):
     """The training loop that every lesson repeats: batch, loss, backward, step. Returns the losses."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr)  # momentum, and a step size for every parameter
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=lr
+    )  # steps along a mean of the gradients, divided by their size
     losses = []
     for _ in range(steps):
         hidden = torch.randint(1, len(ids) - 1, (batch,))  # [B] places in the text

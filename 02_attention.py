@@ -56,13 +56,12 @@ def rotate(x, positions):
 
     Why the product of a turned query and a turned key depends on the two vectors and on j - i alone, on how far apart
     two letters stand and to which side: in the plane, a product is |q| |k| cos(the angle from q to k), and turning q by
-    i * w and k by j * w changes that angle by (j - i) * w, whatever i and j are.
+    i * w and k by j * w changes that angle by (j - i) * w, whatever i and j are. The score sums up the d/2 planes.
 
-    Why ROPE_BASE is 100: point 0 turns by 1 a letter, a whole turn in 6.3 letters, and the slowest takes at most
-    6.3 * ROPE_BASE for one. What tells most of a letter are its next neighbours, so that many points should turn
-    well from one letter to the next, and no distance need be told apart that is longer than the context, 128 or 256.
-    With the 10,000 of the paper, half as many points do (section 4 counts them), and the slowest need some 60,000
-    letters for a turn.
+    Why ROPE_BASE is 100: point 0 turns by 1 a letter, a whole turn in 6.3 letters; the slowest of a head of width 64
+    takes 544 letters for one, so that half a turn covers the longest context, 256. What tells most of a letter are its
+    next neighbours, so that many points should turn well from one letter to the next. With the 10,000 of the paper,
+    half as many points do (section 4 counts them), and the slowest needs some 47,000 letters for a turn.
     """
     d = x.shape[-1]
     frequencies = ROPE_BASE ** (-torch.arange(0, d, 2, device=x.device) / d)  # w [d/2]
@@ -92,9 +91,10 @@ class SelfAttention(nn.Module):
         """Starts every head looking at one neighbour: 1 to the left, 1 to the right, 2 to the left, ...
 
         Lesson 1 showed how much a letter's neighbours tell of it; a head that starts at random must first find them.
-        With a constant query c and the key c turned back by an offset, the score of positions i and j is
-        |c|^2 / sqrt(d) times the mean of cos(w * (j - i - offset)): it is greatest at j = i + offset. c and the turned
-        c are the first values of the biases of query and key, which training then changes. After half a million
+        With a constant query c at every i, turned by RoPE to R(i) c, and a constant key R(-offset) c at every j, turned
+        to R(j - offset) c, the angles between them are w * (j - offset - i). So the score, |c|^2 / sqrt(d) times the
+        mean of their cosines, is greatest at j = i + offset. These are the biases of query and key at the start, which
+        training then changes. After half a million
         letters, a model without this start has a bound of 2.55, one with it 2.21 (docs/tuning.md).
         """
         H, d = self.n_heads, self.query.out_features // self.n_heads
@@ -104,7 +104,7 @@ class SelfAttention(nn.Module):
             offsets = torch.tensor([(h // 2 + 1) * (1 if h % 2 else -1) for h in range(H)])  # -1, 1, -2, 2, ...
         c = torch.cat([torch.full((H, d // 2), START_STRENGTH), torch.zeros(H, d // 2)], dim=1)  # [H, d]
         self.query.bias.copy_(c.flatten())
-        self.key.bias.copy_(rotate(c, -offsets).flatten())  # the "positions" here are the offsets, one for each head
+        self.key.bias.copy_(rotate(c, -offsets).flatten())  # R(-offset) c: in the place of positions, a head's offset
 
     def place(self, x, first=0):
         """Gives queries and keys [B, H, T, d] their positions: first, first + 1, ..."""

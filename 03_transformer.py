@@ -58,7 +58,7 @@ class Block(nn.Module):
         # LayerNorm: brings the D numbers of every position to mean 0 and standard deviation 1, then scales each by a
         # learned factor
         self.norm1 = nn.LayerNorm(D, bias=False)
-        self.attention = attention.SelfAttention(D, config.n_heads, config.causal)
+        self.attention = attention.SelfAttention(D, config.n_heads, config.causal)  # GPT: the switch arrives
         self.norm2 = nn.LayerNorm(D, bias=False)
         self.feed_forward = nn.Sequential(nn.Linear(D, 4 * D, bias=False), nn.GELU(), nn.Linear(4 * D, D, bias=False))
         self.dropout = nn.Dropout(config.dropout)
@@ -155,7 +155,9 @@ def make_optimizers(model, lr, dtype):
     """Muon for the matrices inside the blocks, which turn vectors into vectors; AdamW for the embedding and the head,
     whose rows belong to single tokens, and for biases and norms. Returns [Muon, AdamW]; dtype is Muon's inner one."""
     hidden = [p for p in model.blocks.parameters() if p.ndim == 2]
-    others = [p for p in model.parameters() if not any(p is matrix for matrix in hidden)]  # `in` compares numbers
+    others = [
+        p for p in model.parameters() if not any(p is matrix for matrix in hidden)
+    ]  # not `in`: it would compare values
     return [
         Muon(hidden, lr, dtype=dtype),
         torch.optim.AdamW(others, lr * ADAMW_LR_RATIO, betas=(0.9, 0.95), weight_decay=0),
@@ -186,6 +188,16 @@ def show_untrained_loss(model, tokens):
     check("untrained, the loss is ln V", abs(loss - math.log(V)) < 1e-3)
 
 
+def show_update():
+    """What Muon makes of an update whose singular values lie far apart: how far it moves each direction of a matrix."""
+    print("\n3. An update of 256 x 64 numbers, and what Muon makes of it: the singular values")
+    update = nn.Parameter(torch.randn(256, 64) * torch.logspace(0, -2, 64))  # [M, N]
+    singular = torch.linalg.svdvals(update), torch.linalg.svdvals(Muon([update], lr=0.1).orthogonalize(update))
+    for name, values in zip(("as it is", "Muon's"), singular):
+        print(f"  {name:9} from {values.min():.2f} to {values.max():.2f}")
+    check("all of Muon's are between 0.5 and 1.5", ((singular[1] > 0.5) & (singular[1] < 1.5)).all())
+
+
 def learn_by_heart(model, tokens, optimizers, steps=100):
     """Trains on one batch [B, T], every second letter of it hidden. Returns the losses."""
     hidden = torch.arange(tokens.shape[1]) % 2 == 0  # [T]
@@ -204,7 +216,7 @@ def learn_by_heart(model, tokens, optimizers, steps=100):
 
 def show_by_heart(config, tokens):
     """One batch learned by heart, a test that catches most wiring mistakes; with two kinds of optimizer."""
-    print(f"\n3. One batch by heart ({tokens.shape[0]} pieces of {tokens.shape[1]} letters, every second one hidden)")
+    print(f"\n4. One batch by heart ({tokens.shape[0]} pieces of {tokens.shape[1]} letters, every second one hidden)")
     for name in ("AdamW alone", "Muon and AdamW"):
         torch.manual_seed(0)
         model = Transformer(config)
@@ -235,7 +247,7 @@ def dependence(model, T=24):
 
 def show_dependence(trained):
     """Which output depends on which token, with the same weights used causally and in both directions."""
-    print("\n4. Which output depends on which token?")
+    print("\n5. Which output depends on which token?")
     depends = {}
     for causal in (True, False):
         model = Transformer(replace(trained.config, causal=causal))
@@ -269,6 +281,7 @@ def demo():
     config = Config(tokenizer.vocab_size, context=64, n_layers=2, n_heads=4, dim=128)
     show_parameters()
     show_untrained_loss(Transformer(config), tokens)
+    show_update()
     depends = show_dependence(show_by_heart(config, tokens))
     print("""
 Exercises (answers in docs/answers.md; a change may make a check fail: turn that one into a comment to go on)

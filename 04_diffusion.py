@@ -13,8 +13,8 @@ margin          yes                           no               no               
 left to right   yes                           no               no; a GPT knows no other       no
 confidence      no                            no               no                             badly
 
-All this is checked in a toy world of 4 letters and texts of length 4, small enough to know its true distribution and to
-compute the perfect model by enumeration (the idea of an exact oracle: arXiv 2602.19619).
+(`sample` explains the orders; exact means at temperature 1.) All this is checked in a toy world of 4 letters and texts
+of length 4, small enough to enumerate its true distribution and the perfect model (the idea: arXiv 2602.19619).
 
 Builds on:  nothing but tensors: any model(tokens) -> logits will do.
 Run:        python 04_diffusion.py        (about 10 seconds on a laptop's CPU)
@@ -308,7 +308,7 @@ def show_bounds(world, generator):
     x, truth = world.texts[27], -world.p[27].log().item() / 4
     estimates = torch.stack([bound(world, x.expand(200, -1), generator=generator) for _ in range(100)])  # [100, 200]
     mean, error = mean_and_error(estimates.mean(dim=1))  # of batches, since the draws within one are stratified
-    print(f"  -log p({letters(x)}) / 4 is {truth:.4f} nats per letter, the bound {mean:.4f} +- {error:.4f}")
+    print(f"  -log p({letters(x)}) / 4 is {truth:.4f} nats/letter, the bound {mean:.4f} +- {error:.4f}")
     check("they are equal, within 4 standard errors", abs(mean - truth) < 4 * error)
 
 
@@ -340,7 +340,7 @@ def show_orders(world, generator, n=200_000):
         if order != "confidence":  # p(x) = p(x_a) p(x_b | x_a) p(x_c | x_a, x_b) ..., whichever place comes first
             check("one at a time, it is exact up to sampling noise", rows[order][0] < 1.5 * noise)
         check("several at once are drawn as if independent: farther off", noise < rows[order][1] < rows[order][2])
-    check("confidence is not exact, even one at a time", rows["confidence"][0] > 3 * noise)
+    check("confidence, which keeps lucky draws, is not exact even one at a time", rows["confidence"][0] > 3 * noise)
 
 
 def show_exact(world):

@@ -55,6 +55,7 @@ diffusion = import_module("04_diffusion")
 # ---- The loop, as plain as it gets
 def train_plainly(text, steps=300, context=64):
     """Trains a small model on a text for half a minute, and prints what comes out of it."""
+    torch.manual_seed(0)  # the weights that it begins with: the same run twice
     tokenizer = tensors.Tokenizer(sorted(set(text)))
     V = tokenizer.vocab_size
     training_text, heldout = tensors.split_text(text, tokenizer, context)
@@ -222,7 +223,9 @@ class Run:
         tools.save_checkpoint(contents, self.settings.out)
 
     def restore(self, saved):
-        """Takes up the state that `save` wrote. Raises UserError when the parts do not fit together."""
+        """Takes up the state that `save` wrote: weights, both optimizers, the generators of windows, masks and dropout,
+        the clock and the log. What a resumed run may change, and what it refuses, `settle` in tools.py decides; how
+        often a run is saved, Reporter there. Raises UserError when the parts do not fit together."""
         path = self.settings.out
         config, tokenizer = read_config(saved, path)
         as_here = replace(config, dropout=self.model.config.dropout) == self.model.config
@@ -352,7 +355,7 @@ def train_on_text(settings, saved, objective, generate):
     settings = tools.with_text(settings, text)
     units = sorted(set(text))
     shape = transformer.PRESETS[settings.preset]
-    config = transformer.Config(len(units), **shape, causal=objective.causal, dropout=settings.dropout)
+    config = transformer.Config(len(units), **shape, causal=objective.causal, dropout=settings.dropout)  # GPT: True
     tokenizer = tensors.Tokenizer(units)
     tokens, windows = tensors.split_text(text, tokenizer, config.context)
     draw = tensors.random_windows(tokens, config.context, settings.batch)

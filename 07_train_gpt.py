@@ -29,7 +29,6 @@ characters of data/tinyshakespeare.txt, and --out checkpoints/a.pt, then b.pt: a
 
 import copy
 import math
-import re
 from importlib import import_module
 
 import tools
@@ -160,7 +159,7 @@ def mean_nats(model, windows):
     return nats_by_position(model, windows).mean().item()
 
 
-NEXT_TOKEN = training.Objective(True, "exact", shift_right, mean_nats, report_exact, write_gpt_sample)
+NEXT_TOKEN = training.Objective(True, "exact", shift_right, mean_nats, report_exact, write_gpt_sample)  # GPT: all of it
 
 
 # ---- The walk-through, and the command line
@@ -170,7 +169,7 @@ TRAINING = ("data", "preset", "steps", "minutes", "batch", "lr", "dropout", "dty
 
 
 def list_differences():
-    """Prints every line of the lessons where a GPT differs, as FILE:LINE: why, in two groups."""
+    """Prints every line of the lessons where a GPT differs, as FILE:LINE: why, and the line itself, in two groups."""
     groups = {
         "GPT": "What must change to make a GPT of the dLLM:",
         "GPT, for speed": "What only makes it write faster:",
@@ -179,8 +178,9 @@ def list_differences():
         print(title)
         for path in sorted(tools.ROOT.glob("0[2-7]_*.py")):
             for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-                if found := re.search(rf"# {mark}: (.*)", line):
-                    print(f"  {path.name}:{number}: {found.group(1)}")
+                code, found, why = line.partition(f"  # {mark}: ")
+                if found:
+                    print(f"  {path.name}:{number}: {why}\n      {code.strip()}")
 
 
 def write(parser, args):

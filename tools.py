@@ -677,7 +677,11 @@ def training_parser(doc, out, presets, data="TinyShakespeare, downloaded once", 
     add("--device", choices=DEVICES, default="auto", help="default: auto")
     add("--no-compile", action="store_true", help="on CUDA: do without torch.compile, which needs a C compiler")
     add("--out", type=Path, default=out, metavar="FILE", help=f"the run's checkpoint (default: checkpoints/{out.name})")
-    add("--resume", action="store_true", help="go on with --out; of the above, steps to dropout and device may change")
+    add(
+        "--resume",
+        action="store_true",
+        help="go on with --out; --steps or --minutes, --dropout and --device may change",
+    )
     add("--evaluate", metavar="FILE", help="train nothing: measure this checkpoint on the held-out part of --data")
     return parser
 

@@ -95,7 +95,7 @@ def test_the_differences_are_listed_by_line():
     must, faster = out.split("What only makes it write faster:\n")
     assert must.startswith("What must change")
     for group, mark, files in ((must, "GPT: ", "02 03 05 07"), (faster, "GPT, for speed: ", "07")):
-        lines = [re.fullmatch(r"  (\S+):(\d+): (.+)", line) for line in group.splitlines() if line.startswith("  ")]
+        lines = [re.fullmatch(r"  (\S+):(\d+): (.+)", line) for line in group.splitlines() if re.match(r"  \S", line)]
         assert {line[1][:2] for line in lines} >= set(files.split(" "))
         for line in lines:
             source = (ROOT / line[1]).read_text(encoding="utf-8").splitlines()[int(line[2]) - 1]
