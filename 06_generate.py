@@ -1,18 +1,20 @@
 """Lesson 6. How does a trained model write?
 
 Starts from a canvas of masks, the prompt at its beginning if there is one, and lets the sampler of lesson 4 unmask it.
-Few passes (--steps) unmask many letters at once, which is fast and rough; one pass a letter is slow and as good as it
-gets. A text longer than the model's context is written window by window, each seeing the half before it: with a context
-of 128, `--steps 64 --len 256` writes three windows, letters 1-128 in 32 passes, 65-192 (the first half of them there
-already) in 16, and 129-256 in 16.
+Few passes (--steps) unmask many letters at once, which is fast and rough; so most of the passes do not write, they
+take letters back and draw them again, which lesson 12 explains and measures (--revise says how many; 0: none). More
+passes than letters are welcome: the text gets better for as long as you like. A text longer than the model's context
+is written window by window, each seeing the half before it: with a context of 128, `--steps 64 --len 256` writes three
+windows, letters 1-128 in 32 passes, 65-192 (the first half of them there already) in 16, and 129-256 in 16.
 
 In a terminal you see it at work: the text is drawn after every pass. The text alone goes to standard output.
 
-Builds on:  lessons 1 (Tokenizer), 4 (sample) and 5 (load_kind).
+Builds on:  lessons 1 (Tokenizer), 4 (sample) and 5 (load_kind); with --revise lesson 12, the one that comes later.
 Run:        python 06_generate.py                                        (a few seconds on a laptop's CPU)
             python 06_generate.py --prompt "ROMEO:" --len 400 --steps 200 --seed 1
             python 06_generate.py --checkpoint checkpoints/my_shakespeare_best.pt --num 3
             python 06_generate.py --checkpoint hf://OWNER/REPO/FILE.pt
+            python 06_generate.py --len 128 --steps 512              (passes to spare: they all revise)
             python 06_generate.py --gif figures/text.gif
 Last line:  the last line of the text.
 
@@ -26,6 +28,7 @@ Exercises (answers in docs/answers.md)
 """
 
 import io
+import math
 import os
 import sys
 from dataclasses import dataclass
@@ -55,16 +58,29 @@ class Sampling:
     temperature: float = 0.8
     top_k: int | None = None  # draw among so many likeliest letters; None: among all
     order: str | None = None  # None: as `complete` chooses
+    revise: int | None = None  # how many of the passes revise what the others wrote; None: as `complete` chooses
 
     def complete(self, letters):
-        """{name: value} for `sample`, for a canvas on which so many letters are to be written.
+        """{name: value} of all of them, for a canvas on which so many letters are to be written.
 
-        The order is by default certainty with a pass for every letter, and random with fewer: letters of one pass do
-        not see each other, and the surest places are often neighbours, random ones rarely; lesson 10 measures it.
+        Where no order is asked for, a quarter of the passes write, four letters or more each, and the others revise
+        (lesson 12 measures it). The order is certainty with a pass for every letter that is written, and random with
+        fewer: letters of one pass do not see each other, and the surest places are often neighbours, random ones rarely
+        (lesson 10 measures it). Raises UserError where no pass is left to write.
         """
-        steps = self.steps or max(1, letters)
-        order = self.order or ("certainty" if steps >= letters else "random")
-        return dict(steps=steps, temperature=self.temperature, top_k=self.top_k, order=order)
+        steps, revise = self.steps or max(1, letters), self.revise
+        if revise is None:
+            revise = 0 if self.order else steps - max(1, min(steps, letters) // 4)
+        if revise and not letters:
+            raise UserError(
+                "there is no letter to write, so none to revise; leave out --revise, or ask for more letters."
+            )
+        if revise >= steps:
+            raise UserError(
+                f"--revise {revise} leaves none of the {steps} passes to write; give less, or more --steps."
+            )
+        order = self.order or ("certainty" if steps - revise >= letters else "random")
+        return dict(steps=steps, temperature=self.temperature, top_k=self.top_k, order=order, revise=revise)
 
 
 def windows_to_fill(length, context):
@@ -87,12 +103,14 @@ def fill_spans(model, canvas, sampling, spans, generator=None, on_step=None):
     meanwhile, in which masks outside first..last stay. (Here they are the same; lesson 11 fills a part of a window.)
 
     The passes are shared out among the spans by their masks; no span gets less than one. on_step(canvas) is called with
-    the whole canvas. Returns the canvas [B, L] without masks. Raises ValueError as `sample` does.
+    the whole canvas. Returns the canvas [B, L] without masks. Raises ValueError as `sample` does, UserError as
+    `complete`.
     """
     mask_id = model.config.vocab_size
     canvas, masks_left = canvas.clone(), int((canvas == mask_id).sum())
     settings = sampling.complete(int((canvas[0] == mask_id).sum()))
-    passes_left = settings.pop("steps")
+    passes, revising = settings.pop("steps"), settings.pop("revise")
+    passes_left = passes
     for (first, last), (start, end) in spans:
         masks = int((canvas[:, first:last] == mask_id).sum())
         if masks == 0:
@@ -105,12 +123,24 @@ def fill_spans(model, canvas, sampling, spans, generator=None, on_step=None):
             if on_step:
                 on_step(torch.cat([canvas[:, :start], window, canvas[:, end:]], dim=1))
 
-        window = canvas[:, start:end]
-        canvas[:, start:end] = diffusion.sample(
-            model, window, share, **settings, generator=generator, on_step=show, fillable=fillable
-        )
+        revised = min(share - 1, round(share * revising / passes))
+        window, how = canvas[:, start:end], dict(settings, generator=generator, on_step=show, fillable=fillable)
+        canvas[:, start:end] = write_and_revise(model, window, share - revised, revised, **how)
         passes_left, masks_left = passes_left - share, masks_left - masks
     return canvas
+
+
+def write_and_revise(model, canvas, writing, revising, order, fillable, on_step, **how):
+    """Fills the fillable masks of a canvas [B, L] in so many passes by `sample` of lesson 4; then, in so many others,
+    takes back letters that it wrote, as many a pass as were written in one, by `revise` of lesson 12."""
+    written = diffusion.sample(model, canvas, writing, order=order, fillable=fillable, on_step=on_step, **how)
+    if revising == 0:
+        return written
+    # a later lesson, and so imported here, where it is wanted: what a reader of lesson 6 need not know yet
+    revision = import_module("12_revise")
+    own = fillable & (canvas == model.config.vocab_size)  # [B, L] what was given stays
+    count = math.ceil(int(own.sum(dim=1).max()) / writing)
+    return revision.revise(model, written, revising, count, fillable=own, on_step=on_step, **how)
 
 
 def make_canvas(prompt_ids, length, num, mask_id, device):
@@ -216,9 +246,15 @@ def generating_parser(doc, checkpoint, length=256):
     add_text_flags(parser, checkpoint, length)
     add("--steps", type=between(int, 1, 10**6), help="passes of the model, fewer being faster (default: one a letter)")
     add(
+        "--revise",
+        type=between(int, 0, 10**6),
+        metavar="N",
+        help="passes of --steps that take letters back and draw them again (default: three in four; with --order none)",
+    )
+    add(
         "--order",
         choices=diffusion.ORDERS,
-        help="what comes first (default: certainty; random where letters share a pass)",
+        help="what comes first (default: random; certainty where every letter has a pass of its own)",
     )
     add("--seed", type=SEED, help="the same seed and flags, the same text (default: drawn, and printed)")
     add("--device", choices=DEVICES, default="auto", help="default: auto")
@@ -242,7 +278,11 @@ def load_generator(parser, args, causal=False):
     model, tokenizer, _ = training.load_kind(find_checkpoint(args.checkpoint), causal, pick_device(args.device))
     if args.topk is not None and args.topk > tokenizer.vocab_size:
         parser.error(f"--topk {args.topk} is too large; this model has {tokenizer.vocab_size} letters to choose from")
-    return model, tokenizer, Sampling(args.steps, args.temp, args.topk, getattr(args, "order", None))
+    order, revise = getattr(args, "order", None), getattr(args, "revise", None)  # a GPT has neither
+    passes = args.steps or getattr(args, "len", None)  # without --steps at most one a letter
+    if revise and passes and revise >= passes:
+        parser.error(f"--revise {revise} must be less than the {passes} passes in all; give more --steps")
+    return model, tokenizer, Sampling(args.steps, args.temp, args.topk, order, revise)
 
 
 def main():

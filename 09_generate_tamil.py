@@ -10,6 +10,7 @@ Builds on:  lessons 6 (generate, make_canvas, longest_copy, the flags) and 8 (th
             tamil_dataset.py (what a letter is).
 Run:        python 09_generate_tamil.py                               (some seconds)
             python 09_generate_tamil.py --kural --num 5 --seed 1      (needs data/tamil.txt, for the couplets' lengths)
+            python 09_generate_tamil.py --kural --metre --rhyme       (couplets that keep the metre, and rhyme)
             python 09_generate_tamil.py --score --seed 1              (half a minute; needs data/tamil.txt)
 Last line:  the last line of the verse; with --score the last row of the table.
 
@@ -25,6 +26,7 @@ Exercises (answers in docs/answers.md)
 import math
 import random
 import re
+import sys
 from importlib import import_module
 from itertools import product
 
@@ -41,6 +43,7 @@ SHORT_VOWELS = "அஇஉஎஒ"
 SHORT_U = ("கு", "சு", "டு", "து", "பு", "று", "வு")  # in speech lost before a vowel; of vu that is a simplification
 WORD = r"[\u0b80-\u0bff]+"
 SCORED = 40  # couplets, at least
+MOST_PASSES = 200  # of the model, to write a couplet and to mend it
 SHUFFLES = 10  # of the words of each held-out couplet
 
 
@@ -83,18 +86,22 @@ def scansions(word, following):
     return ways
 
 
-def follows_metre(feet, last_word):
-    """A simplified kural venba: feet, a list of strings of N and R; last_word, of the last foot.
+def broken_feet(feet, last_word):
+    """Where feet, a list of strings of N and R, break a simplified kural venba: the numbers of the feet, [first, last],
+    for each rule that is broken; last_word, of the last foot.
 
     A foot has two metremes, or three of which the last is N; the last foot has one, or two of which the second is N and
     ends in u. After a foot of two that ends in N comes an R; after any other foot comes an N.
     """
-    *inner, last = feet
-    if not all(len(foot) == 2 or (len(foot) == 3 and foot[2] == "N") for foot in inner):
-        return False
-    if not (len(last) == 1 or (len(last) == 2 and last[1] == "N" and last_word.endswith(SHORT_U))):
-        return False
-    return all(after[0] == ("R" if foot[1:] == "N" else "N") for foot, after in zip(feet, feet[1:]))
+    broken, end = [], len(feet) - 1
+    for i, foot in enumerate(feet):
+        within = len(foot) == 2 or (len(foot) == 3 and foot[2] == "N")
+        last = len(foot) == 1 or (len(foot) == 2 and foot[1] == "N" and last_word.endswith(SHORT_U))
+        if not (last if i == end else within):
+            broken.append([i, i])
+        elif i < end and feet[i + 1][:1] != ("R" if foot[1:] == "N" else "N"):
+            broken.append([i, i + 1])
+    return broken
 
 
 def words_of(couplet):
@@ -111,14 +118,12 @@ def strict_metre(couplet):
     """Whether a couplet follows the metre as it is printed."""
     words = sum(words_of(couplet), [])
     feet = [metremes(word) for word in words]
-    return four_and_three(couplet) and all(feet) and follows_metre(feet, words[-1])
+    return four_and_three(couplet) and not broken_feet(feet, words[-1])
 
 
 def spoken_metre(couplet):
     """Whether a couplet follows the metre in one of the ways in which it may be spoken."""
-    words = sum(words_of(couplet), [])
-    ways = [scansions(word, following) for word, following in zip(words, [*words[1:], ""])]
-    return four_and_three(couplet) and any(all(feet) and follows_metre(feet, words[-1]) for feet in product(*ways))
+    return four_and_three(couplet) and not metre_faults(couplet)
 
 
 def rhymes(couplet):
@@ -128,6 +133,31 @@ def rhymes(couplet):
     if len(lines) != 2 or min(map(len, lines)) < 2:
         return False
     return lines[0][1][0] == lines[1][1][0]  # a letter's first character is its consonant
+
+
+# ---- Where a couplet breaks a rule: the places, counted in characters, each as often as it stands where one is broken
+def metre_faults(couplet):
+    """In the way of speaking the couplet that breaks the metre least: all of the feet that do not fit; and all of a
+    line, once for each word too many or too few."""
+    words, faults = list(re.finditer(WORD, couplet)), []
+    for line, number in zip(re.finditer(".+", couplet), (4, 3)):
+        faults += abs(len(re.findall(WORD, line.group())) - number) * [*range(*line.span())]
+    forms = [word.group() for word in words]
+    ways = product(*(scansions(word, following) for word, following in zip(forms, [*forms[1:], ""])))
+    in_feet = [
+        [place for i, j in broken_feet(feet, "".join(forms[-1:])) for place in range(words[i].start(), words[j].end())]
+        for feet in ways
+    ]
+    return faults + min(in_feet, key=len)
+
+
+def rhyme_faults(couplet):
+    """The second letters of both lines, where they do not rhyme; all of a line that has no second letter."""
+    places = []
+    for line in re.finditer(".+", couplet):
+        letters = [*re.compile(tamil.LETTER).finditer(couplet, *line.span())]
+        places += [letters[1].start()] if len(letters) > 1 else range(*line.span())
+    return [] if rhymes(couplet) else places
 
 
 # ---- Writing
@@ -150,17 +180,45 @@ class WithoutBreaks:
         return logits
 
 
-def write_couplets(model, tokenizer, shapes, sampling, generator):
+def faults_of(tokenizer, rules):
+    """The faults function for rows of tokens [L] that names the tokens where these rules, functions of a text, do."""
+
+    def faults(row):
+        units = [tokenizer.units[i] for i in row.tolist()]
+        token_of = [place for place, unit in enumerate(units) for _ in unit]  # of each character
+        return [token_of[place] for rule in rules for place in rule("".join(units))]
+
+    return faults
+
+
+def write_couplets(model, tokenizer, shapes, sampling, generator, rules=()):
     """Couplets, one for each of shapes, [(length of line 1, of line 2)] in tokens: the line break and the end are
-    given, so that only the letters are left to the model."""
+    given, so that only the letters are left to the model. Where one of the rules finds faults, `repair` of lesson 12
+    mends the couplet, for as long as it has had fewer than MOST_PASSES."""
     couplets, line_break = {}, tokenizer.id_of["\n"]
     for shape in sorted(set(shapes)):  # those of one shape make a batch
         places = [place for place, other in enumerate(shapes) if other == shape]
         canvas = torch.full((len(places), sum(shape) + 1), tokenizer.vocab_size, device=model.head.weight.device)
         canvas[:, shape[0]] = line_break
-        rows = generation.generate(WithoutBreaks(model, line_break), canvas, sampling, generator)
+        writer = WithoutBreaks(model, line_break)
+        rows = generation.generate(writer, canvas, sampling, generator)  # [n, L]
+        if rules:
+            revision = import_module("12_revise")  # a later lesson: as in lesson 6, imported where it is wanted
+            rounds = max(0, MOST_PASSES - sampling.complete(sum(shape))["steps"])
+            how = dict(temperature=sampling.temperature, top_k=sampling.top_k, generator=generator)
+            faults, letters = faults_of(tokenizer, rules), canvas != line_break
+            rows = revision.repair(writer, rows, faults, rounds, fillable=letters, **how)
         couplets.update(zip(places, (tokenizer.decode(row) for row in rows)))
     return [couplets[place] for place in range(len(shapes))]
+
+
+def report_faults(couplets, rules):
+    """Says, on standard error, in how many couplets a rule is still broken."""
+    faults = [sum(len(rule(couplet)) for rule in rules) for couplet in couplets]
+    left = sum(count > 0 for count in faults)
+    if left:
+        where = f"at {sum(faults)} letters after {MOST_PASSES} passes each"
+        print(f"{left} of {len(couplets)} couplets still break what was asked for, {where}", file=sys.stderr)
 
 
 def draw_couplets(couplets, num, generator):
@@ -262,11 +320,16 @@ def main():
     whole.add_argument("--kural", action="store_true", help="whole couplets, of the lengths of couplets in --data")
     whole.add_argument("--score", action="store_true", help=f"count what can be counted, in {SCORED} couplets or more")
     parser.add_argument("--data", metavar="FILE", help="the verse it was trained on (default: data/tamil.txt)")
+    parser.add_argument("--metre", action="store_true", help="with --kural: couplets that keep the metre")
+    parser.add_argument("--rhyme", action="store_true", help="with --kural: couplets that rhyme")
     args = parser.parse_args()
     plain = not (args.kural or args.score)
     for name in ("data",) if plain else ("prompt", "len"):
         if getattr(args, name) != parser.get_default(name):
             parser.error(f"--{name} goes {'with' if plain else 'without'} --kural or --score")
+    rules = [rule for rule, wanted in ((metre_faults, args.metre), (rhyme_faults, args.rhyme)) if wanted]
+    if rules and not args.kural:
+        parser.error("--metre and --rhyme go with --kural: whole couplets have them")
     model, tokenizer, sampling = generation.load_generator(parser, args)
     if plain and args.len > model.config.context:
         parser.error(f"--len {args.len} is too long; this model was trained on {model.config.context} letters")
@@ -277,7 +340,8 @@ def main():
     if args.kural:
         _, known, _ = read_couplets(tokenizer, args.data)
         shapes = line_lengths(tokenizer, draw_couplets(known, args.num, generator))
-        texts = write_couplets(model, tokenizer, shapes, sampling, generator)
+        texts = write_couplets(model, tokenizer, shapes, sampling, generator, rules)
+        report_faults(texts, rules)
     else:
         texts = write_verse(model, tokenizer, sampling, args.prompt, args.len, args.num, generator)
     print("\n\n".join(texts))

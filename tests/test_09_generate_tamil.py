@@ -118,7 +118,7 @@ def test_a_final_u_before_a_vowel_may_be_dropped():
      (["NR", "NN", "RR"], "மலரது", False)],
 )  # fmt: skip
 def test_which_foot_may_follow_which(feet, last_word, follows):
-    assert tamil_generation.follows_metre(feet, last_word) is follows
+    assert (not tamil_generation.broken_feet(feet, last_word)) is follows
 
 
 def test_the_scan_tells_real_couplets_from_shuffled_ones(real_couplets):
