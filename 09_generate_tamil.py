@@ -204,10 +204,11 @@ def write_couplets(model, tokenizer, shapes, sampling, generator, rules=()):
         rows = generation.generate(writer, canvas, sampling, generator)  # [n, L]
         if rules:
             revision = import_module("12_revise")  # a later lesson: as in lesson 6, imported where it is wanted
-            rounds = max(0, MOST_PASSES - sampling.complete(sum(shape))["steps"])
+            left = max(0, MOST_PASSES - sampling.complete(sum(shape))["steps"])
             how = dict(temperature=sampling.temperature, top_k=sampling.top_k, generator=generator)
-            faults, letters = faults_of(tokenizer, rules), canvas != line_break
-            rows = revision.repair(writer, rows, faults, rounds, fillable=letters, **how)
+            how |= dict(faults=faults_of(tokenizer, rules), fillable=canvas != line_break)
+            rows = revision.repair(writer, rows, rounds=left // 3, **how)
+            rows = revision.revise(writer, rows, left - left // 3, count=2, **how)  # for the sake of the words
         couplets.update(zip(places, (tokenizer.decode(row) for row in rows)))
     return [couplets[place] for place in range(len(shapes))]
 

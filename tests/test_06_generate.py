@@ -12,6 +12,8 @@ import huggingface_hub
 import pytest
 from conftest import ROOT, Quiet, assert_refused, run_script, serving
 
+import tools
+
 import torch
 
 tensors = import_module("01_tensors")
@@ -41,26 +43,39 @@ class Counting(torch.nn.Module):
         return self.model(tokens)
 
 
-@pytest.mark.parametrize("length, steps, passes", [(32, 5, 5), (90, 30, 30), (90, 1, 5), (90, 1000, 90)])
-def test_long_texts_are_filled_window_by_window_and_share_the_steps(small_model, length, steps, passes):
+@pytest.mark.parametrize(
+    "length, steps, revise, passes",
+    [(32, 5, 0, 5), (90, 30, 0, 30), (90, 1, 0, 5), (90, 1000, 0, 87), (90, None, 0, 87), (90, None, None, 87),
+     (32, 9, 6, 9), (90, 40, 30, 40), (90, 200, 150, 200), (90, 300, None, 300), (90, 1, None, 5)],
+)  # fmt: skip
+def test_long_texts_are_filled_window_by_window_and_share_the_steps(small_model, length, steps, revise, passes):
     model = Counting(small_model[0])
     canvas = torch.full((2, length), model.config.vocab_size)
     canvas[:, :3] = torch.tensor([1, 2, 3])
-    passes = min(passes, length - 3)
     seen, generator = [], torch.Generator().manual_seed(0)
-    out = generation.generate(model, canvas, generation.Sampling(steps), generator, seen.append)
+    out = generation.generate(model, canvas, generation.Sampling(steps, revise=revise), generator, seen.append)
     assert model.passes == passes and model.longest <= 32
     assert (out[:, :3] == torch.tensor([1, 2, 3])).all() and out.max() < model.config.vocab_size
     assert torch.equal(seen[-1], out) and all(frame.shape == (2, length) for frame in seen)
 
 
-def test_the_order_is_certainty_with_a_pass_for_every_letter_and_random_with_fewer():
+def test_a_quarter_of_the_passes_write_and_the_others_revise():
     complete = lambda letters, **settings: generation.Sampling(**settings).complete(letters)  # noqa: E731
-    assert complete(50) == dict(steps=50, temperature=0.8, top_k=None, order="certainty")
-    assert complete(50, steps=50)["order"] == complete(50, steps=80)["order"] == "certainty"
-    assert complete(50, steps=49)["order"] == "random"
-    assert complete(50, steps=9, order="margin")["order"] == complete(50, order="margin")["order"] == "margin"
+    assert complete(128) == dict(steps=128, temperature=0.8, top_k=None, order="random", revise=96)
+    for steps, revise in ((64, 48), (4, 3), (3, 2), (1, 0), (128, 96), (512, 480)):
+        assert complete(128, steps=steps)["revise"] == revise
+    assert complete(3)["revise"] == 2 and complete(1)["revise"] == complete(0)["revise"] == 0
     assert complete(0)["steps"] == 1
+    assert complete(128, order="margin")["revise"] == 0 and complete(128, order="margin", revise=5)["revise"] == 5
+    assert complete(50, revise=0) == dict(steps=50, temperature=0.8, top_k=None, order="certainty", revise=0)
+    assert complete(50, steps=80, revise=30)["order"] == "certainty"
+    assert complete(50, steps=80, revise=31)["order"] == complete(50, steps=49, revise=0)["order"] == "random"
+    assert complete(50, steps=9, order="margin")["order"] == complete(50, order="margin")["order"] == "margin"
+    for letters, settings, words in (
+        (50, dict(revise=50), "50 passes"), (50, dict(steps=1, revise=1), "1 passes"), (0, dict(revise=1), "no letter")
+    ):  # fmt: skip
+        with pytest.raises(tools.UserError, match=words):
+            complete(letters, **settings)
 
 
 def test_spans_see_their_window_and_fill_nothing_else(small_model):

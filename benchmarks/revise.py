@@ -1,0 +1,232 @@
+"""Passes that revise, measured: known words, nats and diversity against passes, with and without; and the rivals.
+
+Texts of the model's context, read by the judge of lesson 10, +- one standard error over the texts.
+
+Run, from the folder of the project:
+            python -m benchmarks.revise --pictures docs       (the dial, and the picture: ten minutes on two cores)
+            python -m benchmarks.revise --rivals              (other ways to spend 64 passes: five minutes)
+            python -m benchmarks.revise --rivals --pieces 4   (a quick look)
+Last line:  the path of a picture, `12_passes.png` in the folder --pictures; with --rivals the last row of the table.
+
+Builds on:  lessons 4 (sample, score_places, top_ranked), 10 (Writers, Judge), 12 (revise).
+"""
+
+import time
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+
+import tools
+
+import torch
+
+diffusion = import_module("04_diffusion")
+comparison = import_module("10_compare")
+revision = import_module("12_revise")
+
+PIECES = 32  # texts of each kind
+# Passes that write, in how much heat the text is written and revised, and at which numbers of passes it is looked at.
+REVISED = (16, 1.1, (32, 64)), (32, 1.0, (128,)), (32, 1.1, (128, 256)), (32, 1.2, (256, 512))
+WRITTEN = (32, 0.8, "random"), (64, 0.8, "random"), (128, 0.8, "certainty")
+GPT_TEMPERATURES = (0.8, 0.9)
+RIVAL_PASSES, RIVAL_HEAT = 64, (0.8, 1.0)  # each rival in two temperatures, since some cool by themselves
+APART = 8  # places, for those that must not be neighbours
+
+
+class Canvases:
+    """num empty canvases [num, L] of a model, and the ways to fill them."""
+
+    def __init__(self, model, num, seed):
+        self.model, self.seed, self.L = model, seed, model.config.context
+        self.empty = torch.full((num, self.L), model.config.vocab_size, device=next(model.parameters()).device)
+
+    def written(self, passes, temperature, order="random"):
+        """(tokens [num, L], generator) of the sampler of lesson 4."""
+        generator = torch.Generator().manual_seed(self.seed)
+        how = dict(temperature=temperature, order=order, generator=generator)
+        return diffusion.sample(self.model, self.empty, passes, **how), generator
+
+    def revised(self, writing, temperature, marks, **how):
+        """[tokens [num, L], for each of marks, numbers of passes in all], of which `writing` write."""
+        tokens, generator = self.written(writing, temperature)
+        seen, done = [], [writing]
+
+        def note(canvas):
+            done[0] += 0.5  # it is called twice a pass
+            if done[0] in marks:
+                seen.append(canvas)
+
+        count = -(-self.L // writing)
+        how = dict(temperature=temperature, generator=generator, on_step=note) | how
+        revision.revise(self.model, tokens, marks[-1] - writing, count, **how)
+        return seen
+
+
+# ---- The dial
+def measure_dial(canvases, judge_texts):
+    """[(label, passes, Verdict)] with correction, and without; printed."""
+    results = []
+    for passes, temperature, order in WRITTEN:
+        label = f"{passes} passes, written, {order}, {temperature}"
+        results.append(("without", passes, judge_texts(label, canvases.written(passes, temperature, order)[0])))
+    for writing, temperature, marks in REVISED:
+        for passes, tokens in zip(marks, canvases.revised(writing, temperature, marks)):
+            label = f"{passes} passes, {writing} of them write, {temperature}"
+            results.append((f"revised, {temperature}", passes, judge_texts(label, tokens)))
+    return results
+
+
+def draw_dial(results, gpt, real, folder):
+    """Saves the picture: known words and nats against passes; the GPT and real text as lines."""
+    figure, panels = tools.new_figure(1, 2, figsize=(12, 4.5), layout="constrained")
+    sides = ("share of known words", lambda v: v.words), ("nats per character to the judge", lambda v: v.nats)
+    for axes, (label, side) in zip(panels, sides):
+        for kind in dict.fromkeys(kind for kind, _, _ in results):
+            points = [(passes, side(verdict), verdict.distinct[0]) for each, passes, verdict in results if each == kind]
+            x, y = [point[0] for point in points], [point[1] for point in points]
+            axes.errorbar(x, [mean for mean, _ in y], [error for _, error in y], fmt="o-", label=kind)
+            for passes, (mean, _), distinct in points:
+                axes.annotate(
+                    f"{distinct:.2f}", (passes, mean), xytext=(5, -11), textcoords="offset points", fontsize=7
+                )
+        for name, verdict, color in (("GPT, 0.9", gpt, "tab:red"), ("real, held out", real, "black")):
+            axes.axhline(side(verdict)[0], color=color, linestyle=":", label=f"{name} ({verdict.distinct[0]:.2f})")
+        axes.set(xscale="log", xlabel="passes (beside each point: distinct 4-grams)", ylabel=label)
+        axes.set_xticks([32, 64, 128, 256, 512], [32, 64, 128, 256, 512])
+        axes.minorticks_off()
+    panels[0].legend(fontsize=8)
+    tools.save_figure(figure, folder / "12_passes.png")
+
+
+# ---- Rivals
+def apart(scores, allowed, counts, distance):
+    """[B, L] True at counts[b] allowed places of row b with the highest scores, no two of them closer than distance."""
+    chosen = torch.zeros_like(allowed)
+    for _ in range(int(counts.max())):
+        near = torch.nn.functional.max_pool1d(chosen.float()[:, None], 2 * distance - 1, 1, distance - 1)[:, 0] > 0
+        free = allowed & ~near
+        one = free.any(dim=1) & (chosen.sum(dim=1) < counts)  # the rows that get one more
+        chosen |= diffusion.top_ranked(scores, free, one.long(), torch.rand(scores.shape).to(scores.device))
+    return chosen
+
+
+def doubted_apart(scores, allowed, counts, generator):
+    """As least_sure, with places that are not neighbours."""
+    return apart(1 - scores * torch.rand(scores.shape, generator=generator), allowed, counts, APART)
+
+
+def doubted_without_noise(scores, allowed, counts, generator):
+    """The lowest scores, without chance."""
+    return diffusion.top_ranked(1 - scores, allowed, counts, torch.rand(scores.shape, generator=generator))
+
+
+def entropy_bounded(p, masked, limit):
+    """EB-sampler (arXiv 2505.24857): the surest places while their summed entropy, minus the largest, is within it."""
+    entropy = torch.special.entr(p).sum(dim=-1).masked_fill(~masked, torch.inf)  # [B, L]
+    ranked = entropy.sort(dim=1)
+    within = (ranked.values.cumsum(dim=1) - ranked.values <= limit) & ranked.values.isfinite()
+    return torch.zeros_like(masked).scatter(1, ranked.indices, within)
+
+
+def above_threshold(p, masked, limit):
+    """Fast-dLLM (arXiv 2505.22618): all places whose likeliest letter has such a probability, the surest in any case."""
+    sure = p.amax(dim=-1).masked_fill(~masked, -1)  # [B, L]
+    return masked & ((sure >= limit) | (sure == sure.amax(dim=1, keepdim=True)))
+
+
+def dilated(p, masked, number):
+    """After dilated unmasking (arXiv 2506.19037): so many of the surest places, none near another of them."""
+    counts = masked.sum(dim=1).clamp(max=number)
+    return apart(p.amax(dim=-1), masked, counts, APART) | (masked & (masked.sum(dim=1) == 1)[:, None])
+
+
+@torch.inference_mode()
+def write_by_rule(canvases, rule, temperature):
+    """(tokens [num, L], passes a text on average): every pass writes where rule(p, masked) says."""
+    tokens, generator, passes = canvases.empty, torch.Generator().manual_seed(canvases.seed), 0
+    mask_id = canvases.model.config.vocab_size
+    while (masked := tokens == mask_id).any():
+        logits = canvases.model(tokens).float()
+        chosen = rule(torch.softmax(logits, dim=-1), masked)
+        passes += masked.any(dim=1).float().mean().item()
+        tokens = torch.where(chosen, diffusion.draw_tokens(logits, temperature, None, generator), tokens)
+    return tokens, passes
+
+
+def limit_for(canvases, rule, temperature, low, high, tries=6):
+    """The limit of a rule with which 8 texts take RIVAL_PASSES: by bisection; more passes at `high`."""
+    few = Canvases(canvases.model, min(8, len(canvases.empty)), canvases.seed)
+    for _ in range(tries):
+        middle = (low + high) / 2
+        _, passes = write_by_rule(few, partial(rule, limit=middle), temperature)
+        low, high = (middle, high) if passes < RIVAL_PASSES else (low, middle)
+    return (low + high) / 2
+
+
+def measure_rivals(canvases, judge_texts):
+    """Prints what the judge says of every way to spend RIVAL_PASSES."""
+    writing = RIVAL_PASSES // 4
+    ways = {
+        "doubted": {}, "doubted, without chance": dict(choose=doubted_without_noise), "doubted by margin":
+        dict(order="margin"), "doubted and apart": dict(choose=doubted_apart), "any place": dict(order="random"),
+    }  # fmt: skip
+    for temperature in RIVAL_HEAT:
+        for name, how in ways.items():
+            [tokens] = canvases.revised(writing, temperature, (RIVAL_PASSES,), **how)
+            judge_texts(f"revised: {name}, {temperature}", tokens)
+        for name, rule, low, high in (
+            ("entropy-bounded", entropy_bounded, 2.0, 0.0), ("above a threshold", above_threshold, 0.0, 1.0)
+        ):  # fmt: skip
+            limit = limit_for(canvases, rule, temperature, low, high)
+            tokens, passes = write_by_rule(canvases, partial(rule, limit=limit), temperature)
+            judge_texts(f"written: {name} ({limit:.2f}; {passes:.0f} passes), {temperature}", tokens)
+        tokens, passes = write_by_rule(canvases, partial(dilated, number=canvases.L // RIVAL_PASSES), temperature)
+        judge_texts(f"written: dilated ({passes:.0f} passes), {temperature}", tokens)
+        judge_texts(f"written: random, {temperature}", canvases.written(RIVAL_PASSES, temperature)[0])
+
+
+def show_cost(canvases, passes=32):
+    """Prints how the time of passes that revise compares with that of passes that write, side by side."""
+    seconds = {"write": [], "revise": []}
+    for _ in range(3):
+        for kind, work in (
+            ("write", lambda: canvases.written(passes, 1.0)),
+            ("revise", lambda: canvases.revised(passes // 4, 1.0, (passes,))),
+        ):
+            began = time.perf_counter()
+            work()
+            seconds[kind].append(time.perf_counter() - began)
+    print(f"\n{passes} passes, three in four revising, take {min(seconds['revise']) / min(seconds['write']):.2f} times")
+    print("as long as all writing (fastest of 3 each, in turn).")
+
+
+def main():
+    """The command line of benchmarks.revise."""
+    parser, folder = comparison.comparing_parser(__doc__, PIECES), tools.ROOT / "figures"
+    parser.add_argument("--rivals", action="store_true", help=f"other ways to spend {RIVAL_PASSES} passes")
+    parser.add_argument("--pictures", type=Path, default=folder, metavar="FOLDER", help="default: figures")
+    args = parser.parse_args()
+    writers, tokens, windows = comparison.prepare(args.dllm, args.gpt, args.device, args.data)
+    judge = comparison.Judge(writers.tokenizer.decode(tokens), writers.tokenizer.vocab_size)
+    canvases = Canvases(writers.dllm, args.pieces, args.seed)
+    print(comparison.TITLES)
+
+    def judge_texts(label, tokens):
+        verdict = comparison.judge_pieces(judge, label, writers.texts(tokens))
+        print(verdict.row(), flush=True)
+        return verdict
+
+    if args.rivals:
+        return measure_rivals(canvases, judge_texts)
+    real = judge_texts("real, held out", comparison.spread(windows, args.pieces))
+    for temperature in GPT_TEMPERATURES:
+        pieces = writers.by_gpt(temperature, args.pieces, writers.context, args.seed)
+        gpt = comparison.judge_pieces(judge, f"GPT, {temperature}", pieces)
+        print(gpt.row())
+    results = measure_dial(canvases, judge_texts)
+    show_cost(canvases)
+    draw_dial(results, gpt, real, args.pictures.resolve())
+
+
+if __name__ == "__main__":
+    tools.run(main)
