@@ -55,18 +55,19 @@ class Sampling:
     """How to write: the settings of `sample` of lesson 4, made once from a command line, completed for each canvas."""
 
     steps: int | None = None  # passes of the model in all; None: one for every letter
-    temperature: float = 0.8
+    temperature: float | None = None  # None: as `complete` chooses
     top_k: int | None = None  # draw among so many likeliest letters; None: among all
     order: str | None = None  # None: as `complete` chooses
-    revise: int | None = None  # how many of the passes revise what the others wrote; None: as `complete` chooses
+    revise: int | None = 0  # how many of the passes revise what the others wrote; None: as `complete` chooses
 
     def complete(self, letters):
         """{name: value} of all of them, for a canvas on which so many letters are to be written.
 
-        Where no order is asked for, a quarter of the passes write, four letters or more each, and the others revise
-        (lesson 12 measures it). The order is certainty with a pass for every letter that is written, and random with
-        fewer: letters of one pass do not see each other, and the surest places are often neighbours, random ones rarely
-        (lesson 10 measures it). Raises UserError where no pass is left to write.
+        Revise: where no order is asked for, a quarter of the passes write, four letters or more each, and the others
+        revise. That cools, so the temperature is then 1, and 0.8 without (lesson 12 measures both). The order is
+        certainty with a pass for every letter that is written, and random with fewer: letters of one pass do not see
+        each other, and the surest places are often neighbours, random ones rarely (lesson 10 measures it). Raises
+        UserError where no pass is left to write.
         """
         steps, revise = self.steps or max(1, letters), self.revise
         if revise is None:
@@ -80,7 +81,8 @@ class Sampling:
                 f"--revise {revise} leaves none of the {steps} passes to write; give less, or more --steps."
             )
         order = self.order or ("certainty" if steps - revise >= letters else "random")
-        return dict(steps=steps, temperature=self.temperature, top_k=self.top_k, order=order, revise=revise)
+        temperature = self.temperature if self.temperature is not None else 1.0 if revise else 0.8
+        return dict(steps=steps, temperature=temperature, top_k=self.top_k, order=order, revise=revise)
 
 
 def windows_to_fill(length, context):
@@ -234,28 +236,23 @@ def add_text_flags(flags, checkpoint, length=256):
         add(
             "--len", type=between(int, 1, 10**5), default=length, help="letters, with the prompt (default: %(default)s)"
         )
-    add("--temp", type=between(float, 0, 10), default=0.8, help="0: always the likeliest letter (default: %(default)s)")
+    heat = "0: always the likeliest letter (default: 0.8; 1 where some of the passes revise)"
+    add("--temp", type=between(float, 0, 10), help=heat)
     add("--topk", type=between(int, 1, 10**5), help="draw among this many likeliest letters only (default: all)")
     add("--num", type=between(int, 1, 1000), default=1, help="how many texts (default: %(default)s)")
 
 
-def generating_parser(doc, checkpoint, length=256):
-    """The flags of the scripts that write by unmasking."""
+def generating_parser(doc, checkpoint, length=256, revises=False):
+    """The flags of the scripts that write by unmasking; revises: whether some of the passes revise by default."""
     parser = Parser(doc)
     add = parser.add_argument
     add_text_flags(parser, checkpoint, length)
     add("--steps", type=between(int, 1, 10**6), help="passes of the model, fewer being faster (default: one a letter)")
-    add(
-        "--revise",
-        type=between(int, 0, 10**6),
-        metavar="N",
-        help="passes of --steps that take letters back and draw them again (default: three in four; with --order none)",
-    )
-    add(
-        "--order",
-        choices=diffusion.ORDERS,
-        help="what comes first (default: random; certainty where every letter has a pass of its own)",
-    )
+    usual = "three in four; none with --order" if revises else "none"
+    taken_back = f"so many of the passes take letters back and draw them again (default: {usual})"
+    add("--revise", type=between(int, 0, 10**6), default=None if revises else 0, metavar="N", help=taken_back)
+    first = "what comes first (default: certainty; random where letters share a pass)"
+    add("--order", choices=diffusion.ORDERS, help=first)
     add("--seed", type=SEED, help="the same seed and flags, the same text (default: drawn, and printed)")
     add("--device", choices=DEVICES, default="auto", help="default: auto")
     return parser
@@ -278,16 +275,17 @@ def load_generator(parser, args, causal=False):
     model, tokenizer, _ = training.load_kind(find_checkpoint(args.checkpoint), causal, pick_device(args.device))
     if args.topk is not None and args.topk > tokenizer.vocab_size:
         parser.error(f"--topk {args.topk} is too large; this model has {tokenizer.vocab_size} letters to choose from")
-    order, revise = getattr(args, "order", None), getattr(args, "revise", None)  # a GPT has neither
-    passes = args.steps or getattr(args, "len", None)  # without --steps at most one a letter
-    if revise and passes and revise >= passes:
-        parser.error(f"--revise {revise} must be less than the {passes} passes in all; give more --steps")
-    return model, tokenizer, Sampling(args.steps, args.temp, args.topk, order, revise)
+    if causal:  # a GPT has neither order nor passes that revise
+        return model, tokenizer, Sampling(args.steps, 0.8 if args.temp is None else args.temp, args.topk)
+    passes = args.steps or getattr(args, "len", None)  # without --steps one a letter
+    if args.revise and passes and args.revise >= passes:
+        parser.error(f"--revise {args.revise} must be less than the {passes} passes in all; give more --steps")
+    return model, tokenizer, Sampling(args.steps, args.temp, args.topk, args.order, args.revise)
 
 
 def main():
     """The command line of 06_generate.py."""
-    parser = generating_parser(__doc__, SHIPPED)
+    parser = generating_parser(__doc__, SHIPPED, revises=True)
     add_live_flags(parser)
     parser.add_argument("--gif", metavar="FILE", help="save the unmasking as an animation")
     args = parser.parse_args()

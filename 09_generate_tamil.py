@@ -193,8 +193,8 @@ def faults_of(tokenizer, rules):
 
 def write_couplets(model, tokenizer, shapes, sampling, generator, rules=()):
     """Couplets, one for each of shapes, [(length of line 1, of line 2)] in tokens: the line break and the end are
-    given, so that only the letters are left to the model. Where one of the rules finds faults, `repair` of lesson 12
-    mends the couplet, for as long as it has had fewer than MOST_PASSES."""
+    given, so that only the letters are left to the model. What breaks one of the rules is mended by `repair` of lesson
+    12, and then revised without breaking one, in MOST_PASSES in all."""
     couplets, line_break = {}, tokenizer.id_of["\n"]
     for shape in sorted(set(shapes)):  # those of one shape make a batch
         places = [place for place, other in enumerate(shapes) if other == shape]
@@ -204,9 +204,10 @@ def write_couplets(model, tokenizer, shapes, sampling, generator, rules=()):
         rows = generation.generate(writer, canvas, sampling, generator)  # [n, L]
         if rules:
             revision = import_module("12_revise")  # a later lesson: as in lesson 6, imported where it is wanted
-            left = max(0, MOST_PASSES - sampling.complete(sum(shape))["steps"])
-            how = dict(temperature=sampling.temperature, top_k=sampling.top_k, generator=generator)
-            how |= dict(faults=faults_of(tokenizer, rules), fillable=canvas != line_break)
+            settings, faults = sampling.complete(sum(shape)), faults_of(tokenizer, rules)
+            left = max(0, MOST_PASSES - settings["steps"])
+            how = {name: settings[name] for name in ("temperature", "top_k")} | dict(generator=generator)
+            how |= dict(faults=faults, fillable=canvas != line_break)
             rows = revision.repair(writer, rows, rounds=left // 3, **how)
             rows = revision.revise(writer, rows, left - left // 3, count=2, **how)  # for the sake of the words
         couplets.update(zip(places, (tokenizer.decode(row) for row in rows)))
@@ -216,10 +217,9 @@ def write_couplets(model, tokenizer, shapes, sampling, generator, rules=()):
 def report_faults(couplets, rules):
     """Says, on standard error, in how many couplets a rule is still broken."""
     faults = [sum(len(rule(couplet)) for rule in rules) for couplet in couplets]
-    left = sum(count > 0 for count in faults)
-    if left:
-        where = f"at {sum(faults)} letters after {MOST_PASSES} passes each"
-        print(f"{left} of {len(couplets)} couplets still break what was asked for, {where}", file=sys.stderr)
+    if left := sum(count > 0 for count in faults):
+        where = f"what was asked for, at {sum(faults)} letters"
+        print(f"after {MOST_PASSES} passes each, {left} of {len(couplets)} still break {where}", file=sys.stderr)
 
 
 def draw_couplets(couplets, num, generator):
@@ -294,14 +294,14 @@ def shuffle_words(couplet, source):
     return re.sub(WORD, lambda match: words.pop(), couplet)
 
 
-def print_score(model, tokenizer, verse, num, sampling, generator):
+def print_score(model, tokenizer, verse, num, sampling, generator, rules=()):
     """The table: num generated couplets beside held-out ones, num at most, and these with their words shuffled.
     verse: what read_couplets gives."""
     text, known, heldout = verse
     real, source = heldout[:: math.ceil(len(heldout) / num)], random.Random(0)
     shuffled = [[shuffle_words(couplet, source) for _ in range(SHUFFLES)] for couplet in real]
     shapes = line_lengths(tokenizer, draw_couplets(known, num, generator))
-    written = write_couplets(model, tokenizer, shapes, sampling, generator)
+    written = write_couplets(model, tokenizer, shapes, sampling, generator, rules)
     titles = f"generated ({num})", f"real, held out ({len(real)})", f"their words shuffled, {SHUFFLES} times"
     print(f"| | {' | '.join(titles)} |\n|---|---|---|---|")
     columns = [[couplet] for couplet in written], [[couplet] for couplet in real], shuffled
@@ -314,6 +314,17 @@ def print_score(model, tokenizer, verse, num, sampling, generator):
 
 
 # ---- The command line
+def add_rule_flags(parser):
+    """Adds the flags that ask for rules, of `asked_rules`."""
+    parser.add_argument("--metre", action="store_true", help="with --kural: couplets that keep the metre")
+    parser.add_argument("--rhyme", action="store_true", help="with --kural: couplets that rhyme")
+
+
+def asked_rules(metre, rhyme):
+    """The rules that couplets are to keep."""
+    return [rule for rule, wanted in ((metre_faults, metre), (rhyme_faults, rhyme)) if wanted]
+
+
 def main():
     """The command line of 09_generate_tamil.py."""
     parser = generation.generating_parser(__doc__, SHIPPED_TAMIL, length=96)
@@ -321,14 +332,13 @@ def main():
     whole.add_argument("--kural", action="store_true", help="whole couplets, of the lengths of couplets in --data")
     whole.add_argument("--score", action="store_true", help=f"count what can be counted, in {SCORED} couplets or more")
     parser.add_argument("--data", metavar="FILE", help="the verse it was trained on (default: data/tamil.txt)")
-    parser.add_argument("--metre", action="store_true", help="with --kural: couplets that keep the metre")
-    parser.add_argument("--rhyme", action="store_true", help="with --kural: couplets that rhyme")
+    add_rule_flags(parser)
     args = parser.parse_args()
     plain = not (args.kural or args.score)
     for name in ("data",) if plain else ("prompt", "len"):
         if getattr(args, name) != parser.get_default(name):
             parser.error(f"--{name} goes {'with' if plain else 'without'} --kural or --score")
-    rules = [rule for rule, wanted in ((metre_faults, args.metre), (rhyme_faults, args.rhyme)) if wanted]
+    rules = asked_rules(args.metre, args.rhyme)
     if rules and not args.kural:
         parser.error("--metre and --rhyme go with --kural: whole couplets have them")
     model, tokenizer, sampling = generation.load_generator(parser, args)

@@ -129,7 +129,7 @@ def entropy_bounded(p, masked, limit):
 
 
 def above_threshold(p, masked, limit):
-    """Fast-dLLM (arXiv 2505.22618): all places whose likeliest letter has such a probability, the surest in any case."""
+    """Fast-dLLM (arXiv 2505.22618): all places whose likeliest letter is so probable, the surest in any case."""
     sure = p.amax(dim=-1).masked_fill(~masked, -1)  # [B, L]
     return masked & ((sure >= limit) | (sure == sure.amax(dim=1, keepdim=True)))
 

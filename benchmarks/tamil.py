@@ -5,6 +5,7 @@ All of it needs data/tamil.txt (python tamil_dataset.py makes it), or the verse 
 Run, from the folder of the project:
             python -m benchmarks.tamil --seed 1                            (the score; two minutes)
             python -m benchmarks.tamil --seed 1 --codepoints checkpoints/codepoints_best.pt
+            python -m benchmarks.tamil --seed 1 --metre                    (the couplets mended; four minutes)
             python -m benchmarks.tamil --seed 1 --couplets                 (every third word hidden; one minute)
 Last line:  the last row of the table; with --codepoints the path of a picture, `figures/09_ill_formed.png`.
 
@@ -64,7 +65,7 @@ def compare_code_points(writers, known, real, num, sampling, generator):
         print(f"{name}: ill-formed letters {listed} passes")
     gain, error = tools.mean_and_error(bits["code points"] - bits["letters"])
     print(f"letters save {gain:.1f} +- {error:.1f} bits a couplet, {gain / bits['code points'].mean():.1%}")
-    draw_ill_formed(shares, f"order {sampling.order}, temperature {sampling.temperature}")
+    draw_ill_formed(shares, f"order {sampling.order}, temperature {sampling.complete(1)['temperature']}")
 
 
 def draw_ill_formed(shares, title):
@@ -124,6 +125,7 @@ def main():
     kind.add_argument(
         "--couplets", action="store_true", help="no score: hide words of held-out couplets, and find them"
     )
+    tamil_generation.add_rule_flags(parser)
     parser.add_argument("--data", metavar="FILE", help="the verse it was trained on (default: data/tamil.txt)")
     args = parser.parse_args()
     for name in ("num", "steps", "order") if args.couplets else ():
@@ -140,7 +142,8 @@ def main():
     writers = {"letters": (model, tokenizer)}
     if args.codepoints:
         writers["code points"] = load_code_points(args.codepoints, args.device)
-    tamil_generation.print_score(model, tokenizer, verse, args.num, sampling, generator)
+    rules = tamil_generation.asked_rules(args.metre, args.rhyme)
+    tamil_generation.print_score(model, tokenizer, verse, args.num, sampling, generator, rules)
     if args.codepoints:
         compare_code_points(writers, known, real, args.num, sampling, generator)
 

@@ -60,8 +60,8 @@ def test_long_texts_are_filled_window_by_window_and_share_the_steps(small_model,
 
 
 def test_a_quarter_of_the_passes_write_and_the_others_revise():
-    complete = lambda letters, **settings: generation.Sampling(**settings).complete(letters)  # noqa: E731
-    assert complete(128) == dict(steps=128, temperature=0.8, top_k=None, order="random", revise=96)
+    complete = lambda letters, **settings: generation.Sampling(**dict(revise=None) | settings).complete(letters)  # noqa: E731
+    assert complete(128) == dict(steps=128, temperature=1.0, top_k=None, order="random", revise=96)
     for steps, revise in ((64, 48), (4, 3), (3, 2), (1, 0), (128, 96), (512, 480)):
         assert complete(128, steps=steps)["revise"] == revise
     assert complete(3)["revise"] == 2 and complete(1)["revise"] == complete(0)["revise"] == 0
@@ -146,9 +146,10 @@ def test_animation_has_a_frame_for_every_pass(small_checkpoint, tmp_path):
 
     path = tmp_path / "text.gif"
     flags = ["--checkpoint", small_checkpoint, "--len", 30, "--steps", 6, "--seed", 1, "--gif", path]
-    assert run_script("06_generate.py", *flags)[0] == 0
-    with Image.open(path) as gif:
-        assert gif.n_frames == 7
+    for revise, frames in ((0, 7), (4, 7 + 4)):  # one more where letters are seen to be taken back
+        assert run_script("06_generate.py", *flags, "--revise", revise)[0] == 0
+        with Image.open(path) as gif:
+            assert gif.n_frames == frames
 
 
 HUGE = "1" + 30 * "0"
@@ -209,7 +210,8 @@ def test_in_a_terminal_masks_disappear_before_your_eyes_unless_it_is_quiet(small
     text = run_script("06_generate.py", *flags)[1]
     drawn = in_terminal(monkeypatch, *flags)
     assert drawn.startswith("░" * 20)
-    assert drawn.count("\x1b[") == 2 * (20 + 1)  # up, and clear: before each drawing but the first, and at the end
+    # up, and clear: before each drawing but the first, and at the end; passes that revise draw twice
+    assert drawn.count("\x1b[") == 2 * (5 + 2 * 15 + 1)
     assert drawn.rpartition("\x1b[J")[2] == text
     assert in_terminal(monkeypatch, *flags, "--quiet") == text
     assert "░" not in in_terminal(monkeypatch, *flags, "--num", 2)
