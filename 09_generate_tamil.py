@@ -4,7 +4,7 @@ Writes verse with the model of lesson 8, by the sampler of lesson 4. With --kura
 says where the line breaks and where the poem ends; with --score it counts what can be counted: are the letters letters,
 the words words, do the feet follow the metre (kural venba), do the lines rhyme? Each figure is printed beside that of
 real couplets that the model has not seen, and of the same couplets with their words shuffled. Forty couplets show how
-it is done, with wide errors; `python -m benchmarks.tamil` takes 400.
+it is done, with wide errors; `python -m benchmarks.tamil` takes 400. --metre and --rhyme mend couplets (lesson 12).
 
 Builds on:  lessons 6 (generate, make_canvas, longest_copy, the flags) and 8 (the poems, their bits, letter_grid);
             tamil_dataset.py (what a letter is).
@@ -117,8 +117,7 @@ def four_and_three(couplet):
 def strict_metre(couplet):
     """Whether a couplet follows the metre as it is printed."""
     words = sum(words_of(couplet), [])
-    feet = [metremes(word) for word in words]
-    return four_and_three(couplet) and not broken_feet(feet, words[-1])
+    return four_and_three(couplet) and not broken_feet([*map(metremes, words)], words[-1])
 
 
 def spoken_metre(couplet):
@@ -144,10 +143,8 @@ def metre_faults(couplet):
         faults += abs(len(re.findall(WORD, line.group())) - number) * [*range(*line.span())]
     forms = [word.group() for word in words]
     ways = product(*(scansions(word, following) for word, following in zip(forms, [*forms[1:], ""])))
-    in_feet = [
-        [place for i, j in broken_feet(feet, "".join(forms[-1:])) for place in range(words[i].start(), words[j].end())]
-        for feet in ways
-    ]
+    readings = (broken_feet(feet, "".join(forms[-1:])) for feet in ways)
+    in_feet = ([k for i, j in broken for k in range(words[i].start(), words[j].end())] for broken in readings)
     return faults + min(in_feet, key=len)
 
 
@@ -158,6 +155,9 @@ def rhyme_faults(couplet):
         letters = [*re.compile(tamil.LETTER).finditer(couplet, *line.span())]
         places += [letters[1].start()] if len(letters) > 1 else range(*line.span())
     return [] if rhymes(couplet) else places
+
+
+RULES = dict(metre=metre_faults, rhyme=rhyme_faults)
 
 
 # ---- Writing
@@ -204,10 +204,10 @@ def write_couplets(model, tokenizer, shapes, sampling, generator, rules=()):
         rows = generation.generate(writer, canvas, sampling, generator)  # [n, L]
         if rules:
             revision = import_module("12_revise")  # a later lesson: as in lesson 6, imported where it is wanted
-            settings, faults = sampling.complete(sum(shape)), faults_of(tokenizer, rules)
+            settings = sampling.complete(sum(shape))
             left = max(0, MOST_PASSES - settings["steps"])
-            how = {name: settings[name] for name in ("temperature", "top_k")} | dict(generator=generator)
-            how |= dict(faults=faults, fillable=canvas != line_break)
+            how = dict(temperature=settings["temperature"], top_k=settings["top_k"], generator=generator)
+            how |= dict(faults=faults_of(tokenizer, rules), fillable=canvas != line_break)
             rows = revision.repair(writer, rows, rounds=left // 3, **how)
             rows = revision.revise(writer, rows, left - left // 3, count=2, **how)  # for the sake of the words
         couplets.update(zip(places, (tokenizer.decode(row) for row in rows)))
@@ -217,9 +217,9 @@ def write_couplets(model, tokenizer, shapes, sampling, generator, rules=()):
 def report_faults(couplets, rules):
     """Says, on standard error, in how many couplets a rule is still broken."""
     faults = [sum(len(rule(couplet)) for rule in rules) for couplet in couplets]
-    if left := sum(count > 0 for count in faults):
-        where = f"what was asked for, at {sum(faults)} letters"
-        print(f"after {MOST_PASSES} passes each, {left} of {len(couplets)} still break {where}", file=sys.stderr)
+    if any(faults):
+        many = f"{sum(map(bool, faults))} of {len(couplets)}"
+        print(f"{many} still break what was asked for, at {sum(faults)} letters", file=sys.stderr)
 
 
 def draw_couplets(couplets, num, generator):
@@ -314,17 +314,6 @@ def print_score(model, tokenizer, verse, num, sampling, generator, rules=()):
 
 
 # ---- The command line
-def add_rule_flags(parser):
-    """Adds the flags that ask for rules, of `asked_rules`."""
-    parser.add_argument("--metre", action="store_true", help="with --kural: couplets that keep the metre")
-    parser.add_argument("--rhyme", action="store_true", help="with --kural: couplets that rhyme")
-
-
-def asked_rules(metre, rhyme):
-    """The rules that couplets are to keep."""
-    return [rule for rule, wanted in ((metre_faults, metre), (rhyme_faults, rhyme)) if wanted]
-
-
 def main():
     """The command line of 09_generate_tamil.py."""
     parser = generation.generating_parser(__doc__, SHIPPED_TAMIL, length=96)
@@ -332,15 +321,16 @@ def main():
     whole.add_argument("--kural", action="store_true", help="whole couplets, of the lengths of couplets in --data")
     whole.add_argument("--score", action="store_true", help=f"count what can be counted, in {SCORED} couplets or more")
     parser.add_argument("--data", metavar="FILE", help="the verse it was trained on (default: data/tamil.txt)")
-    add_rule_flags(parser)
+    for name in RULES:
+        parser.add_argument(f"--{name}", action="store_true", help=f"with --kural: mend them until they have {name}")
     args = parser.parse_args()
     plain = not (args.kural or args.score)
     for name in ("data",) if plain else ("prompt", "len"):
         if getattr(args, name) != parser.get_default(name):
             parser.error(f"--{name} goes {'with' if plain else 'without'} --kural or --score")
-    rules = asked_rules(args.metre, args.rhyme)
+    rules = [rule for name, rule in RULES.items() if getattr(args, name)]
     if rules and not args.kural:
-        parser.error("--metre and --rhyme go with --kural: whole couplets have them")
+        parser.error("--metre and --rhyme go with --kural, which writes whole couplets")
     model, tokenizer, sampling = generation.load_generator(parser, args)
     if plain and args.len > model.config.context:
         parser.error(f"--len {args.len} is too long; this model was trained on {model.config.context} letters")

@@ -175,7 +175,7 @@ def measure_rivals(canvases, judge_texts):
             [tokens] = canvases.revised(writing, temperature, (RIVAL_PASSES,), **how)
             judge_texts(f"revised: {name}, {temperature}", tokens)
         for name, rule, low, high in (
-            ("entropy-bounded", entropy_bounded, 2.0, 0.0), ("above a threshold", above_threshold, 0.0, 1.0)
+            ("entropy-bounded", entropy_bounded, 8.0, 0.0), ("above a threshold", above_threshold, 0.0, 1.0)
         ):  # fmt: skip
             limit = limit_for(canvases, rule, temperature, low, high)
             tokens, passes = write_by_rule(canvases, partial(rule, limit=limit), temperature)

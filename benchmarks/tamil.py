@@ -125,7 +125,10 @@ def main():
     kind.add_argument(
         "--couplets", action="store_true", help="no score: hide words of held-out couplets, and find them"
     )
-    tamil_generation.add_rule_flags(parser)
+    for name in tamil_generation.RULES:
+        parser.add_argument(
+            f"--{name}", action="store_true", help=f"the couplets scored are mended until they have {name}"
+        )
     parser.add_argument("--data", metavar="FILE", help="the verse it was trained on (default: data/tamil.txt)")
     args = parser.parse_args()
     for name in ("num", "steps", "order") if args.couplets else ():
@@ -142,7 +145,7 @@ def main():
     writers = {"letters": (model, tokenizer)}
     if args.codepoints:
         writers["code points"] = load_code_points(args.codepoints, args.device)
-    rules = tamil_generation.asked_rules(args.metre, args.rhyme)
+    rules = [rule for name, rule in tamil_generation.RULES.items() if getattr(args, name)]
     tamil_generation.print_score(model, tokenizer, verse, args.num, sampling, generator, rules)
     if args.codepoints:
         compare_code_points(writers, known, real, args.num, sampling, generator)

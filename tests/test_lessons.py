@@ -137,9 +137,15 @@ def test_every_exercise_has_an_answer(path):
 
 
 def test_later_lessons_import_earlier_ones_only():
+    """The exception: passes that revise, which lesson 12 explains, are of use in two scripts before it; these import it
+    in the one function that calls it."""
+    later = []
     for path in LESSONS:
-        for earlier in re.findall(r'import_module\("(\d\d)_', read(path)):
-            assert earlier < path.name[:2], path.name
+        for indent, other in re.findall(r'^( *).*import_module\("(\d\d)_', read(path), re.M):
+            if other >= path.name[:2]:
+                later.append((path.name[:2], other))
+                assert indent, path.name
+    assert later == [("06", "12"), ("09", "12")]
 
 
 # ---- What one file takes from another
