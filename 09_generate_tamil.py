@@ -1,13 +1,12 @@
 """Lesson 9. Does the model write Tamil verse, or only something that looks like it?
 
-Writes verse with the model of lesson 8, by the sampler of lesson 4. With --kural it writes couplets on a canvas that
-says where the line breaks and where the poem ends; with --score it counts what can be counted: are the letters letters,
-the words words, do the feet follow the metre (kural venba), do the lines rhyme? Each figure is printed beside that of
-real couplets that the model has not seen, and of the same couplets with their words shuffled. Forty couplets show how
-it is done, with wide errors; `python -m benchmarks.tamil` takes 400. --metre and --rhyme mend couplets (lesson 12).
+Writes verse with the model of lesson 8, by the sampler of lesson 4. --kural writes couplets on a canvas that says where
+the line breaks and where the poem ends, --metre and --rhyme mend them as lesson 12 explains. --score counts what can be
+counted: are the letters letters, the words words, do the feet follow the metre (kural venba), do the lines rhyme?
+Beside each figure stands that of couplets that the model has not seen, and of these with their words shuffled. Forty
+couplets show how it is done, with wide errors; `python -m benchmarks.tamil` takes 400.
 
-Builds on:  lessons 6 (generate, make_canvas, longest_copy, the flags) and 8 (the poems, their bits, letter_grid);
-            tamil_dataset.py (what a letter is).
+Builds on:  lessons 6 (generate, make_canvas, flags), 8 (poems, their bits, letter_grid); tamil_dataset.py (letters).
 Run:        python 09_generate_tamil.py                               (some seconds)
             python 09_generate_tamil.py --kural --num 5 --seed 1      (needs data/tamil.txt, for the couplets' lengths)
             python 09_generate_tamil.py --kural --metre --rhyme       (couplets that keep the metre, and rhyme)
@@ -17,8 +16,7 @@ Last line:  the last line of the verse; with --score the last row of the table.
 benchmarks/tamil.py takes from here: SHIPPED_TAMIL, WORD, the writing and the score.
 
 Exercises (answers in docs/answers.md)
-  1. Run `python -m benchmarks.tamil --seed 1` (two minutes) with --temp 0.5 and 0.8. What does heat cost, what does it
-     buy?
+  1. Run `python -m benchmarks.tamil --seed 1` (two minutes) with --temp 0.5 and 0.8. What does heat cost, and buy?
   2. Drop the second way in `scansions`. Which share of real couplets still passes, and why the difference?
   3. Shuffle the words of the first couplet of the Thirukkural 1,000 times. How many of them scan? How many rhyme?
 """
@@ -142,7 +140,7 @@ def metre_faults(couplet):
     for line, number in zip(re.finditer(".+", couplet), (4, 3)):
         faults += abs(len(re.findall(WORD, line.group())) - number) * [*range(*line.span())]
     forms = [word.group() for word in words]
-    ways = product(*(scansions(word, following) for word, following in zip(forms, [*forms[1:], ""])))
+    ways = product(*map(scansions, forms, [*forms[1:], ""]))
     readings = (broken_feet(feet, "".join(forms[-1:])) for feet in ways)
     in_feet = ([k for i, j in broken for k in range(words[i].start(), words[j].end())] for broken in readings)
     return faults + min(in_feet, key=len)
@@ -205,9 +203,9 @@ def write_couplets(model, tokenizer, shapes, sampling, generator, rules=()):
         if rules:
             revision = import_module("12_revise")  # a later lesson: as in lesson 6, imported where it is wanted
             settings = sampling.complete(sum(shape))
-            left = max(0, MOST_PASSES - settings["steps"])
-            how = dict(temperature=settings["temperature"], top_k=settings["top_k"], generator=generator)
-            how |= dict(faults=faults_of(tokenizer, rules), fillable=canvas != line_break)
+            left, heat = max(0, MOST_PASSES - settings["steps"]), settings["temperature"]
+            how = dict(faults=faults_of(tokenizer, rules), temperature=heat, top_k=settings["top_k"])
+            how |= dict(fillable=canvas != line_break, generator=generator)
             rows = revision.repair(writer, rows, rounds=left // 3, **how)
             rows = revision.revise(writer, rows, left - left // 3, count=2, **how)  # for the sake of the words
         couplets.update(zip(places, (tokenizer.decode(row) for row in rows)))
@@ -218,8 +216,8 @@ def report_faults(couplets, rules):
     """Says, on standard error, in how many couplets a rule is still broken."""
     faults = [sum(len(rule(couplet)) for rule in rules) for couplet in couplets]
     if any(faults):
-        many = f"{sum(map(bool, faults))} of {len(couplets)}"
-        print(f"{many} still break what was asked for, at {sum(faults)} letters", file=sys.stderr)
+        many, letters = f"{sum(map(bool, faults))} of {len(couplets)}", sum(faults)
+        print(f"{many} still break what was asked for, at {letters} letters", file=sys.stderr)
 
 
 def draw_couplets(couplets, num, generator):
@@ -336,10 +334,10 @@ def main():
         parser.error(f"--len {args.len} is too long; this model was trained on {model.config.context} letters")
     generator = tools.seeded_generator(args.seed)
     if args.score:
-        verse = read_couplets(tokenizer, args.data)
-        return print_score(model, tokenizer, verse, max(args.num, SCORED), sampling, generator)
+        num, verse = max(args.num, SCORED), read_couplets(tokenizer, args.data)
+        return print_score(model, tokenizer, verse, num, sampling, generator)
     if args.kural:
-        _, known, _ = read_couplets(tokenizer, args.data)
+        known = read_couplets(tokenizer, args.data)[1]
         shapes = line_lengths(tokenizer, draw_couplets(known, args.num, generator))
         texts = write_couplets(model, tokenizer, shapes, sampling, generator, rules)
         report_faults(texts, rules)
