@@ -63,15 +63,15 @@ class Sampling:
     def complete(self, letters):
         """{name: value} of all of them, for a canvas on which so many letters are to be written.
 
-        Revise: where no order is asked for, a quarter of the passes write, four letters or more each, and the others
-        revise. That cools, so the temperature is then 1, and 0.8 without (lesson 12 measures both). The order is
-        certainty with a pass for every letter that is written, and random with fewer: letters of one pass do not see
-        each other, and the surest places are often neighbours, random ones rarely (lesson 10 measures it). Raises
-        UserError where no pass is left to write.
+        Revise: where no order is asked for, a quarter of the passes write, four to eight letters each, and the others
+        revise; where the passes are too few for that, all write. Revising cools: the temperature is then 1, and 0.8
+        without (lesson 12 measures both). The order is certainty with a pass for every letter that is written, and
+        random with fewer: letters of one pass do not see each other, and the surest places are often neighbours, random
+        ones rarely (lesson 10 measures it). Raises UserError where no pass is left to write.
         """
         steps, revise = self.steps or max(1, letters), self.revise
         if revise is None:
-            revise = 0 if self.order else steps - max(1, min(steps, letters) // 4)
+            revise = 0 if self.order else max(0, steps - max(1, min(steps, letters) // 4, letters // 8))
         if revise and not letters:
             raise UserError(
                 "there is no letter to write, so none to revise; leave out --revise, or ask for more letters."
