@@ -134,9 +134,9 @@ def rhymes(couplet):
 
 # ---- Where a couplet breaks a rule: the places, counted in characters, each as often as it stands where one is broken
 def metre_faults(couplet):
-    """In the way of speaking the couplet that breaks the metre least: all of the feet that do not fit; and all of a
-    line, once for each word too many or too few."""
-    words, faults = list(re.finditer(WORD, couplet)), []
+    """In the way of speaking the couplet that breaks the metre least: all of the feet that do not fit; all of a line,
+    once for each word too many or too few; and spaces that do not stand between two words."""
+    words, faults = list(re.finditer(WORD, couplet)), [k.start() for k in re.finditer(r"(?<!\S) | (?!\S)", couplet)]
     for line, number in zip(re.finditer(".+", couplet), (4, 3)):
         faults += abs(len(re.findall(WORD, line.group())) - number) * [*range(*line.span())]
     forms = [word.group() for word in words]
