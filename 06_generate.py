@@ -22,7 +22,7 @@ Later lessons take from here: SHIPPED, Sampling, generate, fill_spans, make_canv
 generating_parser, add_text_flags, add_live_flags, is_live, load_generator.
 
 Exercises (answers in docs/answers.md)
-  1. Write the same seed with --steps 256, 64, 16 and 4. Which mistakes come with haste, and why these?
+  1. Write the same seed with --revise 0 and --steps 256, 64, 16 and 4. Which mistakes come with haste, and why these?
   2. Try --temp 0 in each of the orders confidence, certainty and random. Two write the same text: why? What goes wrong?
   3. Compare --order confidence --temp 1 with --order random --temp 1. Which reads better? Which repeats itself?
 """

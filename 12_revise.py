@@ -19,7 +19,7 @@ Last line:  the path of a picture, `figures/12_revise.png`.
 Lesson 6 takes revise from here, and lesson 9 both; later lessons, too.
 
 Exercises (answers in docs/answers.md)
-  1. Let `show_exact` take back three letters at a time. Does it end nearer to the truth than two, or farther off? Why?
+  1. Let `show_chains` take back three letters at a time. Does it end nearer to the truth than two, or farther off? Why?
   2. Give revise order="random" in `word_curves`. What do the passes buy now?
   3. Set WINDOW to 2 in `show_repair`. How many rounds does the couplet take, and why more?
 """
@@ -187,7 +187,7 @@ def distance(p, q):
     return 0.5 * (p - q).abs().sum().item()
 
 
-def show_exact(world, generator):
+def show_chains(world, generator):
     """Passes over all texts at once, from those of four letters drawn in one pass. Returns {name: distances}."""
     print("1. In lesson 4's toy world: how far from the truth (total variation) after so many passes\n")
     start = torch.softmax(world(torch.full((1, 4), 4)), dim=-1)[0]  # [L, V]
@@ -223,7 +223,7 @@ def show_exact(world, generator):
 
 
 # ---- 4. A text being revised, and what it is worth
-def show_text(writers, generator, length=96, writing=12, passes=36):
+def show_revision(writers, generator, length=96, writing=12, passes=36):
     """Prints a text every few passes, what has changed since then marked."""
     print(f"\n2. A text of {length} letters, written in {writing} passes and revised in {passes} (^: another letter)\n")
     model, tokenizer = writers.dllm, writers.tokenizer
@@ -324,10 +324,10 @@ def main():
     args = comparison.comparing_parser(__doc__).parse_args()
     generator = torch.Generator().manual_seed(args.seed)
     p = torch.softmax(1.5 * torch.randn(4**4, generator=torch.Generator().manual_seed(0)), dim=0)  # that of lesson 4
-    toy = show_exact(diffusion.ToyWorld(p, V=4, L=4), generator)
+    toy = show_chains(diffusion.ToyWorld(p, V=4, L=4), generator)
     writers, tokens, windows = comparison.prepare(args.dllm, args.gpt, args.device, args.data)
     judge = comparison.Judge(writers.tokenizer.decode(tokens), writers.tokenizer.vocab_size)
-    show_text(writers, generator)
+    show_revision(writers, generator)
     words = show_words(writers, judge)
     by_gpt = writers.by_gpt(0.9, PIECES, writers.context, args.seed)
     lines = {"GPT, 0.9": by_gpt, "real, held out": writers.texts(comparison.spread(windows, PIECES))}
