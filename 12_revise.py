@@ -301,7 +301,7 @@ def show_repair(generator, rounds=150):
 
 
 # ---- The walk
-def draw_curves(toy, words, lines):
+def draw_walk(toy, words, lines):
     """Saves the picture of both: total variation, and known words, against passes. lines: {name: known words}."""
     figure, (left, right) = tools.new_figure(1, 2, figsize=(12, 4.5), layout="constrained")
     for name, distances in toy.items():
@@ -332,7 +332,7 @@ def main():
     by_gpt = writers.by_gpt(0.9, PIECES, writers.context, args.seed)
     lines = {"GPT, 0.9": by_gpt, "real, held out": writers.texts(comparison.spread(windows, PIECES))}
     show_repair(generator)
-    draw_curves(toy, words, {name: judge.known_words(pieces) for name, pieces in lines.items()})
+    draw_walk(toy, words, {name: judge.known_words(pieces) for name, pieces in lines.items()})
 
 
 if __name__ == "__main__":
