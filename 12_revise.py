@@ -170,7 +170,8 @@ def at_random(world, count):
 
 
 def by_doubt(world):
-    """[X, X] a pass that takes back one letter: where p(letter | the others) x a uniform random number is lowest."""
+    """[X, X] a pass that takes back one letter: where p(letter | the others) x a uniform random number is lowest. (What
+    `revise` asks for, p of a letter that is seen, is 1 in this perfect model; in a trained one it tells the same.)"""
     X, L = world.texts.shape
     hidden = world.texts.repeat(L, 1, 1)  # [L, X, L]
     hidden[range(L), :, range(L)] = world.config.vocab_size
@@ -255,7 +256,7 @@ def word_curves(writers, judge, seed=0):
 
 def show_words(writers, judge):
     """Prints the share of known words with and without passes that revise. Returns the curves."""
-    print(f"\n3. Known words in {PIECES} texts of {writers.context} letters (random order)\n")
+    print(f"\n3. Known words in {PIECES} texts of {writers.context} letters, at 0.8 and, where revised, at {HEAT}\n")
     curves = word_curves(writers, judge)
     print(f"  {'passes in all':28}" + "".join(f"{n:8}" for n in MARKS))
     for name, shares in curves.items():
