@@ -34,10 +34,10 @@ def pack_weights(model):
 
 def build_page(models, units):
     contents = dict(
-        units=units,
+        units=units, checkpoint='x.pt',
         wasm=base64.b64encode((WEB / "product.wasm").read_bytes()).decode(),
         models=[
-            dict(name=name, config=vars(model.config), shapes=[(k, list(v.shape)) for k, v in model.state_dict().items()])
+            dict(name=name, parameters=sum(p.numel() for p in model.parameters()), config=vars(model.config), shapes=[(k, list(v.shape)) for k, v in model.state_dict().items()])
             for name, model in models.items()
         ],
     )

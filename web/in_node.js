@@ -12,7 +12,7 @@ const answer = {
   open: (number, fast) => calls.open({ ...models[number], weights: content(`weights-${number}`), wasm: fast ? wasm : "" }),
   rand: (seed, count) => [...new Generator(seed).rand(count)],
   logits: (tokens) => calls.model.forward(tokens).map((row) => [...row]),
-  write: (canvas, settings, seed) => { // the canvas after each pass
+  write: (canvas, settings, seed) => { // the canvas after each step
     calls.start({ canvas, settings, seed });
     return [...calls.passes].map((pass) => pass.canvas);
   },

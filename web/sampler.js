@@ -1,4 +1,4 @@
-// The sampler of lessons 4 and 7 in JavaScript; PyTorch's generator of random numbers, so that the same seed writes the
+// The samplers of lessons 4, 7 and 12 in JavaScript; PyTorch's generator of random numbers, so that the same seed writes the
 // same text as on the command line; and what the page asks of its worker, in which all this runs.
 "use strict";
 
@@ -83,11 +83,11 @@ function topRanked(scores, allowed, count, ties) {
 
 const count = (flags) => flags.filter(Boolean).length;
 
-// Fills the masks of a canvas [L] in as many passes as `steps`. Yields {canvas, chosen, p} after each: `chosen` [L] says
-// which places it uncovered, p [L] what the model thought of each before
-function* sample(model, canvas, { steps, temperature, order }, generator) {
+// Fills the masks of a canvas [L] in so many passes. Yields {canvas, chosen, p} after each: `chosen` [L] says which
+// places it uncovered, p [L, V] what the model thought of each before
+function* sample(model, canvas, { writing, temperature, order }, generator) {
   let masked = canvas.map((token) => token === model.config.vocab_size); // [L]
-  const total = count(masked), passes = Math.min(steps, total);
+  const total = count(masked), passes = Math.min(writing, total);
   for (let left = passes - 1; left >= 0; left--) { // passes still to come after this one
     const logits = model.forward(canvas); // [L, V]
     const drawn = drawTokens(logits, temperature, generator); // [L]
@@ -98,6 +98,36 @@ function* sample(model, canvas, { steps, temperature, order }, generator) {
     masked = masked.map((flag, i) => flag && !chosen[i]);
     yield { canvas, chosen, p };
   }
+}
+
+// ---- Lesson 12. Takes back `size` of the letters that may be changed, rather those of which the model was unsure, and draws
+// them again; `revising` times. Yields {canvas, taken} and, after the pass, {canvas, chosen, p}
+function* revise(model, canvas, mayChange, size, { revising, temperature }, generator) {
+  let scores = canvas.map(() => 0); // [L] 0: not drawn here yet, so they come first
+  for (let pass = 0; pass < revising; pass++) {
+    const noise = generator.rand(canvas.length), ties = generator.rand(canvas.length); // [L] each
+    const unsure = scores.map((score, i) => 1 - Math.fround(score * noise[i]));
+    const chosen = topRanked(unsure, mayChange, size, ties); // [L]
+    const masked = canvas.map((token, i) => (chosen[i] ? model.config.vocab_size : token));
+    yield { canvas: masked, taken: chosen };
+    const logits = model.forward(masked); // [L, V]
+    const drawn = drawTokens(logits, temperature, generator); // [L]
+    const p = logits.map(probabilities); // [L, V]
+    canvas = canvas.map((token, i) => (chosen[i] ? drawn[i] : token));
+    scores = scores.map((score, i) => (chosen[i] ? p[i][drawn[i]] : score));
+    yield { canvas, chosen, p };
+  }
+}
+
+// ---- Lesson 6. Writes in some of the passes, and revises what it wrote in the others
+function* writeAndRevise(model, canvas, settings, generator) {
+  const own = canvas.map((token) => token === model.config.vocab_size); // [L] what was given stays
+  let written = canvas;
+  for (const step of sample(model, canvas, settings, generator)) {
+    written = step.canvas;
+    yield step;
+  }
+  yield* revise(model, written, own, Math.ceil(count(own) / settings.writing), settings, generator);
 }
 
 // ---- Lesson 7. Continues tokens [P] to `length`, one a pass: after the first, a pass reads one token, since the model
@@ -148,17 +178,19 @@ const calls = {
     this.canvas = canvas;
     this.passes = this.model.config.causal
       ? continueText(this.model, canvas.slice(0, given), canvas.length, settings, generator)
-      : sample(this.model, canvas, settings, generator);
+      : writeAndRevise(this.model, canvas, settings, generator);
     return {};
   },
 
-  // One pass: the new canvas, which places are new, what was expected at the masks before, and how long it took
+  // One step: the new canvas; which places were taken back, or, after a pass, which ones are new, what was expected at
+  // the masks before it, and how long it took
   next() {
     const began = performance.now(), { value, done } = this.passes.next();
     if (done) return { done };
-    const { canvas, chosen, p } = value, asked = this.masks(this.canvas).map((mask, i) => mask && Boolean(p[i]));
+    const { canvas, taken, chosen, p } = value;
+    const asked = p && this.masks(this.canvas).map((mask, i) => mask && Boolean(p[i]));
     this.canvas = canvas;
-    return { canvas, chosen, guesses: guesses(p, asked), milliseconds: performance.now() - began };
+    return { canvas, taken, chosen, guesses: p && guesses(p, asked), milliseconds: performance.now() - began };
   },
 
   masks(canvas) {
@@ -166,11 +198,13 @@ const calls = {
   },
 };
 
-if (typeof WorkerGlobalScope !== "undefined")
-  onmessage = async ({ data }) => {
-    try {
-      postMessage(await calls[data.call](data));
-    } catch (problem) {
-      postMessage({ problem: String(problem) });
-    }
-  };
+let earlier = Promise.resolve(); // what was asked earlier is done earlier
+async function answer(data) {
+  try {
+    postMessage(await calls[data.call](data));
+  } catch (problem) {
+    postMessage({ problem: String(problem) });
+  }
+}
+
+if (typeof WorkerGlobalScope !== "undefined") onmessage = ({ data }) => (earlier = earlier.then(() => answer(data)));
