@@ -159,7 +159,8 @@ function refresh() { // buttons, slider, clock and bars follow what is on the sc
   const begun = writers.some((writer) => writer.shown > 0);
   get("play").textContent = playing ? "Pause" : atEnd() && hidden ? "Once more" : begun ? "Go on" : hidden === dllm.given.length ? "Write" : "Fill";
   get("play").disabled = hidden === 0;
-  get("time").max = Math.max(1, ...writers.map(last));
+  const steps = settings && hidden ? Math.min(settings.writing, hidden) + 2 * settings.revising : 1; // of the slider
+  get("time").max = Math.max(steps, ...writers.map(last));
   get("time").value = Math.max(...writers.map((writer) => writer.shown));
   const total = settings ? dllm.total(settings) : 0;
   get("clock").textContent = total ? `pass ${dllm.frames[dllm.shown].passes} of ${total}` : "";
@@ -326,7 +327,7 @@ function showGuesses() {
     letter.textContent = NAMED(guess);
     bar.style.display = "block";
     bar.style.width = `${100 * p}%`;
-    share.textContent = p < 0.001 ? "< 0.1%" : `${(100 * p).toFixed(1)}%`;
+    share.textContent = p < 0.001 ? "<0.1%" : `${(100 * p).toFixed(1)}%`;
     column.append(bar);
     row.append(letter, column, share);
     return row;
@@ -378,7 +379,7 @@ function listen() {
   get("editor").onkeydown = (event) => { if (event.key === "Escape") openEditor(false); };
   get("time").oninput = () => {
     playing = false;
-    for (const writer of writers) writer.show(Number(get("time").value));
+    for (const writer of writers) writer.show(Number(get("time").value)); // as far as they have come
     refresh();
   };
   get("settings").onsubmit = (event) => event.preventDefault();
