@@ -54,7 +54,11 @@ comparison = import_module("10_compare")
 CARRIED = generation.SHIPPED  # the model that the page carries unless another one is given
 WEB = tools.ROOT / "web"
 MAX_PAGE = 100 * 10**6  # bytes; a browser would take long to unpack more
-TEXTS = ((0.0, "certainty", 128), (0.8, "certainty", 128), (0.8, "random", 32))  # (temperature, order, passes) of the walk
+TEXTS = (
+    (0.0, "certainty", 128),
+    (0.8, "certainty", 128),
+    (0.8, "random", 32),
+)  # (temperature, order, passes) of the walk
 
 
 # ---- The page
@@ -185,7 +189,9 @@ def main():
     else:
         model, tokenizer, _ = training.load_kind(tools.find_checkpoint(args.checkpoint), False)
         models = {name: model}
-    page = build_page(models, tokenizer.units, args.checkpoint if args.checkpoint != str(CARRIED) else f"checkpoints/{CARRIED.name}")
+    page = build_page(
+        models, tokenizer.units, args.checkpoint if args.checkpoint != str(CARRIED) else f"checkpoints/{CARRIED.name}"
+    )
     tools.write_safely(out, page.encode())
     print(f"1. The page: {len(page.encode()) / 1e6:.2f} MB")
     show_packing(models[name])

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,6 +56,8 @@ class Browser:
 
     def open(self, path):
         """Opens a file, as a double click does."""
+        self.call("POST", "/url", url="about:blank")
+        self.requests()  # those of Chromium's own first page are none of ours
         self.call("POST", "/url", url=Path(path).as_uri())
 
     def run(self, script, *arguments):
@@ -83,7 +86,9 @@ class Browser:
         places = []
         for selector in (first, second):
             box = "const b = document.querySelector(arguments[0]).getBoundingClientRect();"
-            places.append(self.run(box + "return [b.left + b.width / 2, b.top + b.height / 2].map(Math.round)", selector))
+            places.append(
+                self.run(box + "return [b.left + b.width / 2, b.top + b.height / 2].map(Math.round)", selector)
+            )
         moves = [dict(type="pointerMove", duration=0, x=x, y=y) for x, y in places]
         steps = [moves[0], dict(type="pointerDown", button=0), moves[1], dict(type="pointerUp", button=0)]
         self.call("POST", "/actions", actions=[dict(type="pointer", id="mouse", actions=steps)])
@@ -107,7 +112,9 @@ class Browser:
 
     def requests(self):
         """The addresses that the page has asked for since the last call."""
-        entries = [json.loads(entry["message"])["message"] for entry in self.call("POST", "/se/log", type="performance")]
+        entries = [
+            json.loads(entry["message"])["message"] for entry in self.call("POST", "/se/log", type="performance")
+        ]
         return [e["params"]["request"]["url"] for e in entries if e["method"] == "Network.requestWillBeSent"]
 
     def console(self):
@@ -130,8 +137,10 @@ def browsing(folder):
             except OSError:
                 time.sleep(0.1)
         browser = Browser(f"http://127.0.0.1:{port}", folder)
-        yield browser
-        browser.call("DELETE", "")
+        try:
+            yield browser
+        finally:
+            browser.call("DELETE", "")
     finally:
         driver.terminate()
         driver.wait()

@@ -141,7 +141,7 @@ function settingsFor(hidden) { // throws an Error with a sentence for a person
   const revising = number("revise") ?? (order ? 0 : steps - Math.max(1, Math.floor(Math.min(steps, hidden) / 4)));
   if (revising >= steps) throw new Error(`${revising} correction passes leave none of the ${steps} passes to write; give less, or more passes.`);
   const writing = steps - revising;
-  return { steps, revising, writing, order: order || (writing >= hidden ? "certainty" : "random"), temperature: number("temp") ?? 0.8 };
+  return { steps, revising, writing, order: order || (writing >= hidden ? "certainty" : "random"), temperature: number("temp") ?? (revising ? 1 : 0.8) };
 }
 
 // ---- The course of things: `playing` while frames are shown one after the other

@@ -100,10 +100,10 @@ function* sample(model, canvas, { writing, temperature, order }, generator) {
   }
 }
 
-// ---- Lesson 12. Takes back `size` of the letters that may be changed, rather those of which the model was unsure, and draws
-// them again; `revising` times. Yields {canvas, taken} and, after the pass, {canvas, chosen, p}
+// ---- Lesson 12. Takes back `size` of the letters that may be changed, rather those that the model doubts, and draws them
+// again; `revising` times. Yields {canvas, taken} and, after the pass, {canvas, chosen, p}
 function* revise(model, canvas, mayChange, size, { revising, temperature }, generator) {
-  let scores = canvas.map(() => 0); // [L] 0: not drawn here yet, so they come first
+  let scores = canvas.map(() => 0); // [L] nothing is known yet
   for (let pass = 0; pass < revising; pass++) {
     const noise = generator.rand(canvas.length), ties = generator.rand(canvas.length); // [L] each
     const unsure = scores.map((score, i) => 1 - Math.fround(score * noise[i]));
@@ -114,7 +114,7 @@ function* revise(model, canvas, mayChange, size, { revising, temperature }, gene
     const drawn = drawTokens(logits, temperature, generator); // [L]
     const p = logits.map(probabilities); // [L, V]
     canvas = canvas.map((token, i) => (chosen[i] ? drawn[i] : token));
-    scores = scores.map((score, i) => (chosen[i] ? p[i][drawn[i]] : score));
+    scores = canvas.map((token, i) => p[i][token]); // of every letter, taken back or not
     yield { canvas, chosen, p };
   }
 }
