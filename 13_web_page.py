@@ -7,8 +7,8 @@ matrix product, nearly all of the work, is there a third time, in WebAssembly (w
 that work on four numbers at once: eight times as fast.
 
 Two languages write the same text when these are the same:
-  the weights      bfloat16, as the checkpoint has them. Half of a bfloat16's 16 bits hardly vary (the exponents of small
-                   numbers are alike); a Huffman code makes 10.8 bits of them and loses nothing
+  the weights      bfloat16, as the checkpoint has them. Half of a bfloat16's 16 bits hardly vary, since small numbers
+                   have like exponents; a Huffman code makes fewer of them and loses nothing
   the arithmetic   RoPE's angles in float32; GELU by the error function, not by tanh; sums in another order are allowed,
                    they differ in the sixth digit
   the rules        which places come first, ties included; how probabilities are rounded before they are compared
@@ -27,7 +27,8 @@ Exercises (answers in docs/answers.md)
   1. Round each row of each matrix to 8 bits (its largest number becomes 127). How large is the page, and what does the
      bound become?
   2. In web/model.js, let gelu use the approximation by tanh that GPT-2 has. How far off are the logits? And the text?
-  3. Let `number` in web/sampler.js take the upper 24 bits instead of the lower ones. Which text changes, which does not?
+  3. Let `number` in web/sampler.js take the upper 24 bits instead of the lower ones. Which text changes, which does
+     not?
 """
 
 import base64

@@ -157,7 +157,8 @@ def test_the_keyboard_alone_will_do(page):
     page.wait("!get('editor').hidden && document.activeElement.id === 'text'")
     page.keys(ESCAPE)
     assert page.run("return get('editor').hidden")
-    unnamed = "[...document.querySelectorAll('button, input, select, textarea')].filter((e) => !(e.textContent.trim() || e.labels?.length || e.ariaLabel))"
+    inputs = "[...document.querySelectorAll('button, input, select, textarea')]"
+    unnamed = f"{inputs}.filter((e) => !(e.textContent.trim() || e.labels?.length || e.ariaLabel))"
     assert page.run(f"return {unnamed}.length") == 0
 
 

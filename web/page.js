@@ -21,7 +21,8 @@ function encode(text) { // text with _ for hidden letters -> tokens; throws an E
     const found = text[place] === "_" ? "_" : unitPattern.exec(text)?.[0];
     if (found === undefined) {
       const letter = String.fromCodePoint(text.codePointAt(place));
-      throw new Error(`The character “${letter}” (number ${[...text.slice(0, place)].length + 1}) is not in this model’s alphabet.`);
+      const number = [...text.slice(0, place)].length + 1;
+      throw new Error(`The character “${letter}” (number ${number}) is not in this model’s alphabet.`);
     }
     tokens.push(found === "_" ? MASK : idOf.get(found));
     place += found.length;
@@ -63,7 +64,7 @@ class Writer {
     this.frames = [{ canvas: tokens, passes: 0, milliseconds: 0 }];
     this.done = masks(tokens) === 0;
     this.started = false;
-    this.known = this.known?.length === tokens.length ? this.known : [...tokens]; // a letter that is hidden can be given back
+    if (this.known?.length !== tokens.length) this.known = [...tokens]; // so that a hidden letter can be given back
     this.show(0);
   }
 
@@ -100,12 +101,12 @@ class Writer {
       if (this.number === 0) cell.setAttribute("role", "option");
       cells.append(cell);
     }
-    const some = masks(this.given) < this.given.length;
+    const some = masks(this.given) < this.given.length, blank = cells.classList.contains("wide") ? "\u2003" : "_";
     canvas.forEach((token, i) => {
-      const cell = cells.children[i], hidden = token === MASK, old = taken?.[i] ? this.frames[this.shown - 1].canvas[i] : null;
-      const letter = old ?? token, text = letter === MASK ? (cells.classList.contains("wide") ? "\u2003" : "_") : units[letter];
-      const shown = text === "\n" && old !== null ? "↵" : text === "\n" ? "↵\n".slice(chosen?.[i] ? 0 : 1) : text;
-      const kind = old !== null ? "taken" : hidden ? "mask" : chosen?.[i] ? "new" : some && this.given[i] === MASK ? "own" : "";
+      const cell = cells.children[i], hidden = token === MASK;
+      const kind = taken?.[i] ? "taken" : hidden ? "mask" : chosen?.[i] ? "new" : some && this.given[i] === MASK ? "own" : "";
+      const letter = kind === "taken" ? units[this.frames[this.shown - 1].canvas[i]] : hidden ? blank : units[token];
+      const shown = letter !== "\n" ? letter : { taken: "↵", new: "↵\n" }[kind] ?? "\n"; // a line break is seen where it counts
       if (cell.textContent !== shown) cell.textContent = shown;
       if (cell.className !== kind) cell.className = kind;
       if (this.number > 0) return;
@@ -113,7 +114,7 @@ class Writer {
       cell.setAttribute("aria-label", hidden ? `hidden, ${i + 1}` : NAMED(token));
     });
     cells.classList.toggle("done", masks(canvas) === 0);
-    if (this.number > 0) cells.setAttribute("aria-label", "The GPT's text: " + canvas.filter((t) => t !== MASK).map((t) => units[t]).join(""));
+    if (this.number > 0) cells.setAttribute("aria-label", `The GPT’s text: ${asTyped(canvas.filter((token) => token !== MASK))}`);
     const time = milliseconds < 1000 ? `${milliseconds.toFixed(0)} ms` : `${(milliseconds / 1000).toFixed(1)} s`;
     this.count.textContent = `${passes} ${passes === 1 ? "pass" : "passes"}${passes ? `, ${time} of computing` : ""}`;
   }
@@ -139,9 +140,10 @@ function settingsFor(hidden) { // throws an Error with a sentence for a person
   const number = (id) => (get(id).value === "" ? null : Number(get(id).value));
   const steps = number("steps") ?? Math.max(1, hidden), order = get("order").value;
   const revising = number("revise") ?? (order ? 0 : steps - Math.max(1, Math.floor(Math.min(steps, hidden) / 4)));
-  if (revising >= steps) throw new Error(`${revising} correction passes leave none of the ${steps} passes to write; give less, or more passes.`);
   const writing = steps - revising;
-  return { steps, revising, writing, order: order || (writing >= hidden ? "certainty" : "random"), temperature: number("temp") ?? (revising ? 1 : 0.8) };
+  if (writing < 1) throw new Error(`${revising} correction passes leave none of the ${steps} passes to write; give less, or more passes.`);
+  const temperature = number("temp") ?? (revising ? 1 : 0.8);
+  return { steps, revising, writing, order: order || (writing >= hidden ? "certainty" : "random"), temperature };
 }
 
 // ---- The course of things: `playing` while frames are shown one after the other
@@ -157,7 +159,8 @@ const atEnd = () => writers.every((writer) => writer.done && writer.shown === la
 function refresh() { // buttons, slider, clock and bars follow what is on the screen
   const [dllm] = writers, hidden = masks(dllm.given);
   const begun = writers.some((writer) => writer.shown > 0);
-  get("play").textContent = playing ? "Pause" : atEnd() && hidden ? "Once more" : begun ? "Go on" : hidden === dllm.given.length ? "Write" : "Fill";
+  const start = hidden === dllm.given.length ? "Write" : "Fill";
+  get("play").textContent = playing ? "Pause" : atEnd() && hidden ? "Once more" : begun ? "Go on" : start;
   get("play").disabled = hidden === 0;
   const steps = settings && hidden ? Math.min(settings.writing, hidden) + 2 * settings.revising : 1; // of the slider
   get("time").max = Math.max(steps, ...writers.map(last));
@@ -220,7 +223,9 @@ function finish() {
   const quote = (text) => `'${text.replace(/'/g, "'\\''")}'`, hidden = dllm.given.indexOf(MASK);
   const fromThere = dllm.given.slice(hidden).every((token) => token === MASK), text = asTyped(dllm.given);
   const prompt = hidden ? ` --prompt ${quote(text.slice(0, text.indexOf("_")))}` : "";
-  const what = fromThere ? `python 06_generate.py${prompt} --len ${dllm.given.length}` : `python 11_fill_blanks.py ${quote(text.replace(/[{}]/g, "\\$&"))}`;
+  const what = fromThere
+    ? `python 06_generate.py${prompt} --len ${dllm.given.length}`
+    : `python 11_fill_blanks.py ${quote(text.replace(/[{}]/g, "\\$&"))}`;
   const how = ` --order ${quote(settings.order)} --steps ${settings.steps} --revise ${settings.revising} --temp ${settings.temperature} --seed ${seedUsed}`;
   get("terminal").querySelector("code").textContent = `${what} --checkpoint ${checkpoint}${how}`;
   get("terminal").hidden = false;
@@ -271,7 +276,8 @@ function listenToCells(cells) {
     if (from < 0) return;
     const [low, high] = [Math.min(from, to), Math.max(from, to)], looked = cursor === from;
     const hide = writers[0].frames[writers[0].shown].canvas[from] !== MASK;
-    if (low < high || event.pointerType === "mouse" || looked) edit(Array.from({ length: high - low + 1 }, (_, i) => low + i), hide);
+    const places = Array.from({ length: high - low + 1 }, (_, i) => low + i);
+    if (low < high || event.pointerType === "mouse" || looked) edit(places, hide); // a first tap only looks
     from = -1;
     moveTo(to);
   });
@@ -336,7 +342,8 @@ function showGuesses() {
 
 // ---- Buttons and forms
 function blank() { // a canvas of masks, as long as --len says
-  if (!get("len").validity.valid || get("len").value === "") return say(`Letters: give a whole number from 1 to ${get("len").max}; this model sees no more at once.`, true);
+  if (!get("len").validity.valid || get("len").value === "")
+    return say(`Letters: give a whole number from 1 to ${get("len").max}; this model sees no more at once.`, true);
   writers[0].known = null;
   begin(Array(Number(get("len").value)).fill(MASK));
   moveTo(0);
@@ -356,12 +363,14 @@ function useText() {
   try {
     const tokens = encode(get("text").value.normalize("NFC").replace(/\r\n?/g, "\n"));
     if (tokens.length === 0) throw new Error("Type some text, with _ for every hidden letter.");
-    if (tokens.length > config.context) throw new Error(`That is ${tokens.length} letters; this model sees ${config.context} at once, so leave some out.`);
+    const most = Number(get("len").max);
+    if (tokens.length > most) throw new Error(`That is ${tokens.length} letters; this model sees ${most} at once, so leave some out.`);
     writers[0].known = null;
     begin(tokens);
     moveTo(Math.max(0, tokens.indexOf(MASK)));
     openEditor(false);
-    say(masks(tokens) ? `${masks(tokens)} of ${tokens.length} letters are hidden. Press ${get("play").textContent}.` : "Nothing is hidden; click a letter to hide it.");
+    const hidden = `${masks(tokens)} of ${tokens.length} letters are hidden. Press ${get("play").textContent}.`;
+    say(masks(tokens) ? hidden : "Nothing is hidden; click a letter to hide it.");
   } catch (mistake) {
     get("mistake").textContent = mistake.message;
   }
