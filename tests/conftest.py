@@ -105,6 +105,21 @@ def random_gpt(V, context, std=0.3):
     return model.eval()
 
 
+def in_bfloat16(model):
+    """The model with its weights rounded to bfloat16, as a page carries them."""
+    return model.bfloat16().float()
+
+
+def random_dllm(units, context=32):
+    """A small dLLM with random weights that depend on everything, whose heads are 6 numbers wide."""
+    transformer = import_module("03_transformer")
+    torch.manual_seed(0)
+    model = transformer.Transformer(transformer.Config(len(units), context, n_layers=2, n_heads=2, dim=12))
+    for matrix in (p for p in model.parameters() if p.ndim == 2):
+        torch.nn.init.normal_(matrix, std=0.3)
+    return model.eval()
+
+
 @pytest.fixture
 def gpt_checkpoint(tmp_path):
     """The path of a small GPT as a checkpoint for generating, with the alphabet of VERSE."""

@@ -93,6 +93,18 @@ MUTATIONS = [  # (file, as it is, as it might be)
     ("12_revise.py", "(beyond.prod(dim=2, keepdim=True) / beyond / p)", "(beyond.prod(dim=2, keepdim=True) / p)"),
     ("06_generate.py", "own = fillable & (canvas == model.config.vocab_size)", "own = fillable"),
     ("09_generate_tamil.py", "return [] if rhymes(couplet) else places", "return places"),
+    ("13_web_page.py", ".flip(1).T", ".T"),
+    ("13_web_page.py", ".replace(\"<\", r\"\\u003c\")", ""),
+    ("13_web_page.py", "if not gpt.can_cache(model):", "if False:"),
+    ("web/model.js", "Math.sqrt(variance + 1e-5)", "Math.sqrt(variance + 1e-3)"),
+    ("web/model.js", "rotate(k.subarray(after), T, first, H, d);", "rotate(k.subarray(after), T, 0, H, d);"),
+    ("web/model.js", "causal ? first + t + 1 : S", "S"),
+    ("web/sampler.js", "return (y & 0xffffff) / 2 ** 24;", "return (y >>> 8) / 2 ** 24;"),
+    ("web/sampler.js", "Math.floor((total * left) / passes)", "Math.ceil((total * left) / passes)"),
+    ("web/sampler.js", "ties[i] - ties[j]", "ties[j] - ties[i]"),
+    ("web/page.js", "letter.textContent = NAMED(guess);", "letter.innerHTML = NAMED(guess) + '<b></b>';"),
+    ("web/page.js", "begin(changed);", "begin(canvas);"),
+    ("web/page.js", "tokens.length > most", "false"),
     ("tools.py", "if settings.sha256 not in (\"\", sha256):", "if False:"),
     ("tools.py", "if settings.get(\"script\") != script:", "if False:"),
     ("tools.py", "os.replace(temporary, path)", "path.write_bytes(data)"),
@@ -105,7 +117,10 @@ MUTATIONS = [  # (file, as it is, as it might be)
 
 def tests_of(file):
     """The test file of a script."""
-    names = {"benchmarks/tamil": "test_benchmarks_tamil", "benchmarks/": "test_benchmarks"}
+    names = {
+        "benchmarks/tamil": "test_benchmarks_tamil", "benchmarks/": "test_benchmarks",
+        "web/page.js": "test_13_browser", "web/": "test_13_web_page",
+    }  # fmt: skip
     stem = next((test for start, test in names.items() if file.startswith(start)), f"test_{Path(file).stem}")
     return f"tests/{stem}.py"
 

@@ -1,0 +1,205 @@
+"""Lesson 13. How do you send a model to a friend, who will install nothing?
+
+As one web page: an HTML file with the weights inside, that anyone opens in a browser, without a network, and watches it
+write. The browser computes; nothing was computed before. For that, lessons 2 to 4, 6, 7 and 12 are there a second time,
+in JavaScript: web/model.js is the transformer, web/sampler.js the sampler, web/page.js what is seen and pressed. The
+matrix product, nearly all of the work, is there a third time, in WebAssembly (web/product.wat), which has instructions
+that work on four numbers at once: eight times as fast.
+
+Two languages write the same text when these are the same:
+  the weights      bfloat16, as the checkpoint has them. Half of a bfloat16's 16 bits hardly vary, since small numbers
+                   have like exponents; a Huffman code makes fewer of them and loses nothing
+  the arithmetic   RoPE's angles in float32; GELU by the error function, not by tanh; sums in another order are allowed,
+                   they differ in the sixth digit
+  the rules        which places come first, ties included; how probabilities are rounded before they are compared
+  the chances      PyTorch's random numbers are those of the Mersenne Twister, of which 24 bits make a float32
+So a seed writes in the page, letter for letter, what it writes on the command line. The walk proves it, where Node, a
+JavaScript without a browser, is installed: it runs the page's own script, taken out of the page.
+
+Builds on:  lessons 1 (Tokenizer), 3 (Transformer), 4 (sample), 5 (load_kind), 7 (continue_text), 10 (Writers).
+Run:        python 13_web_page.py                                              (some seconds)
+            python 13_web_page.py --gpt checkpoints/gpt.pt --out race.html     (a GPT beside it)
+            python 13_web_page.py --checkpoint checkpoints/tamil.pt
+            python 13_web_page.py --checkpoint checkpoints/mine.pt --out mine.html
+Last line:  the path of the page.
+
+Exercises (answers in docs/answers.md)
+  1. Round each row of each matrix to 8 bits (its largest number becomes 127). How large is the page, and what does the
+     bound become?
+  2. In web/model.js, let gelu use the approximation by tanh that GPT-2 has. How far off are the logits? And the text?
+  3. Let `number` in web/sampler.js take the upper 24 bits instead of the lower ones. Which text changes, which does
+     not?
+"""
+
+import base64
+import json
+import re
+import shutil
+import subprocess
+import zlib
+from html import escape
+from importlib import import_module
+from pathlib import Path
+
+import tools
+from tools import UserError, check
+
+import torch
+
+diffusion = import_module("04_diffusion")
+training = import_module("05_train")
+generation = import_module("06_generate")
+gpt = import_module("07_train_gpt")
+comparison = import_module("10_compare")
+
+CARRIED = generation.SHIPPED  # the model that the page carries unless another one is given
+WEB = tools.ROOT / "web"
+MAX_PAGE = 100 * 10**6  # bytes; a browser would take long to unpack more
+TEXTS = (
+    (0.0, "certainty", 128),
+    (0.8, "certainty", 128),
+    (0.8, "random", 32),
+)  # (temperature, order, passes) of the walk
+
+
+# ---- The page
+def pack_weights(model):
+    """The weights of a model in bfloat16, in the order of its state dict, as text (base64).
+
+    All first bytes, sign and exponent, come before all second ones, so that they are alike; a Huffman code gives the
+    frequent ones fewer bits (zlib without its search for repetitions, of which there are none).
+    """
+    weights = torch.cat([value.detach().flatten() for value in model.state_dict().values()]).bfloat16()  # [N]
+    halves = weights.view(torch.uint8).view(-1, 2).flip(1).T.contiguous()  # [2, N] bytes
+    packer = zlib.compressobj(strategy=zlib.Z_HUFFMAN_ONLY)
+    return base64.b64encode(packer.compress(halves.numpy().tobytes()) + packer.flush()).decode()
+
+
+def describe(name, model):
+    """What the page must know of a model to unpack it. Raises UserError for one that it cannot compute."""
+    if not gpt.can_cache(model):
+        older = "is of the older format, whose layers the page does not have"
+        raise UserError(f"the model {name} {older}; train one with lesson 5 or 7.")
+    shapes = {part: list(value.shape) for part, value in model.state_dict().items()}
+    parameters = sum(value.numel() for value in model.parameters())
+    return dict(name=name, config=vars(model.config), shapes=list(shapes.items()), parameters=parameters)
+
+
+def build_page(models, units, checkpoint):
+    """The page as text; models: {name: model}, the dLLM first, and a GPT or none. checkpoint: as commands name it.
+
+    Raises UserError for a model that the page cannot compute, and when it would be too large.
+    """
+    read = lambda name: (WEB / name).read_text(encoding="utf-8")  # noqa: E731
+    product = base64.b64encode((WEB / "product.wasm").read_bytes()).decode()
+    described = [describe(name, model) for name, model in models.items()]
+    contents = dict(units=units, models=described, wasm=product, checkpoint=tools.quote(checkpoint))
+    script = '<script id="weights-{}" type="text/plain">{}</script>'
+    parts = dict(
+        title=escape(described[0]["name"]),
+        style=read("page.css"),
+        worker=read("model.js") + read("sampler.js"),
+        script=read("page.js"),
+        contents=json.dumps(contents).replace("<", r"\u003c"),  # or a unit "</script>" would end it
+        weights="\n".join(script.format(i, pack_weights(model)) for i, model in enumerate(models.values())),
+    )
+    page = re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], read("page.html"))
+    if (size := len(page.encode())) > MAX_PAGE:
+        raise UserError(f"the page would have {size / 1e6:.0f} MB; more than {MAX_PAGE / 1e6:.0f} are too many for it.")
+    return page
+
+
+# ---- The proof
+def run_in_node(path, questions):
+    """The answers of the page at `path` to questions, [[what, argument, ...]] as web/in_node.js has them."""
+    command = [shutil.which("node"), str(WEB / "in_node.js"), str(path)]
+    done = subprocess.run(command, input=json.dumps(questions), capture_output=True, text=True, encoding="utf-8")
+    if done.returncode:
+        raise RuntimeError(f"Node could not run the page: {done.stderr}")
+    return json.loads(done.stdout)
+
+
+@torch.inference_mode()
+def show_same_logits(path, number, model, fast=True):
+    """A canvas, a third of it hidden, in both languages. For a GPT the hidden letters are row V, which is no less good
+    a test."""
+    V, L = model.config.vocab_size, model.config.context
+    tokens, _ = diffusion.mask_exactly(
+        torch.randint(V, (1, L), generator=torch.Generator().manual_seed(1)), torch.tensor([L // 3]), V,
+        torch.Generator().manual_seed(2),
+    )  # fmt: skip
+    _, logits = run_in_node(path, [["open", number, fast], ["logits", tokens[0].tolist()]])
+    apart = (torch.tensor(logits) - model(tokens)[0]).abs().max().item()
+    way = "WebAssembly" if fast else "JavaScript alone"
+    check(f"{way}: no logit is more than {apart:.0e} from PyTorch's", apart < 1e-3)
+
+
+def show_same_texts(path, model, tokenizer, seed=1):
+    """Texts of the same seeds and settings, by lesson 4's sampler and by the page's."""
+    canvas = torch.full((1, min(128, model.config.context)), model.config.vocab_size)
+    ask = [["open", 0, True]]
+    for temperature, order, passes in TEXTS:
+        how = dict(writing=passes, revising=0, order=order, temperature=temperature)
+        ask.append(["write", canvas[0].tolist(), how, seed])
+    _, *written = run_in_node(path, ask)
+    for (temperature, order, passes), steps in zip(TEXTS, written):
+        generator = torch.Generator().manual_seed(seed)
+        tokens = diffusion.sample(model, canvas, passes, temperature, order=order, generator=generator)
+        print(f"  {tokenizer.decode(tokens[0])[:60]!r} ...")
+        check(f"temperature {temperature}, {order}, {len(steps)} passes: all letters are the same",
+              steps[-1] == tokens[0].tolist())  # fmt: skip
+
+
+def prove(path, models, tokenizer):
+    """Compares the page with PyTorch, where Node is installed."""
+    if shutil.which("node") is None:
+        return print("  not checked: Node, which runs the page's script without a browser, is not installed")
+    [numbers] = run_in_node(path, [["rand", 1, 1000]])
+    expected = torch.rand(1000, generator=torch.Generator().manual_seed(1))
+    check("the page's random numbers are PyTorch's", torch.equal(torch.tensor(numbers), expected))
+    for number, (name, model) in enumerate(models.items()):
+        print(f"  {name}:")
+        show_same_logits(path, number, model)
+        show_same_logits(path, number, model, fast=False)
+    show_same_texts(path, next(iter(models.values())), tokenizer)
+
+
+def show_packing(model):
+    """How many bits a weight takes in the page."""
+    count, text = sum(p.numel() for p in model.parameters()), pack_weights(model)
+    bits = 6 * len(text) / count  # base64: a character for every 6 bits
+    print(f"  {count:,} weights, {bits * 0.75:.1f} bits each, {bits:.1f} as base64, which spends 8 bits on 6")
+
+
+# ---- The command line
+def main():
+    """The command line of 13_web_page.py."""
+    parser = tools.Parser(__doc__)
+    add = parser.add_argument
+    add("--checkpoint", default=str(CARRIED), metavar="FILE", help=f"the dLLM (default: checkpoints/{CARRIED.name})")
+    add("--gpt", metavar="FILE", help="a GPT of the same alphabet, to write beside it (default: none)")
+    add("--out", type=Path, metavar="FILE", help="where the page goes (default: figures/NAME.html)")
+    args = parser.parse_args()
+    name = Path(args.checkpoint).stem
+    out = args.out or tools.ROOT / "figures" / f"{name}.html"
+    if out.suffix != ".html":
+        parser.error(f"--out {out} is no name for a page; it must end in .html")
+    if args.gpt:
+        writers = comparison.Writers(args.checkpoint, args.gpt, "cpu")
+        tokenizer, models = writers.tokenizer, {name: writers.dllm, f"{Path(args.gpt).stem} (GPT)": writers.gpt}
+    else:
+        model, tokenizer, _ = training.load_kind(tools.find_checkpoint(args.checkpoint), False)
+        models = {name: model}
+    page = build_page(
+        models, tokenizer.units, args.checkpoint if args.checkpoint != str(CARRIED) else f"checkpoints/{CARRIED.name}"
+    )
+    tools.write_safely(out, page.encode())
+    print(f"1. The page: {len(page.encode()) / 1e6:.2f} MB")
+    show_packing(models[name])
+    print("\n2. The same in two languages")
+    prove(out, models, tokenizer)
+    print(f"\nOpen it in a browser, or send it to someone:\n{out}")
+
+
+if __name__ == "__main__":
+    tools.run(main)

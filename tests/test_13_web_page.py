@@ -1,0 +1,158 @@
+"""Lesson 13: the page computes what PyTorch computes. What a person sees of it is in test_13_browser.py."""
+
+import json
+import re
+import shutil
+import subprocess
+from importlib import import_module
+
+import pytest
+from conftest import ROOT, VERSE, assert_refused, in_bfloat16, random_dllm, random_gpt, run_script, seeded
+
+import torch
+
+tensors = import_module("01_tensors")
+diffusion = import_module("04_diffusion")
+training = import_module("05_train")
+gpt = import_module("07_train_gpt")
+web_page = import_module("13_web_page")
+
+UNITS = sorted(set(VERSE))
+needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node")
+
+
+@pytest.fixture
+def page(tmp_path):
+    """(path of a page with a small dLLM and a small GPT, the dLLM, the GPT)."""
+    models = dict(dllm=in_bfloat16(random_dllm(UNITS)), gpt=in_bfloat16(random_gpt(len(UNITS), 32)))
+    path = tmp_path / "page.html"
+    path.write_text(web_page.build_page(models, UNITS, "x.pt"), encoding="utf-8")
+    return path, *models.values()
+
+
+def farthest(logits, model, tokens):
+    with torch.inference_mode():
+        return (torch.tensor(logits) - model(torch.tensor([tokens]))[0]).abs().max().item()
+
+
+@needs_node
+def test_random_numbers_are_pytorchs(page):
+    [*drawn] = web_page.run_in_node(page[0], [["rand", seed, 1300] for seed in (0, 7, 2**32 - 1)])
+    for numbers, seed in zip(drawn, (0, 7, 2**32 - 1)):
+        assert torch.equal(torch.tensor(numbers), torch.rand(1300, generator=seeded(seed)))
+
+
+@needs_node
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("number", [0, 1])
+def test_logits_are_pytorchs(page, number, fast):
+    """Of a dLLM, whose heads are 6 wide, which is no multiple of 8, and of a GPT; for texts of several lengths."""
+    V, texts = len(UNITS), [torch.randint(len(UNITS) + 1, (n,), generator=seeded(n)).tolist() for n in (1, 5, 32)]
+    path, *models = page
+    assert models[number].config.vocab_size == V and V % 8
+    _, *answers = web_page.run_in_node(path, [["open", number, fast], *(["logits", text] for text in texts)])
+    for logits, text in zip(answers, texts):
+        assert farthest(logits, models[number], text) < 1e-4
+
+
+@needs_node
+@pytest.mark.parametrize("order", diffusion.ORDERS)
+def test_the_same_seed_writes_the_same_text(page, order):
+    path, model, _ = page
+    V, given = len(UNITS), [3, 1, 4]
+    canvas = given + [V] * 20 + given
+    ask = [(passes, temperature, seed) for passes in (23, 7) for temperature in (0, 0.8) for seed in (1, 2)]
+    how = [dict(writing=passes, revising=0, order=order, temperature=heat) for passes, heat, _ in ask]
+    questions = [["write", canvas, one, seed] for one, (*_, seed) in zip(how, ask)]
+    _, *written = web_page.run_in_node(path, [["open", 0, True], *questions])
+    for steps, (passes, heat, seed) in zip(written, ask):
+        seen = []
+        sampling = dict(order=order, generator=seeded(seed), on_step=lambda tokens: seen.append(tokens[0].tolist()))  # noqa: B023
+        diffusion.sample(model, torch.tensor([canvas]), passes, heat, **sampling)
+        assert steps == seen[1:]
+
+
+@needs_node
+def test_a_gpt_continues_as_on_the_command_line(page):
+    path, _, model = page
+    canvas = [3, 1, 4] + [len(UNITS)] * 29
+    _, steps = web_page.run_in_node(path, [["open", 1, True], ["write", canvas, dict(temperature=0.8), 3]])
+    assert len(steps) == 29
+    text = gpt.continue_text(model, torch.tensor([canvas[:3]]), 32, 0.8, generator=seeded(3))
+    assert steps[-1] == text[0].tolist()
+
+
+@needs_node
+@pytest.mark.skipif(not (ROOT / "12_revise.py").exists(), reason="there is no lesson 12")
+def test_correction_passes_are_those_of_lesson_12(page):
+    revision = import_module("12_revise")
+    path, model, _ = page
+    canvas = torch.tensor([[3, 1, 4] + [len(UNITS)] * 20])
+    how = dict(writing=5, revising=12, order="random", temperature=0.8)
+    _, steps = web_page.run_in_node(path, [["open", 0, True], ["write", canvas[0].tolist(), how, 4]])
+    generator, seen = seeded(4), []
+    note = lambda tokens: seen.append(tokens[0].tolist())  # noqa: E731
+    text = diffusion.sample(model, canvas, 5, 0.8, order="random", generator=generator, on_step=note)
+    own = canvas == len(UNITS)
+    revision.revise(model, text, 12, 4, 0.8, fillable=own, generator=generator, on_step=note)
+    assert steps == seen[1:]
+
+
+@needs_node
+@pytest.mark.parametrize("name", ["shakespeare", "gpt", "tamil"])
+def test_shipped_models_compute_the_same(name, tmp_path):
+    model, tokenizer, _ = training.load_checkpoint(ROOT / "checkpoints" / f"{name}.pt")
+    V, L, path = tokenizer.vocab_size, model.config.context, tmp_path / "page.html"
+    path.write_text(web_page.build_page({name: model}, tokenizer.units, name), encoding="utf-8")
+    text = torch.randint(V, (1, L), generator=seeded())
+    noisy, _ = diffusion.mask_exactly(text, torch.tensor([L // 2]), V, seeded())
+    _, logits = web_page.run_in_node(path, [["open", 0, True], ["logits", noisy[0].tolist()]])
+    assert farthest(logits, model, noisy[0].tolist()) < 1e-3
+
+
+def test_weights_are_carried_without_loss_and_take_less_room():
+    model, tokenizer, _ = training.load_checkpoint(ROOT / "checkpoints" / "tamil.pt")
+    packed = web_page.pack_weights(model)
+    assert len(packed) * 0.75 < 0.72 * 2 * sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.skipif(shutil.which("wat2wasm") is None, reason="there is no wat2wasm")
+def test_the_assembled_product_is_that_of_its_source(tmp_path):
+    out = tmp_path / "product.wasm"
+    subprocess.run(["wat2wasm", ROOT / "web" / "product.wat", "-o", out], check=True)
+    assert out.read_bytes() == (ROOT / "web" / "product.wasm").read_bytes()
+
+
+def test_nothing_in_a_page_is_fetched_and_no_name_or_unit_ends_it_early():
+    units = [*UNITS[:-1], "</script><img src=x onerror=alert(1)>"]
+    page = web_page.build_page({"<b>&": random_dllm(units)}, units, "a 'b'.pt")
+    assert "<title>&lt;b&gt;&amp; · tiny-dllm</title>" in page and "<img" not in page and "{{" not in page
+    contents = re.search(r'<script id="contents"[^>]*>(.*?)</script>', page)[1]
+    assert json.loads(contents)["units"] == units
+    assert not re.findall(r'(?:src|href)="(?!data:)|\bfetch\(|XMLHttpRequest|import\(|@import|url\(', page)
+
+
+def test_the_walk_writes_the_page_and_proves_what_it_says(tmp_path):
+    out = tmp_path / "tamil.html"
+    code, told, err = run_script("13_web_page.py", "--checkpoint", ROOT / "checkpoints" / "tamil.pt", "--out", out)
+    assert code == 0, err
+    assert told.strip().splitlines()[-1] == str(out) and out.stat().st_size < 2 * 10**6
+    assert told.count("  checked: ") == (6 if shutil.which("node") else 0)
+
+
+def test_bad_input_is_one_sentence(small_checkpoint, gpt_checkpoint, tmp_path, monkeypatch):
+    write = lambda *flags: run_script("13_web_page.py", *flags)  # noqa: E731
+    assert_refused(write("--out", tmp_path / "page.htm"), 2, ".html")
+    assert_refused(write("--checkpoint", tmp_path / "none.pt"), 1, "none.pt")
+    assert_refused(write("--checkpoint", gpt_checkpoint), 1, "is a GPT")
+    assert_refused(write("--checkpoint", small_checkpoint, "--gpt", ROOT / "checkpoints" / "gpt.pt"), 1, "alphabet")
+    monkeypatch.setattr(web_page, "MAX_PAGE", 1000)
+    with pytest.raises(web_page.UserError, match="would have .* MB"):
+        web_page.build_page({"small": random_dllm(UNITS)}, UNITS, "x.pt")
+
+
+def test_older_checkpoints_are_refused():
+    older, transformer = import_module("older_checkpoints"), import_module("03_transformer")
+    model = older.OlderTransformer(transformer.Config(65, 16, 1, 2, 8), 66)
+    with pytest.raises(web_page.UserError, match="older format"):
+        web_page.build_page({"old": model}, older.TINY_SHAKESPEARE_UNITS, "x.pt")

@@ -1,0 +1,25 @@
+// Runs a page's own model and sampler in Node, without a browser: `node web/in_node.js page.html < questions.json`.
+// Questions: a list of [what, argument, ...]; the answers, a list, go to standard output.
+"use strict";
+const fs = require("fs");
+
+const page = fs.readFileSync(process.argv[2], "utf8");
+const content = (id) => page.match(new RegExp(`<script id="${id}"[^>]*>([^]*?)</script>`))[1];
+const { Generator, calls } = new Function(content("worker") + "\nreturn { Generator, calls };")();
+const { models, wasm } = JSON.parse(content("contents"));
+
+const answer = {
+  open: (number, fast) => calls.open({ ...models[number], weights: content(`weights-${number}`), wasm: fast ? wasm : "" }),
+  rand: (seed, count) => [...new Generator(seed).rand(count)],
+  logits: (tokens) => calls.model.forward(tokens).map((row) => [...row]),
+  write: (canvas, settings, seed) => { // the canvas after each step
+    calls.start({ canvas, settings, seed });
+    return [...calls.passes].map((pass) => pass.canvas);
+  },
+};
+
+(async () => {
+  const answers = [];
+  for (const [what, ...rest] of JSON.parse(fs.readFileSync(0, "utf8"))) answers.push(await answer[what](...rest));
+  process.stdout.write(JSON.stringify(answers));
+})();
