@@ -1,91 +1,65 @@
 """Lesson 14. Can the model that writes verse bend a robot's path around an obstacle?
 
-A path is a row of tokens as a text is. Put a line roughly where the path runs, and a point every half metre along it;
-a token says how far to the left or right of the line the path passes there, in one of 31 steps of 0.1 m.
+A path is a row of tokens, as a text is. Along a line that shows roughly where the path runs stands a control point
+every half metre; a token says how far to the left or right of the line it is, in 31 steps of 0.1 m, and a smooth curve
+(a cubic B-spline) follows the control points. An obstacle on the path is then a blank: the span around it is masked and
+filled, its two sides given, as in lesson 11; and what still collides, or bends more sharply than the robot can, is
+taken back and drawn again, as lesson 12 repairs verse. All that is new is that the model also sees the map: to the
+embedding of each token is added how much room there is across the corridor at that point, and how the line turns.
+
+The teacher is an exact optimum (path_training.py), which is faster than the model, and better: docs/robot_paths.md says
+by how much, beside what Nav2 offers. This lesson shows what infilling is, and claims neither speed nor safety.
+
+Builds on:  lessons 3 (Transformer), 4 (sample), 12 (repair); robot_maps.py (maps, planner, curves); path_files.py
+            (tables, pictures, bags). path_training.py builds on this one: the teacher, and how the model was trained.
+Run:        python 14_robot_paths.py                    (an obstacle, passed by pass after pass; less than a minute)
+            python 14_robot_paths.py --map FILE.yaml --start 1 2 --goal 5 4 --obstacle 3 3 0.3 --out path.csv
+            python 14_robot_paths.py --map FILE.yaml --bag IN --out OUT
+Last line:  the path of a picture, `figures/14_robot_paths.png`; otherwise the path of the file --out.
+
+Others take from here: Corridor, PathModel, load_model, Filling, infill, mend, faults, around, cost.
+
+Exercises (answers in docs/answers.md)
+  1. Set TEMPERATURE to 0: the eight samples are one. What becomes of the obstacle in the walk?
+  2. Let `open_bins` allow every bin. What does the model put where the obstacle is, and what does repair make of it?
+  3. Set PASSES to 1: all offsets of a span are drawn at once. How many of the eight can be driven?
 """
 
-import math
 import time
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 
+import path_files
 import robot_maps
 import tools
-from robot_maps import KEEP, ROBOT
-from tools import ROOT, UserError
+from robot_maps import FINE, ROBOT, control_points, length_of, low_pass, spline
+from tools import ROOT, UserError, check
 
 import torch
 from torch import nn
 
 transformer = import_module("03_transformer")
 diffusion = import_module("04_diffusion")
-training = import_module("05_train")
+revision = import_module("12_revise")
 
 BINS, BIN = 31, 0.1  # offsets, and m from one to the next
 STRAIGHT = BINS // 2  # the offset 0
 OFFSETS = (np.arange(BINS) - STRAIGHT) * BIN  # [BINS] m to the left
 PAD = BINS  # fills up the shorter rows of a batch; the mask is the token after it
 POINTS = 48  # control points that the model sees at once
-SPACING = 0.5  # m between two of them, at most
-FINE = 25  # a spline is looked at so often from one control point to the next: every 2 cm
 TURNS = 15  # kinds of turn of the line, 0.2 rad each
-DATA = ROOT / "data" / "robot_paths.npz"  # what path_dataset.py makes
 SHARPEST = 2.5  # 1/m, the largest curvature that the robot can drive: a turning radius of 0.4 m
+BENT, NEAR, FAR = 0.1, 4.0, 0.5  # `cost`: weights of curvature squared, and of a clearance below FAR, in m, squared
+MARGIN = 4  # control points that are masked on either side of a collision
+SAMPLES, PASSES, TEMPERATURE, ROUNDS = 8, 8, 1.0, 12
+SHIPPED_PATHS = ROOT / "checkpoints" / "paths.pt"
 
 
 # ---- A path as tokens
-def resample(points, step):
-    """[N, 2] -> [n, 2] points along the same line, equally far apart, `step` or a little less; the ends stay."""
-    lengths = np.hypot(*np.diff(points, axis=0).T)
-    along = np.concatenate([[0], np.cumsum(lengths)])
-    n = max(4, math.ceil(along[-1] / step - 1e-9) + 1)
-    places = np.linspace(0, along[-1], n)
-    return np.stack([np.interp(places, along, column) for column in points.T], axis=1)
-
-
-def low_pass(points, sigma=0.4, step=0.1):
-    """[N, 2] -> [M, 2] the same way without its corners, which it may cut; the ends stay."""
-    points, reach = resample(points, step), round(3 * sigma / step)
-    reach = min(reach, len(points) - 1)
-    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) * step / sigma) ** 2)
-    padded = np.pad(points, ((reach, reach), (0, 0)), mode="reflect", reflect_type="odd")  # keeps the ends in place
-    return np.stack([np.convolve(column, weights / weights.sum(), mode="valid") for column in padded.T], axis=1)
-
-
-def control_points(points):
-    """[N, 2] -> [n, 2] the control points of a cubic B-spline that passes through points of this line, equally far
-    apart, SPACING or less; the first and the last are its ends."""
-    through = resample(points, SPACING)
-    n = len(through)
-    matrix = np.eye(n)
-    for i in range(1, n - 1):
-        matrix[i, i - 1 : i + 2] = np.array([1, 4, 1]) / 6
-    return np.linalg.solve(matrix, through)
-
-
-T = np.arange(FINE) / FINE
-WEIGHTS = np.stack([(1 - T) ** 3, 3 * T**3 - 6 * T**2 + 4, -3 * T**3 + 3 * T**2 + 3 * T + 1, T**3]) / 6  # [4, FINE]
-SLOPES = np.stack([-((1 - T) ** 2), 3 * T**2 - 4 * T, -3 * T**2 + 2 * T + 1, T**2]) / 2  # its first derivative
-BENDS = np.stack([1 - T, 3 * T - 2, 1 - 3 * T, T])  # and its second
-
-
-def spline(control):
-    """[..., n, 2] control points -> the curve [..., M, 2] and its curvatures [..., M] in 1/m, M = (n - 1) FINE + 1."""
-    first, last = 2 * control[..., :1, :] - control[..., 1:2, :], 2 * control[..., -1:, :] - control[..., -2:-1, :]
-    ends = np.concatenate([first, control, last, 2 * last - control[..., -1:, :]], axis=-2)
-    four = np.stack([ends[..., k : k + control.shape[-2], :] for k in range(4)], axis=-1)  # [..., n, 2, 4]
-    curves = []
-    for weights in (WEIGHTS, SLOPES, BENDS):
-        values = np.moveaxis(four @ weights, -1, -2)  # [..., n, FINE, 2]
-        curves.append(values.reshape(*values.shape[:-3], -1, 2)[..., : 1 - FINE, :])
-    points, slope, bend = curves
-    turning = slope[..., 0] * bend[..., 1] - slope[..., 1] * bend[..., 0]
-    return points, np.abs(turning) / np.maximum(np.hypot(slope[..., 0], slope[..., 1]), 1e-3) ** 3
-
-
 @dataclass(frozen=True)
 class Corridor:
     """The strip along a line in which the path is sought."""
@@ -167,101 +141,215 @@ def load_model(path):
     """The PathModel in a checkpoint, in eval mode. Raises UserError."""
     contents, model = tools.read_checkpoint(path), PathModel()
     if contents.get("config") != asdict(CONFIG):
-        raise UserError(f"{path} is no model of paths; lesson 14 trains one by --train.")
+        raise UserError(f"{path} is no model of paths; path_training.py trains one.")
     tools.check_weights(contents["model"], model, path)
     model.load_state_dict(contents["model"])
     return model.eval()
 
 
-# ---- Training
-def random_batch(data, size, generator):
-    """`size` problems of nearly the same length: {tokens [B, L], masked [B, L], clearances [B, L, BINS], turns [B, L]},
-    each mirrored, or driven backwards, or both, or neither, by chance: four problems out of one."""
-    order = (data["length"] + torch.rand(len(data["length"]), generator=generator)).argsort()
-    first = int(torch.randint(len(order) - size + 1, (1,), generator=generator))
-    rows = order[first : first + size]
-    length = data["length"][rows, None]  # [B, 1]
-    places = torch.arange(int(length.max())).expand(size, -1)  # [B, L]
-    mirrored, backwards = torch.rand(2, size, 1, generator=generator) < 0.5  # [B, 1] each
-    places = torch.where(backwards & (places < length), length - 1 - places, places)
-    flipped = mirrored ^ backwards  # who drives backwards has the left on the right
-    batch = {name: data[name][rows[:, None], places] for name in ("tokens", "masked", "clearances", "turns")}
-    tokens, turns, clearances = batch["tokens"].long(), batch["turns"].long(), batch["clearances"].float()
-    batch["tokens"] = torch.where(flipped & (tokens != PAD), BINS - 1 - tokens, tokens)
-    batch["turns"] = torch.where(flipped, TURNS - 1 - turns, turns)
-    batch["clearances"] = torch.where(flipped[..., None], clearances.flip(2), clearances)
-    return batch
+# ---- Filling in
+@dataclass(frozen=True)
+class Filling:
+    """How paths are filled in; the benchmark turns one thing after the other off."""
+
+    samples: int = SAMPLES  # at once, of which the best valid one is kept
+    rule_out: bool = True  # the bins without clearance
+    rounds: int = ROUNDS  # of repair
+    fallback: bool = True  # what the model fails at is left to Nav2's smoother
 
 
-def hide_path(tokens, masked, generator):
-    """(inputs, mask) [B, L] each: half the rows hide some of the places `masked` [B, L], anywhere; the others a span of
-    them, or, three times in ten, all."""
-    B, L = tokens.shape
-    count = masked.sum(dim=1, keepdim=True)  # [B, 1]
-    draw = partial(torch.rand, generator=generator)
-    lottery = draw(B, L).masked_fill(~masked, 2).argsort(dim=1).argsort(dim=1)  # [B, L] the ranks
-    somewhere = lottery < 1 + (draw(B, 1) * count).long()
-    rank = masked.cumsum(dim=1) - 1  # [B, L] of the places, from left to right
-    width = 1 + (draw(B, 1) * count).long()
-    start = (draw(B, 1) * (count - width + 1)).long()
-    span = ((start <= rank) & (rank < start + width)) | (draw(B, 1) < 0.3)
-    mask = masked & torch.where(draw(B, 1) < 0.5, somewhere, span)
-    return tokens.masked_fill(mask, CONFIG.vocab_size), mask
+class Eyes:
+    """A PathModel in one corridor, called as lesson 4's sampler calls a model: tokens [B, n] -> logits [B, n, V]."""
+
+    def __init__(self, model, corridor, rule_out=True):
+        self.model, self.config = model, model.config
+        self.seen = torch.from_numpy(corridor.clearances).float(), torch.from_numpy(corridor.turns).long()
+        closed = ~corridor.open_bins() if rule_out else np.zeros_like(corridor.clearances, dtype=bool)
+        self.closed = torch.from_numpy(np.pad(closed, ((0, 0), (0, 1)), constant_values=True))  # [n, V], PAD too
+
+    def __call__(self, tokens):
+        logits = self.model(tokens, *(each.expand(len(tokens), *each.shape) for each in self.seen))
+        return logits.masked_fill(self.closed, -1e4)
 
 
-def loss_of(model, batch, generator):
-    """[B] nats per hidden token."""
-    inputs, mask = hide_path(batch["tokens"], batch["masked"], generator)
-    logits = model(inputs, batch["clearances"], batch["turns"])
-    return diffusion.masked_cross_entropy(logits, batch["tokens"], mask)
+def cost(corridor, tokens):
+    """[B] what the splines of tokens [B, n] cost, in m: length, and what bends and what is near on top. The teacher
+    minimises the same."""
+    points, curvatures = spline(corridor.control(tokens))  # [B, M, 2], [B, M]
+    lengths = np.hypot(*np.moveaxis(np.diff(points, axis=1), -1, 0)).sum(axis=1)
+    near = (FAR - corridor.grid.clearance(points)).clip(0)
+    return lengths * (1 + BENT * (curvatures**2).mean(axis=1) + NEAR * (near**2).mean(axis=1))
 
 
-def train(data, out, minutes, size=96, lr=0.025):
-    """Lesson 5's loop, on rows of offsets instead of letters. Writes a checkpoint now and then, and on Ctrl-C."""
-    data = {name: torch.from_numpy(array) for name, array in data.items()}
-    heldout = {name: array[: len(array) // 20] for name, array in data.items()}
-    data = {name: array[len(array) // 20 :] for name, array in data.items()}
-    torch.manual_seed(0)
-    model, generator, stop = PathModel(), torch.Generator().manual_seed(0), tools.StopRequest()
-    optimizers = transformer.make_optimizers(model, lr, torch.float32)
-    began, saved, step, progress = time.perf_counter(), 0.0, 0, 0.0
-    while progress < 1 and not stop.made:
-        for optimizer, ratio in zip(optimizers, (1, transformer.ADAMW_LR_RATIO)):
-            optimizer.param_groups[0]["lr"] = lr * ratio * training.get_lr(step, progress)
-        loss = loss_of(model, random_batch(data, size, generator), generator).mean()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
-        step, seconds = step + 1, time.perf_counter() - began
-        progress = min(1.0, seconds / 60 / minutes)
-        if seconds - saved > 60 or progress == 1 or stop.made:
-            saved = seconds
-            figure = measure(model, heldout)
-            print(f"step {step:,}  {seconds:.0f} s  loss {loss.item():.3f}  held-out {figure:.3f}", flush=True)
-            weights = {name: value.bfloat16() for name, value in model.state_dict().items()}
-            tools.save_checkpoint(dict(model=weights, config=asdict(CONFIG), step=step, seconds=seconds), out)
-    print(out)
+def infill(model, corridor, canvas, how, generator, on_step=None):
+    """The masks of a canvas [n] filled: the cheapest of how.samples fillings that can be driven, else of all. [n]"""
+    eyes, find = Eyes(model, corridor, how.rule_out), partial(faults, corridor)
+    canvas = torch.from_numpy(canvas)
+    masked = canvas == model.config.vocab_size
+    row = dict(temperature=TEMPERATURE, generator=generator, on_step=on_step)
+    tokens = diffusion.sample(eyes, canvas.expand(how.samples, -1), PASSES, order="certainty", **row)
+    if how.rounds and all(find(filled) for filled in tokens):
+        open_ = torch.from_numpy(around(np.flatnonzero(masked), len(canvas), 2))  # two more on either side
+        with torch.inference_mode():
+            tokens = revision.repair(eyes, tokens, find, how.rounds, window=5, draws=16, fillable=open_, **row)
+    costs = cost(corridor, tokens.numpy()) + [1e6 * bool(find(filled)) for filled in tokens]
+    return tokens[costs.argmin()].numpy()
 
 
-@torch.inference_mode()
-def measure(model, heldout):
-    """The held-out nats per hidden token, always with the same things hidden."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.cat([loss_of(model, random_batch(heldout, 32, generator), generator) for _ in range(16)]).mean().item()
+def mend(model, points, grid, whole, how, generator, on_step=None):
+    """Bends a path [N, 2] on a map; whole: smooths all of it; else bends what collides, and leaves the rest.
+
+    Returns ([M, 2], by whom): "model"; where that fails, "simple smoother" or "as it was", if these can be driven or at
+    least are free; else (None, "nobody"). A path longer than POINTS is filled window by window, a part of each seen
+    before. on_step(corridor of the window, tokens [samples, n]) is called after every pass.
+    """
+    line = control_points(low_pass(points) if whole else points)
+    corridor, n = Corridor.along(line, grid), len(line)
+    tokens = np.full(n, STRAIGHT)
+    masked = around(range(n) if whole else faults(corridor, tokens), n, 0 if whole else MARGIN)
+    while masked.any():
+        start = max(0, min(np.flatnonzero(masked)[0] - POINTS // 4, n - POINTS))
+        end = min(n, start + POINTS)
+        part, canvas = corridor.part(start, end), np.where(masked, model.config.vocab_size, tokens)[start:end]
+        if end < n and masked[end - 1]:  # a window's end is given: here for the time being, where the line is free
+            canvas[-1] = min(np.flatnonzero(part.open_bins()[-1]), key=lambda token: abs(token - STRAIGHT))
+        tokens[start:end] = infill(model, part, canvas, how, generator, on_step and partial(on_step, part))
+        masked[: end if end == n else end - POINTS // 4] = False
+    curve, curvatures = spline(corridor.control(tokens))
+    if not check_curve(curve, curvatures, grid).any():
+        return curve, "model"
+    simple = robot_maps.smooth_simply(points, grid) if how.fallback else points
+    for path, name in ((simple, "simple smoother"), (points, "as it was")) if how.fallback else ():
+        free, sharpest = robot_maps.judge(path, grid)
+        if free and (sharpest <= SHARPEST or name == "as it was"):
+            return path, name
+    return None, "nobody"
+
+
+# ---- The lesson
+def made_up_problem():
+    """(map, rough path) for the walk: Nav2's sandbox, where it was downloaded, else a map that is made up."""
+    path = robot_maps.MAPS / "nav2" / "depot.yaml"
+    if path.exists():
+        grid, start, goal = robot_maps.read_map(path), (2.0, 2.0), (12.0, 8.0)
+    else:
+        grid, start, goal = robot_maps.made_up_map(np.random.default_rng(4)), (1.0, 1.0), (10.5, 9.5)
+    return grid, robot_maps.plan(grid, start, goal, inflated=False)
+
+
+def show(name, path, grid):
+    """Prints a row on a path, and returns whether it can be driven."""
+    free, sharpest = robot_maps.judge(path, grid)
+    nearest = grid.clearance(path).min()
+    print(f"  {name:22} {length_of(path):6.2f} m   clearance {nearest:5.2f} m   sharpest bend {sharpest:5.2f} 1/m")
+    return free and sharpest <= SHARPEST
+
+
+def demo(model, generator):
+    """Walks through the lesson: smooth a path, put an obstacle on it, bend it, drawn pass by pass."""
+    grid, rough = made_up_problem()
+    print("1. A planner's path, and smoothed: every offset masked but those of the ends, and filled in 8 passes")
+    show("the planner's", rough, grid)
+    show("Nav2's simple smoother", robot_maps.smooth_simply(rough, grid), grid)
+    smooth, by = mend(model, rough, grid, True, Filling(), generator)
+    check(f"smoothed by the {by}, it can be driven", show("smoothed", smooth, grid))
+
+    disc = (*smooth[len(smooth) // 2], 0.3)
+    blocked, frames = grid.with_disc(*disc), []
+    print(f"\n2. A round obstacle of {disc[2]} m on it, at ({disc[0]:.2f}, {disc[1]:.2f}) m")
+    check("the path collides now", not show("the old path", smooth, blocked))
+    began = time.perf_counter()
+    bent, by = mend(model, smooth, blocked, False, Filling(), generator, lambda *frame: frames.append(frame))
+    seconds = time.perf_counter() - began
+    check(f"bent by the {by}, it can be driven", bent is not None and show("bent", bent, blocked))
+    ends = bent[: 2 * FINE], bent[-2 * FINE :]
+    apart = max(robot_maps.distances(end, smooth).max() for end in ends)
+    check(f"where nothing was masked it is the old path, to {apart * 1000:.0f} mm", apart < 0.01)
+    print(f"  {seconds:.2f} s: {len(frames) - 1} passes, {len(frames[0][1])} fillings at once, drawn below")
+    path_files.draw_passes(blocked, smooth, disc, as_points(frames), bent, Path("14_robot_paths.png"))
+
+
+def as_points(frames):
+    """[(corridor, tokens [B, n])] -> [[B, n, 2]] the control points, nan where a token is masked."""
+    points = []
+    for corridor, tokens in frames:
+        known = tokens.numpy() < BINS  # [B, n]
+        points.append(np.where(known[..., None], corridor.control(np.where(known, tokens, 0)), np.nan))
+    return points
+
+
+# ---- The command line
+def bend_piece(model, generator, grid, whole, points):
+    """[N, 2] -> [M, 2] a piece of a path bent, its points path_files.STEP apart; None where that fails."""
+    path, _ = mend(model, points, grid, whole, Filling(), generator)
+    return path if path is None else path_files.thin_out(path)
+
+
+def bend_one(model, args, generator):
+    """--start and --goal: plans, smooths, bends around --obstacle, writes --out. Raises UserError where it fails."""
+    grid, frames = robot_maps.read_map(args.map), []
+    rough = robot_maps.plan(grid, args.start, args.goal)
+    keep = lambda *frame: frames.append(frame)  # noqa: E731
+    path, by = mend(model, rough, grid, True, Filling(), generator, None if args.obstacle else keep)
+    old = rough
+    if args.obstacle and path is not None:
+        grid, old = grid.with_disc(*args.obstacle), path
+        path, by = mend(model, old, grid, False, Filling(), generator, keep)
+    if path is None:
+        raise UserError("no path was found that the robot can drive; plan anew, or move the goal.")
+    print(f"{length_of(path):.2f} m, by: {by}")
+    path = path_files.thin_out(path)
+    if args.out.suffix == ".csv":
+        path_files.save_table(args.out, np.column_stack([path, path_files.headings(path)]))
+    else:
+        path_files.draw_passes(grid, old, args.obstacle, as_points(frames), path, args.out.resolve())
+    print(args.out)
+
+
+def bend_bag(model, args, generator):
+    """--bag: bends every Path of a rosbag2 around --obstacle; without one, smooths it. Raises UserError."""
+    grid = robot_maps.read_map(args.map)
+    grid = grid.with_disc(*args.obstacle) if args.obstacle else grid
+    bend = partial(bend_piece, model, generator, grid, not args.obstacle)
+
+    def change(points):
+        if not grid.on_map(points).all():
+            raise UserError(f"a path in {args.bag} leaves the map {args.map}.")
+        return path_files.smooth_poses(points, bend)
+
+    count = path_files.rewrite_bag(args.bag, args.out, change)
+    print(f"{count} paths")
+    print(args.out)
 
 
 def main():
+    """The command line of 14_robot_paths.py."""
     parser = tools.Parser(__doc__)
-    add = parser.add_argument
-    add("--train", action="store_true")
-    add("--minutes", type=tools.between(float, 0.01, 10**4), default=15)
-    add("--out", type=str)
+    add, metres = parser.add_argument, tools.between(float, -(10**5), 10**5)
+    add("--map", type=Path, metavar="FILE", help="the map: Nav2's .yaml beside its image, or MovingAI's .map")
+    add("--start", type=metres, nargs=2, metavar=("X", "Y"), help="in m, in the map's frame")
+    add("--goal", type=metres, nargs=2, metavar=("X", "Y"))
+    add("--obstacle", type=metres, nargs=3, metavar=("X", "Y", "RADIUS"), help="a disc that is not on the map")
+    add("--bag", type=Path, metavar="IN", help="bend every nav_msgs/msg/Path of this rosbag2")
+    add("--out", type=Path, metavar="OUT", help=".csv (x, y, yaw), .png or .gif; with --bag a bag")
+    add("--checkpoint", default=str(SHIPPED_PATHS), metavar="FILE", help="default: checkpoints/paths.pt")
+    add("--seed", type=tools.SEED, default=0, help="default: 0")
     args = parser.parse_args()
-    if args.train:
-        with np.load(DATA) as data:
-            train(dict(data), args.out, args.minutes)
+    work = args.bag or args.start or args.goal
+    if bool(work) != bool(args.out):
+        parser.error("--out goes with --bag, or with --start and --goal, and these with --out")
+    if (args.bag or args.start or args.goal) and not args.map or bool(args.start) != bool(args.goal):
+        parser.error("give --map FILE with --bag, or with --start X Y and --goal X Y")
+    if args.out:
+        path_files.refuse_existing(args.out)
+    model, generator = load_model(args.checkpoint), torch.Generator().manual_seed(args.seed)
+    if args.bag:
+        return bend_bag(model, args, generator)
+    if args.start:
+        if args.out.suffix not in (".csv", ".png", ".gif"):
+            parser.error(f"--out {args.out} must end in .csv, .png or .gif")
+        return bend_one(model, args, generator)
+    demo(model, generator)
 
 
 if __name__ == "__main__":

@@ -1,35 +1,47 @@
-"""Where do the paths come from that lesson 14 learns?
+"""Where do the paths come from that lesson 14 learns, and how does its model learn them?
 
 From an exact teacher, on maps that are made up. In the corridor along a rough path, dynamic programming finds the one
 row of tokens, of all 31^n, that costs least: length, curvature and nearness to obstacles, of which collision and too
 sharp a bend cost so much that they are avoided wherever they can be. The curvature at a control point depends on three
-tokens, so that what is to be remembered is a pair of them: "second-order", 31^3 sums for each control point.
+tokens, so that what is to be remembered is a pair of them: "second-order", 31^3 sums for each control point at most.
 
 Half of the problems are whole paths to be smoothed. The others are repairs: a disc is put on a path that was solved,
-and the span around it solved again, what is outside fixed.
+and the span around it solved again, what is outside fixed. The model then learns to guess the teacher's tokens.
 
-Run:        python path_dataset.py                    (15,000 problems; about NN minutes on one core; goes on if stopped)
-            python path_dataset.py --number 1000 --out data/few_paths.npz
-Builds on:  robot_maps.py, lesson 14 (the corridor, the spline).
-Last line:  the path of the file, `data/robot_paths.npz`.
+Run:        python path_training.py                   (15,000 problems, 5 minutes on a core; then 15 of training on two)
+            python path_training.py --number 1000 --minutes 1 --out checkpoints/few_paths.pt
+Builds on:  lessons 3 (optimizers), 4 (the loss), 5 (get_lr), 14 (Corridor, PathModel); robot_maps.py.
+Last line:  the path of the checkpoint.
+
+The problems are solved once, part by part, and kept in data/robot_paths/: a run that was stopped goes on with them. It
+is no part of lesson 14, since the model that it makes comes with the project, and the teacher is not needed to use it.
 """
 
 import io
 import sys
+import time
+from dataclasses import asdict
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
+import path_files
 import robot_maps
 import tools
 from robot_maps import KEEP
 
+import torch
+from torch import nn
+from tqdm import tqdm
+
+transformer = import_module("03_transformer")
+diffusion = import_module("04_diffusion")
+training = import_module("05_train")
 robot_paths = import_module("14_robot_paths")
 
-BENT, NEAR = 0.1, 4.0  # what costs as much as a metre: curvature squared (1/m^2), and (0.5 m - clearance) squared, over 1 m
-FAR = 0.5  # m, a clearance with which nothing is near
+DATA = tools.ROOT / "data" / "robot_paths"  # where the problems are kept
 FORBIDDEN = 1000.0  # for a collision, and for each 1/m of curvature over
 SHARP = robot_paths.SHARPEST - 0.3  # 1/m; between control points the curve may be a little more bent than at them
 
@@ -43,7 +55,7 @@ class Costs:
         self.places = corridor.grid.to_cells(self.places).astype(np.float32)  # [n, BINS, 2], in cells
         field, self.cell = corridor.grid.clearances, corridor.grid.resolution
         self.spacing = np.hypot(*np.diff(corridor.line, axis=0).T).mean()
-        price = NEAR * (FAR - field).clip(0) ** 2 + FORBIDDEN * (field < KEEP)
+        price = robot_paths.NEAR * (robot_paths.FAR - field).clip(0) ** 2 + FORBIDDEN * (field < KEEP)
         self.price = np.pad(price, 1, constant_values=2 * FORBIDDEN).astype(np.float32)  # a metre's, in every cell
 
     def nearness(self, x, y):
@@ -67,7 +79,7 @@ class Costs:
         turning = slope_x * (middle_y - 2 * by) - slope_y * (middle_x - 2 * bx)  # [A, B, C]
         speed = np.hypot(slope_x, slope_y) + 1e-3
         curvature = np.abs(turning) * (1 / speed**3 / self.cell)
-        cost = BENT * self.spacing * curvature**2 + FORBIDDEN * (curvature - SHARP).clip(0)
+        cost = robot_paths.BENT * self.spacing * curvature**2 + FORBIDDEN * (curvature - SHARP).clip(0)
         return cost + self.spacing / 2 * self.nearness((middle_x + 4 * bx) / 6, (middle_y + 4 * by) / 6)
 
 
@@ -111,7 +123,7 @@ def rough_paths(rng):
 
 def smoothing(grid, rough):
     """(corridor, tokens, masked) of a path to be smoothed: all but the ends is solved."""
-    corridor = robot_paths.Corridor.along(robot_paths.control_points(robot_paths.low_pass(rough)), grid)
+    corridor = robot_paths.Corridor.along(robot_maps.control_points(robot_maps.low_pass(rough)), grid)
     masked = np.ones(len(corridor.line), dtype=bool)
     masked[[0, -1]] = False
     tokens = np.full(len(masked), robot_paths.STRAIGHT)
@@ -131,7 +143,7 @@ def repairing(rng, grid, curve):
     blocked, _ = put_disc(rng, grid, curve)
     if blocked is None:
         return None
-    corridor = robot_paths.Corridor.along(robot_paths.control_points(curve), blocked)
+    corridor = robot_paths.Corridor.along(robot_maps.control_points(curve), blocked)
     tokens = np.full(len(corridor.line), robot_paths.STRAIGHT)
     masked = robot_paths.around(robot_paths.faults(corridor, tokens), len(tokens), int(rng.integers(2, 7)))
     return (corridor, teach(corridor, tokens, masked), masked) if masked.any() else None
@@ -148,7 +160,7 @@ def make_problems(seed, number):
             corridor, tokens, masked = smoothing(grid, rough)
             if len(tokens) > robot_paths.POINTS or robot_paths.faults(corridor, tokens):
                 continue
-            curve, _ = robot_paths.spline(corridor.control(tokens))
+            curve, _ = robot_maps.spline(corridor.control(tokens))
             found = [(corridor, tokens, masked), repairing(rng, grid, curve)]
             if found[1] and (len(found[1][1]) > robot_paths.POINTS or robot_paths.faults(*found[1][:2])):
                 found.pop()
@@ -181,26 +193,113 @@ def save_arrays(arrays, path):
     tools.write_safely(path, buffer.getbuffer())
 
 
+# ---- The training
+def random_batch(data, size, generator):
+    """`size` problems of nearly the same length: {tokens [B, L], masked [B, L], clearances [B, L, BINS], turns [B, L]}, mirrored, or driven backwards, or both, or neither, by chance: four problems out of one."""
+    order = (data["length"] + torch.rand(len(data["length"]), generator=generator)).argsort()
+    first = int(torch.randint(len(order) - size + 1, (1,), generator=generator))
+    rows = order[first : first + size]
+    length = data["length"][rows, None]  # [B, 1]
+    places = torch.arange(int(length.max())).expand(size, -1)  # [B, L]
+    mirrored, backwards = torch.rand(2, size, 1, generator=generator) < 0.5  # [B, 1] each
+    places = torch.where(backwards & (places < length), length - 1 - places, places)
+    flipped = mirrored ^ backwards  # who drives backwards has the left on the right
+    batch = {name: data[name][rows[:, None], places] for name in ("tokens", "masked", "clearances", "turns")}
+    tokens, turns, clearances = batch["tokens"].long(), batch["turns"].long(), batch["clearances"].float()
+    batch["tokens"] = torch.where(flipped & (tokens != robot_paths.PAD), robot_paths.BINS - 1 - tokens, tokens)
+    batch["turns"] = torch.where(flipped, robot_paths.TURNS - 1 - turns, turns)
+    batch["clearances"] = torch.where(flipped[..., None], clearances.flip(2), clearances)
+    return batch
+
+
+def hide_path(tokens, masked, generator):
+    """(inputs, mask) [B, L] each: half the rows hide some of the places `masked` [B, L], anywhere; the others a span of
+    them, or, three times in ten, all."""
+    B, L = tokens.shape
+    count = masked.sum(dim=1, keepdim=True)  # [B, 1]
+    draw = partial(torch.rand, generator=generator)
+    lottery = draw(B, L).masked_fill(~masked, 2).argsort(dim=1).argsort(dim=1)  # [B, L] the ranks
+    somewhere = lottery < 1 + (draw(B, 1) * count).long()
+    rank = masked.cumsum(dim=1) - 1  # [B, L] of the places, from left to right
+    width = 1 + (draw(B, 1) * count).long()
+    start = (draw(B, 1) * (count - width + 1)).long()
+    span = ((start <= rank) & (rank < start + width)) | (draw(B, 1) < 0.3)
+    mask = masked & torch.where(draw(B, 1) < 0.5, somewhere, span)
+    return tokens.masked_fill(mask, robot_paths.CONFIG.vocab_size), mask
+
+
+def loss_of(model, batch, generator):
+    """[B] nats per hidden token."""
+    inputs, mask = hide_path(batch["tokens"], batch["masked"], generator)
+    logits = model(inputs, batch["clearances"], batch["turns"])
+    return diffusion.masked_cross_entropy(logits, batch["tokens"], mask)
+
+
+def train(data, out, minutes, size=96, lr=0.025):
+    """Lesson 5's loop, on rows of offsets instead of letters. Writes a checkpoint now and then, and on Ctrl-C."""
+    heldout = {name: array[: len(array) // 20] for name, array in data.items()}
+    data = {name: array[len(array) // 20 :] for name, array in data.items()}
+    torch.manual_seed(0)
+    model, generator, stop = robot_paths.PathModel(), torch.Generator().manual_seed(0), tools.StopRequest()
+    optimizers = transformer.make_optimizers(model, lr, torch.float32)
+    began, saved, step, progress = time.perf_counter(), 0.0, 0, 0.0
+    while progress < 1 and not stop.made:
+        for optimizer, ratio in zip(optimizers, (1, transformer.ADAMW_LR_RATIO)):
+            optimizer.param_groups[0]["lr"] = lr * ratio * training.get_lr(step, progress)
+        loss = loss_of(model, random_batch(data, size, generator), generator).mean()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        step, seconds = step + 1, time.perf_counter() - began
+        progress = min(1.0, seconds / 60 / minutes)
+        if seconds - saved > 60 or progress == 1 or stop.made:
+            saved = seconds
+            figure = measure(model, heldout)
+            print(f"step {step:,}  {seconds:.0f} s  loss {loss.item():.3f}  held-out {figure:.3f}", flush=True)
+            weights = {name: value.bfloat16() for name, value in model.state_dict().items()}
+            tools.save_checkpoint(
+                dict(model=weights, config=asdict(robot_paths.CONFIG), step=step, seconds=seconds), out
+            )
+    print(out)
+
+
+@torch.inference_mode()
+def measure(model, heldout):
+    """The held-out nats per hidden token, always with the same things hidden."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.cat([loss_of(model, random_batch(heldout, 32, generator), generator) for _ in range(16)]).mean().item()
+
+
+# ---- The command line
 PART = 1000  # problems that are solved, and saved, at once
 
 
-def main():
-    """The command line of path_dataset.py."""
-    parser = tools.Parser(__doc__)
-    add = parser.add_argument
-    add("--number", type=tools.between(int, 1, 10**6), default=15_000, help="problems (default: %(default)s)")
-    add("--out", type=Path, default=robot_paths.DATA, metavar="FILE", help="default: data/robot_paths.npz")
-    args = parser.parse_args()
+def load_problems(number):
+    """{name: tensor} of `number` problems, of which those are solved that are not there yet."""
     parts = []
-    for seed, first in enumerate(range(0, args.number, PART)):
-        size = min(PART, args.number - first)
-        cache = args.out.with_name(f"{args.out.stem}_parts") / f"{seed}_{size}.npz"
+    for seed, first in enumerate(range(0, number, PART)):
+        size = min(PART, number - first)
+        cache = DATA / f"{seed}_{size}.npz"
         if not cache.exists():
             save_arrays(make_problems(seed, size), cache)
         with np.load(cache) as part:
             parts.append(dict(part))
-    save_arrays({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, args.out)
-    print(args.out)
+    return {name: torch.from_numpy(np.concatenate([part[name] for part in parts])) for name in parts[0]}
+
+
+def main():
+    """The command line of path_training.py."""
+    parser = tools.Parser(__doc__)
+    add = parser.add_argument
+    add("--number", type=tools.between(int, 1000, 10**6), default=15_000, help="problems (default: %(default)s)")
+    add("--minutes", type=tools.between(float, 0.01, 10**4), default=15, help="of training (default: %(default)s)")
+    out = tools.ROOT / "checkpoints" / "my_paths.pt"
+    add("--out", type=Path, default=out, metavar="FILE", help="default: checkpoints/my_paths.pt")
+    args = parser.parse_args()
+    path_files.refuse_existing(args.out)
+    train(load_problems(args.number), args.out, args.minutes)
 
 
 if __name__ == "__main__":
