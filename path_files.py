@@ -217,7 +217,7 @@ def panels_of(number, grid, old, disc):
     rows = -(-number // columns)
     figure, axes = new_figure(rows, columns, figsize=(3.2 * columns, 3.2 * rows), squeeze=False, layout="constrained")
     for each in axes.flat[:number]:
-        draw_map(each, grid, np.array([disc[:2]]) if disc else old, 2.5 if disc else 1.0)
+        draw_map(each, grid, np.array([disc[:2]]) if disc else old, 3.0 if disc else 1.0)
         each.plot(*old.T, ":", color="tab:blue")
         if disc:
             draw_disc(each, disc)

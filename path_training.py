@@ -195,7 +195,8 @@ def save_arrays(arrays, path):
 
 # ---- The training
 def random_batch(data, size, generator):
-    """`size` problems of nearly the same length: {tokens [B, L], masked [B, L], clearances [B, L, BINS], turns [B, L]}, mirrored, or driven backwards, or both, or neither, by chance: four problems out of one."""
+    """`size` problems of nearly the same length: {tokens [B, L], masked [B, L], clearances [B, L, BINS], turns [B, L]},
+    mirrored, or driven backwards, or both, or neither, by chance: four problems out of one."""
     order = (data["length"] + torch.rand(len(data["length"]), generator=generator)).argsort()
     first = int(torch.randint(len(order) - size + 1, (1,), generator=generator))
     rows = order[first : first + size]
