@@ -17,7 +17,7 @@ Run:        python 14_robot_paths.py                    (an obstacle, passed by 
             python 14_robot_paths.py --map FILE.yaml --bag IN --out OUT
 Last line:  the path of a picture, `figures/14_robot_paths.png`; otherwise the path of the file --out.
 
-Others take from here: Corridor, PathModel, load_model, Filling, infill, mend, faults, around, cost.
+Others take from here: Corridor, PathModel, load_model, Filling, infill, bend_path, faults, around, cost.
 
 Exercises (answers in docs/answers.md)
   1. Set TEMPERATURE to 0: the eight samples are one. What becomes of the obstacle in the walk?
@@ -25,6 +25,7 @@ Exercises (answers in docs/answers.md)
   3. Set PASSES to 1: all offsets of a span are drawn at once. How many of the eight can be driven?
 """
 
+import sys
 import time
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -98,15 +99,11 @@ class Corridor:
         return free | ~free.any(axis=1, keepdims=True)
 
 
-def check_curve(points, curvatures, grid):
-    """[..., M] True where a curve collides, or bends more sharply than the robot can."""
-    return (grid.clearance(points) < ROBOT) | (curvatures > SHARPEST)
-
-
 def faults(corridor, tokens):
     """The control points, without the ends, next to which the spline of tokens [n] collides or bends too sharply, each
     as often as it does so, every 2 cm; an empty list for a path that can be driven."""
-    wrong = check_curve(*spline(corridor.control(np.asarray(tokens))), corridor.grid)  # [M]
+    points, curvatures = spline(corridor.control(np.asarray(tokens)))  # [M, 2], [M]
+    wrong = (corridor.grid.clearance(points) < ROBOT) | (curvatures > SHARPEST)
     return np.rint(np.flatnonzero(wrong) / FINE).astype(int).clip(1, len(tokens) - 2).tolist()
 
 
@@ -196,7 +193,7 @@ def infill(model, corridor, canvas, how, generator, on_step=None):
     return tokens[costs.argmin()].numpy()
 
 
-def mend(model, points, grid, whole, how, generator, on_step=None):
+def bend_path(model, points, grid, whole, how, generator, on_step=None):
     """Bends a path [N, 2] on a map; whole: smooths all of it; else bends what collides, and leaves the rest.
 
     Returns ([M, 2], by whom): "model"; where that fails, "simple smoother" or "as it was", if these can be driven or at
@@ -215,9 +212,8 @@ def mend(model, points, grid, whole, how, generator, on_step=None):
             canvas[-1] = min(np.flatnonzero(part.open_bins()[-1]), key=lambda token: abs(token - STRAIGHT))
         tokens[start:end] = infill(model, part, canvas, how, generator, on_step and partial(on_step, part))
         masked[: end if end == n else end - POINTS // 4] = False
-    curve, curvatures = spline(corridor.control(tokens))
-    if not check_curve(curve, curvatures, grid).any():
-        return curve, "model"
+    if not faults(corridor, tokens):
+        return spline(corridor.control(tokens))[0], "model"
     simple = robot_maps.smooth_simply(points, grid) if how.fallback else points
     for path, name in ((simple, "simple smoother"), (points, "as it was")) if how.fallback else ():
         free, sharpest = robot_maps.judge(path, grid)
@@ -228,12 +224,12 @@ def mend(model, points, grid, whole, how, generator, on_step=None):
 
 # ---- The lesson
 def made_up_problem():
-    """(map, rough path) for the walk: Nav2's sandbox, where it was downloaded, else a map that is made up."""
+    """(map, rough path) for the walk: Nav2's depot, where it was downloaded, else a map that is made up."""
     path = robot_maps.MAPS / "nav2" / "depot.yaml"
     if path.exists():
         grid, start, goal = robot_maps.read_map(path), (2.0, 2.0), (12.0, 8.0)
     else:
-        grid, start, goal = robot_maps.made_up_map(np.random.default_rng(4)), (1.0, 1.0), (10.5, 9.5)
+        grid, start, goal = robot_maps.made_up_map(np.random.default_rng(26)), (1.0, 1.0), (10.5, 9.5)
     return grid, robot_maps.plan(grid, start, goal, inflated=False)
 
 
@@ -251,7 +247,7 @@ def demo(model, generator):
     print("1. A planner's path, and smoothed: every offset masked but those of the ends, and filled in 8 passes")
     show("the planner's", rough, grid)
     show("Nav2's simple smoother", robot_maps.smooth_simply(rough, grid), grid)
-    smooth, by = mend(model, rough, grid, True, Filling(), generator)
+    smooth, by = bend_path(model, rough, grid, True, Filling(), generator)
     check(f"smoothed by the {by}, it can be driven", show("smoothed", smooth, grid))
 
     disc = (*smooth[len(smooth) // 2], 0.3)
@@ -259,29 +255,27 @@ def demo(model, generator):
     print(f"\n2. A round obstacle of {disc[2]} m on it, at ({disc[0]:.2f}, {disc[1]:.2f}) m")
     check("the path collides now", not show("the old path", smooth, blocked))
     began = time.perf_counter()
-    bent, by = mend(model, smooth, blocked, False, Filling(), generator, lambda *frame: frames.append(frame))
+    bent, by = bend_path(model, smooth, blocked, False, Filling(), generator, lambda *frame: frames.append(frame))
     seconds = time.perf_counter() - began
     check(f"bent by the {by}, it can be driven", bent is not None and show("bent", bent, blocked))
-    ends = bent[: 2 * FINE], bent[-2 * FINE :]
-    apart = max(robot_maps.distances(end, smooth).max() for end in ends)
-    check(f"where nothing was masked it is the old path, to {apart * 1000:.0f} mm", apart < 0.01)
+    apart = robot_maps.distances(np.concatenate([bent[: 2 * FINE], bent[-2 * FINE :]]), smooth).max()
+    check(f"where nothing was masked it is the old path, to {apart * 1000:.0f} mm", apart < 0.02)
     print(f"  {seconds:.2f} s: {len(frames) - 1} passes, {len(frames[0][1])} fillings at once, drawn below")
-    path_files.draw_passes(blocked, smooth, disc, as_points(frames), bent, Path("14_robot_paths.png"))
+    picture = ROOT / "figures" / "14_robot_paths.png"
+    path_files.draw_passes(blocked, smooth, disc, as_points(frames), bent, picture)
+    print(picture)
 
 
 def as_points(frames):
     """[(corridor, tokens [B, n])] -> [[B, n, 2]] the control points, nan where a token is masked."""
-    points = []
-    for corridor, tokens in frames:
-        known = tokens.numpy() < BINS  # [B, n]
-        points.append(np.where(known[..., None], corridor.control(np.where(known, tokens, 0)), np.nan))
-    return points
+    rows = [(corridor, tokens.numpy(), tokens.numpy() < BINS) for corridor, tokens in frames]
+    return [np.where(known[..., None], each.control(row * known), np.nan) for each, row, known in rows]
 
 
 # ---- The command line
 def bend_piece(model, generator, grid, whole, points):
     """[N, 2] -> [M, 2] a piece of a path bent, its points path_files.STEP apart; None where that fails."""
-    path, _ = mend(model, points, grid, whole, Filling(), generator)
+    path, _ = bend_path(model, points, grid, whole, Filling(), generator)
     return path if path is None else path_files.thin_out(path)
 
 
@@ -290,20 +284,19 @@ def bend_one(model, args, generator):
     grid, frames = robot_maps.read_map(args.map), []
     rough = robot_maps.plan(grid, args.start, args.goal)
     keep = lambda *frame: frames.append(frame)  # noqa: E731
-    path, by = mend(model, rough, grid, True, Filling(), generator, None if args.obstacle else keep)
+    path, by = bend_path(model, rough, grid, True, Filling(), generator, None if args.obstacle else keep)
     old = rough
     if args.obstacle and path is not None:
         grid, old = grid.with_disc(*args.obstacle), path
-        path, by = mend(model, old, grid, False, Filling(), generator, keep)
+        path, by = bend_path(model, old, grid, False, Filling(), generator, keep)
     if path is None:
         raise UserError("no path was found that the robot can drive; plan anew, or move the goal.")
-    print(f"{length_of(path):.2f} m, by: {by}")
+    print(f"{length_of(path):.2f} m, by: {by}", file=sys.stderr)
     path = path_files.thin_out(path)
     if args.out.suffix == ".csv":
         path_files.save_table(args.out, np.column_stack([path, path_files.headings(path)]))
     else:
         path_files.draw_passes(grid, old, args.obstacle, as_points(frames), path, args.out.resolve())
-    print(args.out)
 
 
 def bend_bag(model, args, generator):
@@ -318,8 +311,7 @@ def bend_bag(model, args, generator):
         return path_files.smooth_poses(points, bend)
 
     count = path_files.rewrite_bag(args.bag, args.out, change)
-    print(f"{count} paths")
-    print(args.out)
+    print(f"{count} paths", file=sys.stderr)
 
 
 def main():
@@ -335,20 +327,20 @@ def main():
     add("--checkpoint", default=str(SHIPPED_PATHS), metavar="FILE", help="default: checkpoints/paths.pt")
     add("--seed", type=tools.SEED, default=0, help="default: 0")
     args = parser.parse_args()
-    work = args.bag or args.start or args.goal
-    if bool(work) != bool(args.out):
+    if bool(args.bag or args.start or args.goal) != bool(args.out):
         parser.error("--out goes with --bag, or with --start and --goal, and these with --out")
-    if (args.bag or args.start or args.goal) and not args.map or bool(args.start) != bool(args.goal):
+    if (args.out and not args.map) or bool(args.start) != bool(args.goal):
         parser.error("give --map FILE with --bag, or with --start X Y and --goal X Y")
+    if args.obstacle and args.obstacle[2] <= 0:
+        parser.error(f"--obstacle: its radius, {args.obstacle[2]:g}, must be above 0")
+    if args.start and args.out.suffix not in (".csv", ".png", ".gif"):
+        parser.error(f"--out {args.out} must end in .csv, .png or .gif")
     if args.out:
         path_files.refuse_existing(args.out)
     model, generator = load_model(args.checkpoint), torch.Generator().manual_seed(args.seed)
-    if args.bag:
-        return bend_bag(model, args, generator)
-    if args.start:
-        if args.out.suffix not in (".csv", ".png", ".gif"):
-            parser.error(f"--out {args.out} must end in .csv, .png or .gif")
-        return bend_one(model, args, generator)
+    if args.out:
+        (bend_bag if args.bag else bend_one)(model, args, generator)
+        return print(args.out)
     demo(model, generator)
 
 

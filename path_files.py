@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from robot_maps import length_of
-from tools import Parser, UserError, new_figure, run, save_figure, write_safely
+from tools import Parser, UserError, new_figure, run, write_safely
 
 PATH = "nav_msgs/msg/Path"
 STEP = 0.05  # m from one pose to the next in what is written
@@ -240,11 +240,13 @@ def draw_passes(grid, old, disc, frames, path, out):
     panels[-1].plot(*path.T, color="tab:red", linewidth=2)
     panels[-1].set_title(titles[-1], fontsize=10)
     if moving:
-        return save_gif(out, [figure for figure, _ in pictures])
-    save_figure(pictures[0][0], out)
+        return save_animation(out, [figure for figure, _ in pictures])
+    buffer = io.BytesIO()
+    pictures[0][0].savefig(buffer, format="png", dpi=110)
+    write_safely(out, buffer.getvalue())
 
 
-def save_gif(path, figures):
+def save_animation(path, figures):
     """Saves figures of matplotlib as an animation, the last one shown longest."""
     from PIL import Image
 

@@ -236,7 +236,7 @@ def loss_of(model, batch, generator):
     return diffusion.masked_cross_entropy(logits, batch["tokens"], mask)
 
 
-def train(data, out, minutes, size=96, lr=0.025):
+def train_paths(data, out, minutes, size=96, lr=0.025):
     """Lesson 5's loop, on rows of offsets instead of letters. Writes a checkpoint now and then, and on Ctrl-C."""
     heldout = {name: array[: len(array) // 20] for name, array in data.items()}
     data = {name: array[len(array) // 20 :] for name, array in data.items()}
@@ -300,7 +300,7 @@ def main():
     add("--out", type=Path, default=out, metavar="FILE", help="default: checkpoints/my_paths.pt")
     args = parser.parse_args()
     path_files.refuse_existing(args.out)
-    train(load_problems(args.number), args.out, args.minutes)
+    train_paths(load_problems(args.number), args.out, args.minutes)
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ def replan_and_smooth(path, grid):
 
 
 def corridor_of(path, grid, whole):
-    """(corridor, what is masked [n]), as lesson 14's `mend` has them."""
+    """(corridor, what is masked [n]), as lesson 14's `bend_path` has them."""
     corridor = robot_paths.Corridor.along(control_points(low_pass(path) if whole else path), grid)
     n = len(corridor.line)
     bad = range(n) if whole else robot_paths.faults(corridor, np.full(n, robot_paths.STRAIGHT))
@@ -131,7 +131,7 @@ def asking(model, whole, **off):
     how = robot_paths.Filling(**off)
 
     def ask(path, grid):
-        return robot_paths.mend(model, path, grid, whole, how, torch.Generator().manual_seed(0))[0]
+        return robot_paths.bend_path(model, path, grid, whole, how, torch.Generator().manual_seed(0))[0]
 
     return ask
 

@@ -253,11 +253,11 @@ def test_the_model_sees_the_map(model, grid):
 def test_a_blocked_path_is_bent_and_the_rest_stays(model):
     hall, path = straight_hall()
     blocked = hall.with_disc(9.0, 1.0, 0.2)
-    bent, by = robot_paths.mend(model, path, blocked, False, robot_paths.Filling(), seeded())
+    bent, by = robot_paths.bend_path(model, path, blocked, False, robot_paths.Filling(), seeded())
     free, sharpest = robot_maps.judge(bent, blocked)
     assert by == "model" and free and sharpest <= robot_paths.SHARPEST and np.allclose(bent[[0, -1]], path[[0, -1]])
     assert np.abs(bent[bent[:, 0] < 6, 1] - 1).max() < 1e-9 < np.abs(bent[:, 1] - 1).max()
-    same, by = robot_paths.mend(model, path, hall, False, robot_paths.Filling(), seeded())
+    same, by = robot_paths.bend_path(model, path, hall, False, robot_paths.Filling(), seeded())
     assert by == "model" and np.abs(same[:, 1] - 1).max() < 1e-9  # nothing to do, nothing done
 
 
@@ -270,14 +270,14 @@ def straight_hall():
 def test_what_cannot_be_bent_falls_back_or_fails(model, grid):
     path = robot_maps.resample(np.array([(0.6, 1.0), (5.4, 1.0)]), 0.05)
     shut = grid.with_disc(3.0, 1.0, 1.3)
-    assert robot_paths.mend(model, path, shut, False, robot_paths.Filling(rounds=2), seeded()) == (None, "nobody")
+    assert robot_paths.bend_path(model, path, shut, False, robot_paths.Filling(rounds=2), seeded()) == (None, "nobody")
 
 
 def test_a_path_longer_than_the_model_sees(model):
     long = robot_maps.GridMap(np.ones((80, 800), dtype=bool), 0.05).with_disc(30.0, 2.0, 0.2)
     path = robot_maps.resample(np.array([(0.6, 2.0), (39.0, 2.0)]), 0.05)
     for whole in (True, False):
-        bent, by = robot_paths.mend(model, path, long, whole, robot_paths.Filling(), seeded())
+        bent, by = robot_paths.bend_path(model, path, long, whole, robot_paths.Filling(), seeded())
         assert by == "model" and robot_maps.judge(bent, long)[0]
 
 
