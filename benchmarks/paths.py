@@ -158,20 +158,38 @@ def ablations(model, whole):
 
 # ---- Measuring
 def measure_all(grid, make, seed, name, ways, number):
-    """({way: [number, 3] success, length in m, seconds}, the last problem with its paths) on problems of one map."""
-    rng, rows, example = np.random.default_rng(seed), {way: [] for way in ways}, None
+    """{way: [number, 3] success, length against the path as given, seconds} on problems of one map."""
+    rng, rows = np.random.default_rng(seed), {way: [] for way in ways}
     for _ in tqdm(range(number), desc=name, mininterval=5, disable=None):
         here, path = make(grid, rng)
-        paths = {}
         for way, bend in ways.items():
             began = time.perf_counter()
-            paths[way] = bend(path, here)
+            found = bend(path, here)
             seconds = time.perf_counter() - began
-            free, sharpest = judge(paths[way], here) if paths[way] is not None else (False, 0)
+            free, sharpest = judge(found, here) if found is not None else (False, 0)
             success = free and sharpest <= robot_paths.SHARPEST
-            rows[way].append((success, length_of(paths[way]) / length_of(path) if success else np.nan, seconds))
-        example = here, path, paths
-    return {way: np.array(row, dtype=float) for way, row in rows.items()}, example
+            rows[way].append((success, length_of(found) / length_of(path) if success else np.nan, seconds))
+    return {way: np.array(row, dtype=float) for way, row in rows.items()}
+
+
+class Kept:
+    """What was measured already, in a file {"kind/map/way": rows}, so that a long run can be done in pieces."""
+
+    def __init__(self, path):
+        self.path, self.rows = path, {}
+        if path and path.exists():
+            with np.load(path) as rows:
+                self.rows = dict(rows)
+
+    def measure(self, grid, make, seed, name, ways, number):
+        """measure_all, where it is not there yet."""
+        keys = {way: f"{name}/{way}" for way in ways}
+        if not all(len(self.rows.get(key, ())) == number for key in keys.values()):
+            found = measure_all(grid, make, seed, name, ways, number)
+            self.rows |= {keys[way]: rows for way, rows in found.items()}
+            if self.path:
+                path_training.save_arrays(self.rows, self.path)
+        return {way: self.rows[key] for way, key in keys.items()}
 
 
 def interval(differences, rng):
@@ -205,15 +223,16 @@ def print_gaps(results, one, others):
         print(f"| {other} | {' | '.join(cells)} |")
 
 
-def draw_examples(examples, shown, folder):
-    """Saves a panel for each {map: (grid, path, {way: path})} with the paths of the ways `shown`."""
-    figure, axes = tools.new_figure(1, len(examples), figsize=(4 * len(examples), 4), squeeze=False)
-    for panel, (name, (grid, path, paths)) in zip(axes[0], examples.items()):
-        path_files.draw_map(panel, grid, path)
+def draw_examples(model, grids, seed, folder):
+    """Saves a panel for each {name: map} with its first problem of repair, and what three ways make of it."""
+    figure, axes = tools.new_figure(1, len(grids), figsize=(4 * len(grids), 4), squeeze=False)
+    for panel, (name, grid) in zip(axes[0], grids.items()):
+        blocked, path = repair_problem(grid, np.random.default_rng(seed))
+        path_files.draw_map(panel, blocked, path)
         panel.plot(*path.T, "k:", label="given")
-        for way in shown:
-            if paths[way] is not None:
-                panel.plot(*paths[way].T, label=way)
+        for way, bend in methods(model, False).items():
+            if way in ("replan + Simple", "infilling", "teacher") and (found := bend(path, blocked)) is not None:
+                panel.plot(*found.T, label=way)
         panel.set_title(name)
     axes[0, 0].legend(fontsize=7)
     tools.save_figure(figure, folder / "14_benchmark.png")
@@ -227,23 +246,24 @@ def main():
     add("--num", type=tools.between(int, 2, 10_000), default=100, help="problems of each kind (default: 100)")
     add("--seed", type=tools.SEED, default=0, help="default: 0")
     add("--checkpoint", default=str(robot_paths.SHIPPED_PATHS), metavar="FILE", help="default: checkpoints/paths.pt")
+    add("--keep", type=Path, metavar="FILE", help="an .npz file: keep there what was measured, do not measure it again")
     add("--pictures", type=Path, default=tools.ROOT / "figures", metavar="FOLDER", help="default: figures")
     args = parser.parse_args()
     model = robot_paths.load_model(args.checkpoint)
     print(f"{args.num} problems of each kind on each map; length: mean, over successes, against the path as given")
-    kinds = ("smoothing", True, smoothing_problem), ("repair", False, repair_problem)
-    for title, whole, make in kinds:
-        results, parts, examples = {}, {}, {}
-        for name in args.maps:
-            grid = robot_maps.read_map(robot_maps.download_map(NAMES[name]))
-            how = grid, make, args.seed, f"{title}, {name}"
-            results[name], examples[name] = measure_all(*how, methods(model, whole), args.num)
-            parts[name], _ = measure_all(*how, ablations(model, whole), max(2, args.num // 4))
+    grids = {name: robot_maps.read_map(robot_maps.download_map(NAMES[name])) for name in args.maps}
+    kept = Kept(args.keep)
+    for title, whole, make in (("smoothing", True, smoothing_problem), ("repair", False, repair_problem)):
+        results, parts = {}, {}
+        for name, grid in grids.items():
+            how = grid, make, args.seed, f"{title}/{name}"
+            results[name] = kept.measure(*how, methods(model, whole), args.num)
+            parts[name] = kept.measure(*how, ablations(model, whole), max(2, args.num // 4))
         print_tables(results, title)
         print_tables(parts, f"{title}, the first quarter of the problems")
         rivals = [f"clip rule, {clearance} m" for clearance in CLEARANCES]
         print_gaps(results, "infilling", [*rivals, "Nav2 Simple" if whole else "replan + Simple", "teacher"])
-    draw_examples(examples, ("replan + Simple", "infilling", "teacher"), args.pictures.resolve())
+    draw_examples(model, grids, args.seed, args.pictures.resolve())
 
 
 if __name__ == "__main__":
