@@ -14,6 +14,7 @@ import pytest
 import robot_maps
 import torch
 from conftest import ROOT, run_script, seeded
+from benchmarks import paths
 from PIL import Image
 from tools import UserError
 
@@ -256,7 +257,7 @@ def test_a_blocked_path_is_bent_and_the_rest_stays(model):
     bent, by = robot_paths.bend_path(model, path, blocked, False, robot_paths.Filling(), seeded())
     free, sharpest = robot_maps.judge(bent, blocked)
     assert by == "model" and free and sharpest <= robot_paths.SHARPEST and np.allclose(bent[[0, -1]], path[[0, -1]])
-    assert np.abs(bent[bent[:, 0] < 6, 1] - 1).max() < 1e-9 < np.abs(bent[:, 1] - 1).max()
+    assert np.abs(bent[bent[:, 0] < 5, 1] - 1).max() < 1e-9 < np.abs(bent[:, 1] - 1).max()
     same, by = robot_paths.bend_path(model, path, hall, False, robot_paths.Filling(), seeded())
     assert by == "model" and np.abs(same[:, 1] - 1).max() < 1e-9  # nothing to do, nothing done
 
@@ -437,3 +438,49 @@ def test_ros_core_answers_with_nav2s_codes(model, grid, monkeypatch):
     assert blocked.error_code == 503 and core.answer([(2.5, 2.0), (2.55, 2.0)], "", 0.0, False).was_completed
     core.grid = grid.with_disc(3.0, 1.0, 1.3)
     assert core.answer(path).error_code == 504
+
+
+# ---- The benchmark
+def test_savitzky_golay_has_nav2s_weights():
+    given = np.random.default_rng(0).normal(size=(20, 2))
+    smooth = paths.filter_savgol(given, None)
+    weights = np.array([-2, 3, 6, 7, 6, 3, -2]) / 21
+    assert np.allclose(smooth[8], weights @ given[5:12]) and np.array_equal(smooth[[0, -1]], given[[0, -1]])
+
+
+def test_clip_rule_takes_the_nearest_offset_with_clearance(grid):
+    path = robot_maps.resample(np.array([(0.6, 2.9), (5.4, 2.9)]), 0.05)  # 0.4 m above the block
+    assert np.abs(paths.clip_rule(path, grid, True, 0.22)[:, 1] - 2.9).max() < 1e-9  # free as it is
+    bent = paths.clip_rule(path, grid, True, 0.6)
+    middle = bent[np.abs(bent[:, 0] - 3) < 0.1, 1]
+    assert 3.0 < middle.min() < middle.max() < 3.15  # two tenths up, and a little back by the smoothing
+
+
+def test_repair_problems_are_blocked_and_can_be_solved():
+    grid = robot_maps.made_up_map(np.random.default_rng(26))
+    blocked, path = paths.repair_problem(grid, np.random.default_rng(0))
+    assert robot_maps.judge(path, grid)[0] and not robot_maps.judge(path, blocked)[0]
+    assert robot_maps.judge(paths.replan(path, blocked), blocked)[0]
+
+
+def test_intervals_hold_the_mean():
+    differences = np.random.default_rng(0).normal(1, 1, 400)
+    mean, low, high = paths.interval(differences, np.random.default_rng(1))
+    assert mean == differences.mean() and abs((high - low) / 2 - 1.96 / 20) < 0.02 and low < mean < high
+
+
+def test_what_was_kept_is_not_measured_again(tmp_path, grid):
+    calls = []
+
+    def way(path, grid):
+        calls.append(len(path))
+        return path
+
+    def make(grid, rng):
+        return grid, robot_maps.resample(rng.uniform([0.5, 0.5], [5.5, 1.0], (2, 2)), 0.05)
+
+    file = tmp_path / "rows.npz"
+    first = paths.Kept(file).measure(grid, make, 0, "kind/map", {"as it is": way}, 3)
+    again = paths.Kept(file).measure(grid, make, 0, "kind/map", {"as it is": way}, 3)
+    assert len(calls) == 3 and np.array_equal(first["as it is"], again["as it is"])
+    assert np.array_equal(first["as it is"][:, :2], np.ones((3, 2)))  # straight and free: each a success, as long
