@@ -183,7 +183,7 @@ def test_faults_are_at_the_disc_and_at_sharp_bends(grid):
     blocked = robot_paths.Corridor.along(corridor.line, grid.with_disc(*corridor.line[5], 0.1))
     assert set(robot_paths.faults(blocked, tokens)) == {4, 5, 6}
     bent = tokens.copy()
-    bent[5] += 6
+    bent[5] -= 6
     assert 5 in robot_paths.faults(corridor, bent)
     assert np.flatnonzero(robot_paths.around([1, 5], 9, 1)).tolist() == [1, 2, 4, 5, 6]
 
@@ -212,21 +212,21 @@ def test_mirrored_and_backward_problems_are_those_of_mirrored_and_backward_paths
     masked = np.arange(len(line)) % 3 == 1
     mirrored = robot_paths.Corridor.along(line * [1, -1], robot_maps.GridMap(grid.free[::-1], 0.05, (0, -4.0, 0)))
     backwards = robot_paths.Corridor.along(line[::-1], grid)
+    both = robot_paths.Corridor.along(mirrored.line[::-1], mirrored.grid)
     found = set()
     data = {k: torch.from_numpy(v) for k, v in path_training.pack([(corridor, tokens, masked)] * 32).items()}
     batch = path_training.random_batch(data, 32, seeded())
     wanted = [
         (corridor, tokens, masked), (mirrored, 30 - tokens, masked),
-        (backwards, 30 - tokens[::-1], masked[::-1]), (None, tokens[::-1], masked[::-1]),
+        (backwards, 30 - tokens[::-1], masked[::-1]), (both, tokens[::-1], masked[::-1]),
     ]  # fmt: skip
     for row in range(32):
         same = [np.array_equal(batch["tokens"][row], each) for _, each, _ in wanted]
         number = same.index(True)
         found.add(number)
         assert np.array_equal(batch["masked"][row], wanted[number][2])
-        if wanted[number][0] is not None:
-            assert np.allclose(batch["clearances"][row], wanted[number][0].clearances, atol=2e-3)
-            assert np.array_equal(batch["turns"][row], wanted[number][0].turns)
+        assert np.allclose(batch["clearances"][row], wanted[number][0].clearances, atol=2e-3)
+        assert np.array_equal(batch["turns"][row], wanted[number][0].turns)
     assert found == {0, 1, 2, 3}
 
 
@@ -249,6 +249,13 @@ def test_the_model_sees_the_map(model, grid):
     assert free[5].argmax() != bent[5].argmax()
     chosen = bent.argmax(dim=1).numpy()
     assert blocked.open_bins()[np.arange(len(chosen)), chosen].all()
+
+
+def test_bins_without_clearance_are_ruled_out(grid):
+    corridor = corridor_along(grid, (0.6, 1.0), (5.4, 1.0))
+    untrained = robot_paths.PathModel().eval()
+    logits = robot_paths.Eyes(untrained, corridor)(torch.full((1, len(corridor.line)), 32))[0]  # equal, but for these
+    assert np.array_equal(logits[:, :31].detach().numpy() > -1, corridor.open_bins()) and (logits[:, 31] < -1).all()
 
 
 def test_a_blocked_path_is_bent_and_the_rest_stays(model):
