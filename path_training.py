@@ -196,15 +196,15 @@ def save_arrays(arrays, path):
 # ---- The training
 def random_batch(data, size, generator):
     """`size` problems of nearly the same length: {tokens [B, L], masked [B, L], clearances [B, L, BINS], turns [B, L]},
-    mirrored, or driven backwards, or both, or neither, by chance: four problems out of one."""
+    in a mirror, or driven from its end, or both, or neither, by chance: four problems out of one."""
     order = (data["length"] + torch.rand(len(data["length"]), generator=generator)).argsort()
     first = int(torch.randint(len(order) - size + 1, (1,), generator=generator))
     rows = order[first : first + size]
     length = data["length"][rows, None]  # [B, 1]
     places = torch.arange(int(length.max())).expand(size, -1)  # [B, L]
-    mirrored, backwards = torch.rand(2, size, 1, generator=generator) < 0.5  # [B, 1] each
+    flipped, backwards = torch.rand(2, size, 1, generator=generator) < 0.5  # [B, 1] each
     places = torch.where(backwards & (places < length), length - 1 - places, places)
-    flipped = mirrored ^ backwards  # who drives backwards has the left on the right
+    # flipped alone is the path in a mirror; backwards and flipped is the path from its end, where left is right
     batch = {name: data[name][rows[:, None], places] for name in ("tokens", "masked", "clearances", "turns")}
     tokens, turns, clearances = batch["tokens"].long(), batch["turns"].long(), batch["clearances"].float()
     batch["tokens"] = torch.where(flipped & (tokens != robot_paths.PAD), robot_paths.BINS - 1 - tokens, tokens)

@@ -108,7 +108,7 @@ MUTATIONS = [  # (file, as it is, as it might be)
     ("robot_maps.py", "return free[::-1]", "return free"),
     ("robot_maps.py", "free = (shade if file.negate else 1 - shade) < file.free_thresh", "free = 1 - shade < file.free_thresh"),
     ("robot_maps.py", "pull, axis=0, zi=W_SMOOTH * now[:1])", "pull, axis=0, zi=0 * now[:1])"),
-    ("path_training.py", "flipped = mirrored ^ backwards", "flipped = mirrored"),
+    ("path_training.py", "torch.where(flipped, robot_paths.TURNS", "torch.where(backwards, robot_paths.TURNS"),
     ("path_training.py", "mask = masked & torch.where(draw(B, 1) < 0.5, somewhere, span)", "mask = torch.where(draw(B, 1) < 0.5, somewhere, span)"),
     ("path_training.py", "best.append(total.argmin(axis=0))", "best.append(total.argmax(axis=0))"),
     ("path_files.py", "header = header if header.frame_id else message.header", "header = store.types['std_msgs/msg/Header'](header.stamp, '')"),
