@@ -87,8 +87,8 @@ class Transformer(nn.Module):
         for last in [self.head, *(m for b in self.blocks for m in (b.attention.output, b.feed_forward[-1]))]:
             nn.init.zeros_(last.weight)
 
-    def forward(self, tokens):
-        x = self.embedding(tokens)  # [B, T] -> [B, T, D]
+    def forward(self, tokens, seen=0.0):
+        x = self.embedding(tokens) + seen  # [B, T] -> [B, T, D]; seen: what else stands at a position (lesson 14)
         for block in self.blocks:
             x = block(x)
         return self.head(self.norm(x))  # [B, T, V]

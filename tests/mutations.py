@@ -12,6 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+PATHS = "test_14_robot_paths"  # the tests of lesson 14 and of its rooms
 ROOT = Path(__file__).resolve().parent.parent
 TIME_LIMIT = 300  # seconds for the tests of one lesson
 
@@ -112,15 +113,33 @@ MUTATIONS = [  # (file, as it is, as it might be)
     ("tools.py", "if run.due:  # it was killed while it measured", "if False:  # it was killed while it measured"),
     ("tools.py", "hasattr(stream, \"reconfigure\")", "True"),
     ("tools.py", "entry.compress_type != zipfile.ZIP_STORED", "False"),
+    ("14_robot_paths.py", "turns[1:-1] = np.rint(np.diff(headings) / 0.2)", "turns[1:-1] = np.rint(np.diff(headings) / 0.2) + 1"),
+    ("14_robot_paths.py", "return logits.masked_fill(self.closed, -1e4)", "return logits"),
+    ("14_robot_paths.py", "masked[max(1, place - margin) : min(n - 1, place + margin + 1)] = True", "masked[max(0, place - margin) : place + margin + 1] = True"),
+    ("14_robot_paths.py", "wrong = (corridor.grid.clearance(points) < ROBOT) | (curvatures > SHARPEST)", "wrong = corridor.grid.clearance(points) < ROBOT"),
+    ("robot_maps.py", "return free[::-1]", "return free"),
+    ("robot_maps.py", "free = (shade if file.negate else 1 - shade) < file.free_thresh", "free = 1 - shade < file.free_thresh"),
+    ("robot_maps.py", "pull, axis=0, zi=W_SMOOTH * now[:1])", "pull, axis=0, zi=0 * now[:1])"),
+    ("path_training.py", "torch.where(flipped, robot_paths.TURNS", "torch.where(backwards, robot_paths.TURNS"),
+    ("path_training.py", "mask = masked & torch.where(draw(B, 1) < 0.5, somewhere, span)", "mask = torch.where(draw(B, 1) < 0.5, somewhere, span)"),
+    ("path_training.py", "best.append(total.argmin(axis=0))", "best.append(total.argmax(axis=0))"),
+    ("path_files.py", "header = header if header.frame_id else message.header", "header = store.types['std_msgs/msg/Header'](header.stamp, '')"),
+    ("ros2/smooth_path_server.py", "(cells >= 0) & (cells < 100)", "(cells >= 0) & (cells < 99)"),
 ]  # fmt: skip
 
 
 def tests_of(file):
     """The test file of a script."""
     names = {
-        "benchmarks/tamil": "test_benchmarks_tamil", "benchmarks/": "test_benchmarks",
-        "web/page.js": "test_13_browser", "web/": "test_13_web_page",
-    }  # fmt: skip
+        "benchmarks/tamil": "test_benchmarks_tamil",
+        "benchmarks/paths": PATHS,
+        "robot_": PATHS,
+        "path_": PATHS,
+        "ros2/": PATHS,
+        "benchmarks/": "test_benchmarks",
+        "web/page.js": "test_13_browser",
+        "web/": "test_13_web_page",
+    }
     stem = next((test for start, test in names.items() if file.startswith(start)), f"test_{Path(file).stem}")
     return f"tests/{stem}.py"
 

@@ -1,0 +1,493 @@
+"""Lesson 14 and its rooms: curves against scipy, the teacher against enumeration, Nav2's smoother against its own loop,
+maps and bags against real files; then the model that ships, the command line, and the core of the ROS server."""
+
+import io
+import itertools
+import math
+import sqlite3
+from importlib import import_module
+
+import numpy as np
+import path_files
+import path_training
+import pytest
+import robot_maps
+import torch
+from conftest import ROOT, run_script, seeded
+from benchmarks import paths
+from PIL import Image
+from tools import UserError
+
+robot_paths = import_module("14_robot_paths")
+
+
+@pytest.fixture(scope="module")
+def grid():
+    """6 x 4 m, free but for a block in the middle and walls at the border."""
+    free = np.ones((80, 120), dtype=bool)
+    free[30:50, 55:65] = False
+    free[[0, -1]] = free[:, [0, -1]] = False
+    return robot_maps.GridMap(free, 0.05)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return robot_paths.load_model(robot_paths.SHIPPED_PATHS)
+
+
+# ---- Maps
+def test_clearance_is_the_distance_to_the_nearest_cell_that_is_not_free(grid):
+    rng = np.random.default_rng(0)
+    taken = grid.to_world(np.argwhere(~grid.free)[:, ::-1].astype(float))
+    for row, column in rng.integers([1, 1], [79, 119], (50, 2)):
+        middle = grid.to_world(np.array([column, row], dtype=float))
+        expected = max(0, np.hypot(*(taken - middle).T).min() - 0.025)
+        assert abs(grid.clearance(middle) - expected) < 1e-6 or expected > 0.9
+    assert grid.clearance(np.array([[-1.0, 2.0], [9.0, 9.0], [np.nan, 1.0]])).tolist() == [0, 0, 0]
+
+
+def test_cells_and_world_with_a_turned_origin():
+    turned = robot_maps.GridMap(np.ones((4, 6), dtype=bool), 0.5, (1.0, 2.0, math.pi / 2))
+    assert np.allclose(turned.to_world(np.array([0.0, 0.0])), [0.75, 2.25])  # its x is the world's y
+    cells = np.random.default_rng(0).uniform(0, 4, (5, 2))
+    assert np.allclose(turned.to_cells(turned.to_world(cells)), cells)
+
+
+YAML = "image: map.{kind}\nresolution: 0.05\norigin: [-1.0, 2.0, 0]\nnegate: {negate}\noccupied_thresh: 0.65\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "negate", "free"),
+    [
+        ("pgm", "trinary", 0, [254, 255]), ("png", "trinary", 0, [254, 255]), ("pgm", "trinary", 1, [0, 1]),
+        ("png", "scale", 0, [254, 255]), ("pgm", "raw", 0, [0]),
+    ],
+)  # fmt: skip
+def test_map_is_read_as_nav2_does(tmp_path, kind, mode, negate, free):
+    pixels = np.full((40, 30), 205, dtype=np.uint8)  # unknown
+    pixels[:, :25] = np.array([0, 1, 254, 255], dtype=np.uint8).repeat(10)[:, None]
+    Image.fromarray(pixels).save(tmp_path / f"map.{kind}")
+    yaml = YAML.format(kind=kind, negate=negate) + f"free_thresh: 0.196\nmode: {mode}\n"
+    (tmp_path / "map.yaml").write_text(yaml)
+    found = robot_maps.read_nav2(tmp_path / "map.yaml")
+    assert np.array_equal(found.free, np.isin(pixels, free)[::-1]) and found.origin == (-1.0, 2.0, 0.0)
+
+
+def test_finer_cells_are_put_together():
+    free = np.ones((7, 8), dtype=bool)
+    free[2, 3] = False
+    coarse, resolution = robot_maps.coarsen(free, 0.03)
+    assert resolution == 0.06 and coarse.tolist() == [[True] * 4, [True, False, True, True], [True] * 4]
+
+
+@pytest.mark.parametrize(
+    ("yaml", "image", "says"),
+    [
+        (None, None, "there is no file"), ("image: a.pgm\n", None, "does not say 'resolution'"), ("[", None, "no map"),
+        ("whole", None, "which the map's YAML names"), ("whole", b"P5\n9 9\n255\n1", "size is not what it says"),
+        ("whole", b"P5\n2 2\n255\n\0\0\0\0", "no free space"), ("origin: [1]", b"", "no map"),
+    ],
+)  # fmt: skip
+def test_bad_maps_are_refused_by_a_sentence(tmp_path, yaml, image, says):
+    whole = YAML.format(kind="pgm", negate=0) + "free_thresh: 0.196\n"
+    if yaml is not None:
+        (tmp_path / "map.yaml").write_text(whole if yaml == "whole" else yaml)
+    if image is not None:
+        (tmp_path / "map.pgm").write_bytes(image)
+    with pytest.raises(UserError, match=says):
+        robot_maps.read_map(tmp_path / "map.yaml")
+
+
+def test_movingai_map(tmp_path):
+    (tmp_path / "a.map").write_text("type octile\nheight 2\nwidth 3\nmap\n.@.\n...\n")
+    free = robot_maps.read_map(tmp_path / "a.map").free
+    assert free.shape == (20, 30) and free[:10].all() and not free[10:, 10:20].any() and free[10:, 20:].all()
+    (tmp_path / "a.map").write_text("type octile\nheight 3\nwidth 3\nmap\n.@.\n...\n")
+    with pytest.raises(UserError, match="another size"):
+        robot_maps.read_map(tmp_path / "a.map")
+
+
+def test_plan_is_shortest_and_names_what_is_wrong(grid):
+    way = robot_maps.plan(grid, (0.5, 2.0), (5.5, 2.0), inflated=False)
+    assert robot_maps.judge(way, grid)[0] and way[0].tolist() == [0.5, 2.0] and way[-1].tolist() == [5.5, 2.0]
+    least = 2 * math.hypot(2.25, 0.5) + 0.5  # around the corners of the block; eight directions cost up to 8% more
+    assert least < robot_maps.length_of(way) < 1.09 * least + 0.3
+    wide = robot_maps.plan(grid, (0.5, 2.0), (5.5, 2.0))
+    assert grid.clearance(wide)[10:-10].min() > grid.clearance(way)[10:-10].min()
+    for start, goal, says in (
+        ((3.0, 2.0), (1, 1), r"start \(3, 2\) is occ"),
+        ((1, 1), (9, 9), r"goal \(9, 9\) is off"),
+    ):
+        with pytest.raises(UserError, match=says):
+            robot_maps.plan(grid, start, goal)
+    with pytest.raises(UserError, match="no way from"):
+        walled = grid.free.copy()
+        walled[:, 60] = False
+        robot_maps.plan(robot_maps.GridMap(walled, 0.05), (1, 1), (5, 1))
+
+
+def test_simple_smoother_is_nav2s_loop():
+    free = robot_maps.GridMap(np.ones((200, 200), dtype=bool), 0.05)
+    given = np.cumsum(np.random.default_rng(1).uniform(-0.02, 0.08, (30, 2)), axis=0) + 3
+    points = given.copy()
+    for _ in range(3):
+        data, now = points.copy(), points.copy()
+        for _ in range(1000):
+            change = 0.0
+            for i in range(1, len(now) - 1):
+                for j in range(2):
+                    before = now[i, j]
+                    now[i, j] += 0.2 * (data[i, j] - before) + 0.3 * (now[i + 1, j] + now[i - 1, j] - 2 * before)
+                    change += abs(now[i, j] - before)
+            if change < 1e-10:
+                break
+        points = now
+    assert np.allclose(robot_maps.smooth_simply(given, free), points, atol=1e-8)
+    disc = free.with_disc(*points[15], 0.05)  # in collision at once: the path stays as it was
+    assert np.array_equal(robot_maps.smooth_simply(given, disc), given)
+
+
+# ---- Curves and tokens
+def test_spline_is_scipys_and_goes_through_the_points():
+    from scipy.interpolate import BSpline
+
+    path = np.cumsum(np.random.default_rng(2).uniform(0.1, 0.5, (9, 2)), axis=0)
+    control = robot_maps.control_points(path)
+    points, curvatures = robot_maps.spline(control)
+    ends = np.concatenate([[2 * control[0] - control[1]], control, [2 * control[-1] - control[-2]]])
+    curve = BSpline(np.arange(-3, len(ends) + 1), ends, 3)
+    t = np.arange(len(points)) / robot_maps.FINE
+    first, second = curve.derivative(1)(t), curve.derivative(2)(t)
+    expected = np.abs(first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]) / np.hypot(*first.T) ** 3
+    assert np.allclose(points, curve(t)) and np.allclose(curvatures, expected)
+    assert np.allclose(points[:: robot_maps.FINE], robot_maps.resample(path, robot_maps.SPACING))
+
+
+def test_judge_measures_a_circle():
+    angle = np.linspace(0, 3, 300)
+    circle = 3 + 0.5 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    free = robot_maps.GridMap(np.ones((200, 200), dtype=bool), 0.05)
+    found, sharpest = robot_maps.judge(circle, free)
+    assert found and abs(sharpest - 2) < 0.05
+    assert not robot_maps.judge(circle, free.with_disc(3, 3.5, 0.05))[0]
+
+
+def corridor_along(grid, *points):
+    return robot_paths.Corridor.along(robot_maps.control_points(np.array(points, dtype=float)), grid)
+
+
+def test_faults_are_at_the_disc_and_at_sharp_bends(grid):
+    corridor = corridor_along(grid, (0.6, 1.0), (5.4, 1.0))
+    tokens = np.full(len(corridor.line), robot_paths.STRAIGHT)
+    assert robot_paths.faults(corridor, tokens) == []
+    blocked = robot_paths.Corridor.along(corridor.line, grid.with_disc(*corridor.line[5], 0.1))
+    assert set(robot_paths.faults(blocked, tokens)) == {4, 5, 6}
+    bent = tokens.copy()
+    bent[5] -= 6
+    assert 5 in robot_paths.faults(corridor, bent)
+    assert np.flatnonzero(robot_paths.around([1, 5], 9, 1)).tolist() == [1, 2, 4, 5, 6]
+
+
+def test_teacher_is_the_cheapest_of_all_rows(grid):
+    corridor = corridor_along(grid, (1.2, 1.6), (3.1, 1.3))
+    rng, n = np.random.default_rng(0), len(corridor.line)
+    assert n == 5
+    bins = [np.array([15])] + [np.sort(rng.choice(31, 7, replace=False)) for _ in range(n - 2)] + [np.array([15])]
+    costs = path_training.Costs(corridor)
+
+    def total(row):
+        one = [np.array([token]) for token in row]
+        steps = sum(costs.step(i, one[i], one[i + 1]).item() for i in range(n - 1))
+        return steps + sum(costs.bend(i, *one[i - 1 : i + 2]).item() for i in range(1, n - 1))
+
+    cheapest = min(itertools.product(*bins), key=total)
+    assert path_training.solve(corridor, bins).tolist() == list(map(int, cheapest))
+
+
+def test_mirrored_and_backward_problems_are_those_of_mirrored_and_backward_paths(grid):
+    """Against a corridor made anew, on the mirrored map, and along the reversed line."""
+    line = robot_maps.control_points(np.array([(0.6, 0.8), (2.0, 1.0), (3.0, 0.9), (4.0, 2.0), (5.2, 3.0)]))
+    corridor = robot_paths.Corridor.along(line, grid)
+    tokens = np.random.default_rng(0).integers(8, 22, len(line))
+    masked = np.arange(len(line)) % 3 == 1
+    mirrored = robot_paths.Corridor.along(line * [1, -1], robot_maps.GridMap(grid.free[::-1], 0.05, (0, -4.0, 0)))
+    backwards = robot_paths.Corridor.along(line[::-1], grid)
+    both = robot_paths.Corridor.along(mirrored.line[::-1], mirrored.grid)
+    found = set()
+    data = {k: torch.from_numpy(v) for k, v in path_training.pack([(corridor, tokens, masked)] * 32).items()}
+    batch = path_training.random_batch(data, 32, seeded())
+    wanted = [
+        (corridor, tokens, masked), (mirrored, 30 - tokens, masked),
+        (backwards, 30 - tokens[::-1], masked[::-1]), (both, tokens[::-1], masked[::-1]),
+    ]  # fmt: skip
+    for row in range(32):
+        same = [np.array_equal(batch["tokens"][row], each) for _, each, _ in wanted]
+        number = same.index(True)
+        found.add(number)
+        assert np.array_equal(batch["masked"][row], wanted[number][2])
+        assert np.allclose(batch["clearances"][row], wanted[number][0].clearances, atol=2e-3)
+        assert np.array_equal(batch["turns"][row], wanted[number][0].turns)
+    assert found == {0, 1, 2, 3}
+
+
+def test_hidden_are_only_places_that_were_solved():
+    masked = torch.rand(64, 20, generator=seeded()) < 0.5
+    masked[:, 3] = True
+    tokens = torch.randint(0, 31, (64, 20), generator=seeded())
+    inputs, mask = path_training.hide_path(tokens, masked, seeded(1))
+    assert (mask <= masked).all() and mask.any(dim=1).all() and (mask == masked).all(dim=1).any()
+    assert torch.equal(inputs == 32, mask) and torch.equal(inputs[~mask], tokens[~mask])
+
+
+# ---- The model
+def test_the_model_sees_the_map(model, grid):
+    corridor = corridor_along(grid, (0.6, 1.0), (5.4, 1.0))
+    blocked = robot_paths.Corridor.along(corridor.line, grid.with_disc(3.0, 1.0, 0.3))
+    canvas = torch.full((1, len(corridor.line)), 32)
+    canvas[:, [0, -1]] = robot_paths.STRAIGHT
+    free, bent = (robot_paths.Eyes(model, each)(canvas)[0] for each in (corridor, blocked))
+    assert free[5].argmax() != bent[5].argmax()
+    chosen = bent.argmax(dim=1).numpy()
+    assert blocked.open_bins()[np.arange(len(chosen)), chosen].all()
+
+
+def test_bins_without_clearance_are_ruled_out(grid):
+    corridor = corridor_along(grid, (0.6, 1.0), (5.4, 1.0))
+    untrained = robot_paths.PathModel().eval()
+    logits = robot_paths.Eyes(untrained, corridor)(torch.full((1, len(corridor.line)), 32))[0]  # equal, but for these
+    assert np.array_equal(logits[:, :31].detach().numpy() > -1, corridor.open_bins()) and (logits[:, 31] < -1).all()
+
+
+def test_a_blocked_path_is_bent_and_the_rest_stays(model):
+    hall, path = straight_hall()
+    blocked = hall.with_disc(9.0, 1.0, 0.2)
+    bent, by = robot_paths.bend_path(model, path, blocked, False, robot_paths.Filling(), seeded())
+    free, sharpest = robot_maps.judge(bent, blocked)
+    assert by == "model" and free and sharpest <= robot_paths.SHARPEST and np.allclose(bent[[0, -1]], path[[0, -1]])
+    assert np.abs(bent[bent[:, 0] < 5, 1] - 1).max() < 1e-9 < np.abs(bent[:, 1] - 1).max()
+    same, by = robot_paths.bend_path(model, path, hall, False, robot_paths.Filling(), seeded())
+    assert by == "model" and np.abs(same[:, 1] - 1).max() < 1e-9  # nothing to do, nothing done
+
+
+def straight_hall():
+    """(a map of 12 x 2 m, a straight path through it)."""
+    hall = robot_maps.GridMap(np.ones((40, 240), dtype=bool), 0.05)
+    return hall, robot_maps.resample(np.array([(0.6, 1.0), (11.4, 1.0)]), 0.05)
+
+
+def test_what_cannot_be_bent_falls_back_or_fails(model, grid):
+    path = robot_maps.resample(np.array([(0.6, 1.0), (5.4, 1.0)]), 0.05)
+    shut = grid.with_disc(3.0, 1.0, 1.3)
+    assert robot_paths.bend_path(model, path, shut, False, robot_paths.Filling(rounds=2), seeded()) == (None, "nobody")
+
+
+def test_a_path_longer_than_the_model_sees(model):
+    long = robot_maps.GridMap(np.ones((80, 800), dtype=bool), 0.05).with_disc(30.0, 2.0, 0.2)
+    path = robot_maps.resample(np.array([(0.6, 2.0), (39.0, 2.0)]), 0.05)
+    for whole in (True, False):
+        bent, by = robot_paths.bend_path(model, path, long, whole, robot_paths.Filling(), seeded())
+        assert by == "model" and robot_maps.judge(bent, long)[0]
+
+
+# ---- Poses and bags
+def test_cusps_part_a_path_and_standing_still_is_left_out():
+    there = np.stack([np.linspace(0, 1, 11), np.zeros(11)], axis=1)
+    path = np.concatenate([there, there[-1:], there[::-1]])
+    pieces = path_files.split_at_cusps(path)
+    assert [piece[[0, -1], 0].tolist() for piece in pieces] == [[0, 1], [1, 0]]
+    poses = path_files.smooth_poses(path, lambda piece: piece)
+    assert np.allclose(poses[:10, 2], 0) and np.allclose(np.abs(poses[-5:, 2]), math.pi)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 9])
+def test_paths_of_few_poses(model, grid, count):
+    points = np.stack([np.linspace(1, 1.5, count), np.full(count, 1.0)], axis=1)
+    bend = lambda piece: robot_paths.bend_piece(model, seeded(), grid, True, piece)  # noqa: E731
+    poses = path_files.smooth_poses(points, bend)
+    assert np.allclose(poses[0, :2], points[0]) and np.allclose(poses[-1, :2], points[-1]) and np.isfinite(poses).all()
+    same = path_files.smooth_poses(np.repeat(points[:1], 3, axis=0), bend)  # all poses at one place
+    assert np.isfinite(same).all() and np.allclose(same[:, :2], points[0])
+
+
+@pytest.fixture(params=["sqlite3", "mcap"])
+def bag(request, tmp_path):
+    """A bag with a String, and a Path of zero orientations, with a cusp."""
+    from rosbags.rosbag2 import StoragePlugin, Writer
+    from rosbags.typesys import Stores, get_typestore
+
+    store = get_typestore(Stores.ROS2_HUMBLE)
+    kinds = {name.rpartition("/")[2]: kind for name, kind in store.types.items()}
+    stamp, path = kinds["Time"](7, 8), tmp_path / "in"
+    header, no_turn = kinds["Header"](stamp, "map"), kinds["Quaternion"](0.0, 0.0, 0.0, 0.0)
+    places = [(0.6 + 0.05 * i, 1.0) for i in range(40)] + [(2.5 - 0.05 * i, 1.1) for i in range(20)]
+    poses = [kinds["PoseStamped"](header, kinds["Pose"](kinds["Point"](x, y, 0.5), no_turn)) for x, y in places]
+    plugin = StoragePlugin.SQLITE3 if request.param == "sqlite3" else StoragePlugin.MCAP
+    with Writer(path, version=9, storage_plugin=plugin) as writer:
+        text = writer.add_connection("/note", "std_msgs/msg/String", typestore=store)
+        plan = writer.add_connection("/plan", path_files.PATH, typestore=store)
+        writer.write(text, 1, store.serialize_cdr(store.types["std_msgs/msg/String"]("hello"), "std_msgs/msg/String"))
+        writer.write(plan, 2, store.serialize_cdr(store.types[path_files.PATH](header, poses), path_files.PATH))
+    return path
+
+
+def raw_messages(path):
+    from rosbags.rosbag2 import Reader
+
+    with Reader(path) as reader:
+        return [(each.topic, each.msgtype, time, bytes(raw)) for each, time, raw in reader.messages()]
+
+
+def test_bag_is_rewritten_and_reads_back_bit_for_bit(bag, tmp_path, grid):
+    from rosbags.typesys import Stores, get_typestore
+
+    out, bent = tmp_path / "out", []
+
+    def change(points):
+        bent.append(path_files.smooth_poses(points, path_files.thin_out))
+        return bent[-1]
+
+    assert path_files.rewrite_bag(bag, out, change) == 1
+    before, after = raw_messages(bag), raw_messages(out)
+    assert after[0] == before[0] and after[1][:3] == before[1][:3] and after[1][3] != before[1][3]
+    store = get_typestore(Stores.ROS2_HUMBLE)
+    message = store.deserialize_cdr(after[1][3], path_files.PATH)
+    assert store.serialize_cdr(message, path_files.PATH) == after[1][3]
+    written = np.array([(p.pose.position.x, p.pose.position.y) for p in message.poses])
+    assert np.array_equal(written, bent[0][:, :2])  # bit for bit
+    assert all(
+        p.header.frame_id == "map" and p.header.stamp.sec == 7 and p.pose.position.z == 0.5 for p in message.poses
+    )
+    turns = np.array([(p.pose.orientation.z, p.pose.orientation.w) for p in message.poses])
+    assert np.allclose(np.hypot(*turns.T), 1) and np.allclose(2 * np.arctan2(*turns.T), bent[0][:, 2])
+    assert not (tmp_path / "out.tmp").exists()
+    with pytest.raises(UserError, match="exists"):
+        path_files.rewrite_bag(bag, out, change)
+    with pytest.raises(UserError, match="could not be bent"):
+        path_files.rewrite_bag(bag, tmp_path / "none", lambda points: None)
+    assert not (tmp_path / "none").exists()
+
+
+def test_bad_bags_are_refused_by_a_sentence(bag, tmp_path):
+    with pytest.raises(UserError, match="there is no bag"):
+        path_files.read_bag_paths(tmp_path / "nowhere")
+    for file in [*bag.glob("*.db3"), *bag.glob("*.mcap")]:
+        whole = file.read_bytes()
+        file.write_bytes(whole[: len(whole) // 3])
+        with pytest.raises(UserError, match="damaged"):
+            path_files.read_bag_paths(bag)
+        if file.suffix == ".db3":
+            file.write_bytes(whole)
+            with sqlite3.connect(file) as base:
+                base.execute("delete from messages where timestamp = 2")
+            with pytest.raises(UserError, match="no message of the type"):
+                path_files.read_bag_paths(bag)
+
+
+# ---- The command line
+@pytest.fixture
+def map_file(tmp_path, grid):
+    buffer = io.BytesIO()
+    Image.fromarray((grid.free[::-1] * 254).astype(np.uint8)).save(buffer, "PPM")
+    (tmp_path / "map.pgm").write_bytes(buffer.getvalue())
+    (tmp_path / "map.yaml").write_text(
+        YAML.format(kind="pgm", negate=0).replace("[-1.0, 2.0, 0]", "[0.0, 0.0, 0.0]") + "free_thresh: 0.196\n"
+    )
+    return tmp_path / "map.yaml"
+
+
+def test_a_path_around_an_obstacle_as_a_table(map_file, tmp_path, grid):
+    out = tmp_path / "path.csv"
+    words = ["--map", map_file, "--start", "0.6", "1", "--goal", "5.4", "1", "--obstacle", "3", "0.9", "0.15"]
+    code, text, err = run_script("14_robot_paths.py", *map(str, words), "--out", str(out))
+    assert code == 0 and text.strip().splitlines()[-1] == str(out), err
+    rows = np.loadtxt(out, delimiter=",", skiprows=1)
+    assert out.read_text().startswith("x,y,yaw\n") and np.allclose(rows[[0, -1], :2], [[0.6, 1], [5.4, 1]])
+    assert robot_maps.judge(rows[:, :2], grid.with_disc(3, 0.9, 0.15))[0]
+    assert np.allclose(rows[:-1, 2], np.arctan2(*np.diff(rows[:, :2], axis=0).T[::-1]), atol=0.01)
+    code, _, err = run_script("14_robot_paths.py", *map(str, words), "--out", str(out))
+    assert code == 1 and "exists" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "says"),
+    [
+        (["--out", "a.csv"], 2, "--out goes with"), (["--start", "1", "1", "--out", "a.csv"], 2, "give --map"),
+        (["--map", "MAP", "--start", "3", "2", "--goal", "1", "1", "--out", "a.csv"], 1, "(3, 2) is occupied"),
+        (["--map", "MAP", "--start", "1", "1", "--goal", "1", "99", "--out", "a.csv"], 1, "(1, 99) is off the map"),
+        (["--map", "nowhere.yaml", "--start", "1", "1", "--goal", "1", "2", "--out", "a.csv"], 1, "there is no file"),
+        (["--map", "MAP", "--bag", "nowhere", "--out", "b"], 1, "there is no bag"),
+        (["--map", "MAP", "--start", "1", "1", "--goal", "1", "2", "--out", "a.txt"], 2, "must end in .csv"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_answered_by_a_sentence(map_file, words, status, says):
+    code, _, err = run_script("14_robot_paths.py", *[str(map_file) if word == "MAP" else word for word in words])
+    assert code == status and says in err and "Traceback" not in err
+
+
+# ---- The core of the ROS server
+def test_ros_core_answers_with_nav2s_codes(model, grid, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "ros2"))
+    server = import_module("smooth_path_server")
+    core = server.SmoothPathCore(model)
+    path = robot_maps.resample(np.array([(0.6, 1.0), (5.4, 1.0)]), 0.05)
+    assert core.answer(path).error_code == 500  # no map yet
+    values = np.where(grid.free, 0, 100)
+    values[1, 1] = 99  # inflated: may be driven through
+    core.grid = server.grid_of(values.ravel().tolist(), 120, 80, 0.05, (0.0, 0.0, 0.0))
+    assert np.array_equal(core.grid.free, grid.free)
+    answer = core.answer(path, "dllm", 60.0)
+    assert answer.error_code == 0 and answer.was_completed and np.allclose(answer.poses[-1, :2], path[-1])
+    assert core.answer(path, "other").error_code == 501
+    assert core.answer(path, "dllm", 1e-9).error_code == 502
+    assert core.answer([]).error_code == core.answer([(1, 1), (99, 99)]).error_code == 505
+    assert core.answer([(1, math.nan), (2, 1)]).error_code == 505
+    blocked = core.answer([(2.5, 2.0), (2.55, 2.0)], "", 0.0, True)  # too short to be bent, and in collision
+    assert blocked.error_code == 503 and core.answer([(2.5, 2.0), (2.55, 2.0)], "", 0.0, False).was_completed
+    core.grid = grid.with_disc(3.0, 1.0, 1.3)
+    assert core.answer(path).error_code == 504
+
+
+# ---- The benchmark
+def test_savitzky_golay_has_nav2s_weights():
+    given = np.random.default_rng(0).normal(size=(20, 2))
+    smooth = paths.filter_savgol(given, None)
+    weights = np.array([-2, 3, 6, 7, 6, 3, -2]) / 21
+    assert np.allclose(smooth[8], weights @ given[5:12]) and np.array_equal(smooth[[0, -1]], given[[0, -1]])
+
+
+def test_clip_rule_takes_the_nearest_offset_with_clearance(grid):
+    path = robot_maps.resample(np.array([(0.6, 2.9), (5.4, 2.9)]), 0.05)  # 0.4 m above the block
+    assert np.abs(paths.clip_rule(path, grid, True, 0.22)[:, 1] - 2.9).max() < 1e-9  # free as it is
+    bent = paths.clip_rule(path, grid, True, 0.6)
+    middle = bent[np.abs(bent[:, 0] - 3) < 0.1, 1]
+    assert 3.0 < middle.min() < middle.max() < 3.15  # two tenths up, and a little back by the smoothing
+
+
+def test_repair_problems_are_blocked_and_can_be_solved():
+    grid = robot_maps.made_up_map(np.random.default_rng(26))
+    blocked, path = paths.repair_problem(grid, np.random.default_rng(0))
+    assert robot_maps.judge(path, grid)[0] and not robot_maps.judge(path, blocked)[0]
+    assert robot_maps.judge(paths.replan(path, blocked), blocked)[0]
+
+
+def test_intervals_hold_the_mean():
+    differences = np.random.default_rng(0).normal(1, 1, 400)
+    mean, low, high = paths.interval(differences, np.random.default_rng(1))
+    assert mean == differences.mean() and abs((high - low) / 2 - 1.96 / 20) < 0.02 and low < mean < high
+
+
+def test_what_was_kept_is_not_measured_again(tmp_path, grid):
+    calls = []
+
+    def way(path, grid):
+        calls.append(len(path))
+        return path
+
+    def make(grid, rng):
+        return grid, robot_maps.resample(rng.uniform([0.5, 0.5], [5.5, 1.0], (2, 2)), 0.05)
+
+    file = tmp_path / "rows.npz"
+    first = paths.Kept(file).measure(grid, make, 0, "kind/map", {"as it is": way}, 3)
+    again = paths.Kept(file).measure(grid, make, 0, "kind/map", {"as it is": way}, 3)
+    assert len(calls) == 3 and np.array_equal(first["as it is"], again["as it is"])
+    assert np.array_equal(first["as it is"][:, :2], np.ones((3, 2)))  # straight and free: each a success, as long
