@@ -37,7 +37,7 @@ training = import_module("05_train")
 tamil_generation = import_module("09_generate_tamil")
 comparison = import_module("10_compare")
 
-HEAT = 1.0  # the temperature of the walk's texts: revising cools by itself (section 3)
+HEAT = 1.1  # the temperature of the walk's texts: revising cools by itself (section 3)
 LETTERS_A_PASS = 8  # written, and taken back, a pass
 MARKS = (16, 32, 64, 128)  # passes after which the walk looks at the words
 PIECES = 8  # texts in which it does
