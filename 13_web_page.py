@@ -75,7 +75,7 @@ def pack_weights(model):
     return base64.b64encode(packer.compress(halves.numpy().tobytes()) + packer.flush()).decode()
 
 
-def page_model(name, model):
+def entry_of(name, model):
     """What the page must know of a model to unpack it. Raises UserError for one that it cannot compute."""
     if not gpt.can_cache(model):
         older = "is of the older format, whose layers the page does not have"
@@ -92,7 +92,7 @@ def build_page(models, units, checkpoint):
     """
     read = lambda name: (WEB / name).read_text(encoding="utf-8")  # noqa: E731
     product = base64.b64encode((WEB / "product.wasm").read_bytes()).decode()
-    described = [page_model(name, model) for name, model in models.items()]
+    described = [entry_of(name, model) for name, model in models.items()]
     contents = dict(units=units, models=described, wasm=product, checkpoint=tools.quote(checkpoint))
     script = '<script id="weights-{}" type="text/plain">{}</script>'
     parts = dict(

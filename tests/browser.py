@@ -84,6 +84,7 @@ class Browser:
 
     def drag(self, first, second):
         """Presses the mouse on one element and lets go on another; the same one: a click."""
+        self.run("document.querySelector(arguments[0]).scrollIntoView({ block: 'center' })", first)
         places = []
         for selector in (first, second):
             box = "const b = document.querySelector(arguments[0]).getBoundingClientRect();"

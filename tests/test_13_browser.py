@@ -87,7 +87,7 @@ def test_the_page_writes_what_python_writes(page, race):
         set_value(page, name, value)
     page.click("#play")
     page.wait(FINISHED)
-    assert "--order 'margin' --steps 8 --revise 0 --temp 0.7 --seed 5" in page.text("#terminal")
+    assert "--order margin --steps 8 --revise 0 --temp 0.7 --seed 5" in page.text("#terminal")
     diffusion, torch = import_module("04_diffusion"), import_module("torch")
     canvas, generator = torch.full((1, 32), len(UNITS)), torch.Generator().manual_seed(5)
     tokens = diffusion.sample(in_bfloat16(random_dllm(UNITS)), canvas, 8, 0.7, order="margin", generator=generator)

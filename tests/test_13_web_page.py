@@ -17,7 +17,7 @@ training = import_module("05_train")
 gpt = import_module("07_train_gpt")
 web_page = import_module("13_web_page")
 
-UNITS = sorted(set(VERSE))
+UNITS = sorted(set(VERSE))[1:]  # 23 of them, which is no multiple of 8
 needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node")
 
 
@@ -61,7 +61,7 @@ def test_the_same_seed_writes_the_same_text(page, order):
     path, model, _ = page
     V, given = len(UNITS), [3, 1, 4]
     canvas = given + [V] * 20 + given
-    ask = [(passes, temperature, seed) for passes in (23, 7) for temperature in (0, 0.8) for seed in (1, 2)]
+    ask = [(20, 0.8, 1), (7, 0.8, 2), (7, 0, 3)]  # (passes, temperature, seed)
     how = [dict(writing=passes, revising=0, order=order, temperature=heat) for passes, heat, _ in ask]
     questions = [["write", canvas, one, seed] for one, (*_, seed) in zip(how, ask)]
     _, *written = web_page.run_in_node(path, [["open", 0, True], *questions])
@@ -137,7 +137,7 @@ def test_the_walk_writes_the_page_and_proves_what_it_says(tmp_path):
     code, told, err = run_script("13_web_page.py", "--checkpoint", ROOT / "checkpoints" / "tamil.pt", "--out", out)
     assert code == 0, err
     assert told.strip().splitlines()[-1] == str(out) and out.stat().st_size < 2 * 10**6
-    assert told.count("  checked: ") == (6 if shutil.which("node") else 0)
+    assert told.count("  checked: ") == (5 if shutil.which("node") else 0)
 
 
 def test_bad_input_is_one_sentence(small_checkpoint, gpt_checkpoint, tmp_path, monkeypatch):

@@ -220,7 +220,7 @@ function finish() {
   playing = false;
   const [dllm] = writers;
   say(`Done in ${dllm.frames.at(-1).passes} passes, with seed ${seedUsed}. Hide some letters to have them filled anew.`);
-  const quote = (text) => `'${text.replace(/'/g, "'\\''")}'`, hidden = dllm.given.indexOf(MASK);
+  const quote = (text) => (/^[\w.-]+$/.test(text) ? text : `'${text.replace(/'/g, "'\\''")}'`), hidden = dllm.given.indexOf(MASK);
   const fromThere = dllm.given.slice(hidden).every((token) => token === MASK), text = asTyped(dllm.given);
   const prompt = hidden ? ` --prompt ${quote(text.slice(0, text.indexOf("_")))}` : "";
   const what = fromThere
