@@ -17,6 +17,7 @@ diffusion, generation, gpt = import_module("04_diffusion"), import_module("06_ge
 comparison, blanks = import_module("10_compare"), import_module("11_fill_blanks")
 sweep, exact = import_module("benchmarks.sweep"), import_module("benchmarks.exact")
 blanks_benchmark, tune = import_module("benchmarks.blanks"), import_module("benchmarks.tune")
+revise_benchmark = import_module("benchmarks.revise")
 
 
 @pytest.fixture
@@ -242,6 +243,40 @@ def test_the_whole_measurement_of_blanks(run_main, monkeypatch, tmp_path):
     gap = float(figures["GPT"]) - float(figures["dLLM, certainty"])
     assert float(figures["GPT minus dLLM, certainty"]) == pytest.approx(gap, abs=0.02)
     assert pictures(tmp_path / "new") == ["11_blanks.png"]
+
+
+# ---- benchmarks.revise
+def test_places_apart_are_the_best_that_are_no_neighbours():
+    scores = torch.tensor([[0.9, 0.8, 0.1, 0.7, 0.6, 0.5], [0.1, 0.2, 0.3, 0.9, 0.1, 0.8]])
+    allowed = torch.tensor([[True] * 6, [True, True, True, False, True, True]])
+    chosen = revise_benchmark.apart(scores, allowed, torch.tensor([3, 2]), 2)
+    assert chosen.nonzero().tolist() == [[0, 0], [0, 3], [0, 5], [1, 2], [1, 5]]
+
+
+def test_rules_that_choose_how_many():
+    p = torch.tensor([[[0.98, 0.01, 0.01], [0.8, 0.1, 0.1], [0.4, 0.3, 0.3], [0.99, 0.0, 0.01]]])
+    masked = torch.tensor([[True, True, True, False]])
+    entropy = torch.special.entr(p).sum(dim=-1)[0]
+    bounded = lambda limit: revise_benchmark.entropy_bounded(p, masked, limit)[0].tolist()  # noqa: E731
+    assert bounded(0.0) == [True, False, False, False]
+    assert bounded(entropy[0].item() + 1e-4) == [True, True, False, False]
+    assert bounded(9.0) == [True, True, True, False]
+    above = lambda limit: revise_benchmark.above_threshold(p, masked, limit)[0].tolist()  # noqa: E731
+    assert above(1.0) == above(0.9) == [True, False, False, False] and above(0.5) == [True, True, False, False]
+
+
+def test_the_whole_dial_and_the_rivals(run_main, monkeypatch, tmp_path):
+    small = dict(REVISED=((4, 1.0, (8, 12)),), WRITTEN=((4, 0.8, "random"),), RIVAL_PASSES=8, APART=2)
+    for name, value in small.items():
+        monkeypatch.setattr(revise_benchmark, name, value)
+    out = run_main(revise_benchmark, "--dllm", "--pieces", 2)
+    for row in "real, held out", "GPT, 0.9", "4 passes, written, random, 0.8", "12 passes, 4 of them write, 1.0":
+        assert f"| {row} |" in out, row
+    assert pictures(tmp_path / "new") == ["12_passes.png"] and "three in four revising, take" in out
+    out = run_main(revise_benchmark, "--dllm", "--pieces", 2, "--rivals")
+    for row in "revised: doubted and apart, 1.0", "revised: any place, 0.8", "written: random, 1.0":
+        assert f"| {row} |" in out, row
+    assert re.search(r"written: entropy-bounded \(\d\.\d\d; \d+ passes\), 0.8", out)
 
 
 # ---- benchmarks.tune
