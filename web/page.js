@@ -139,10 +139,11 @@ function settingsFor(hidden) { // throws an Error with a sentence for a person
     }
   const number = (id) => (get(id).value === "" ? null : Number(get(id).value));
   const steps = number("steps") ?? Math.max(1, hidden), order = get("order").value;
-  const revising = number("revise") ?? (order ? 0 : steps - Math.max(1, Math.floor(Math.min(steps, hidden) / 4)));
+  const quarter = Math.floor(Math.min(steps, hidden) / 4), eighth = Math.floor(hidden / 8);
+  const revising = number("revise") ?? (order ? 0 : Math.max(0, steps - Math.max(1, quarter, eighth)));
   const writing = steps - revising;
   if (writing < 1) throw new Error(`${revising} correction passes leave none of the ${steps} passes to write; give less, or more passes.`);
-  const temperature = number("temp") ?? (revising ? 1 : 0.8);
+  const temperature = number("temp") ?? (revising ? 1.1 : 0.8);
   return { steps, revising, writing, order: order || (writing >= hidden ? "certainty" : "random"), temperature };
 }
 
