@@ -137,7 +137,7 @@ def test_the_walk_writes_the_page_and_proves_what_it_says(tmp_path):
     code, told, err = run_script("13_web_page.py", "--checkpoint", ROOT / "checkpoints" / "tamil.pt", "--out", out)
     assert code == 0, err
     assert told.strip().splitlines()[-1] == str(out) and out.stat().st_size < 2 * 10**6
-    assert told.count("  checked: ") == (5 if shutil.which("node") else 0)
+    assert told.count("  checked: ") == (6 if shutil.which("node") else 0)
 
 
 def test_bad_input_is_one_sentence(small_checkpoint, gpt_checkpoint, tmp_path, monkeypatch):
