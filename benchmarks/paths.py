@@ -218,8 +218,8 @@ def print_gaps(results, one, others):
         a, b = (np.concatenate([rows[way] for rows in results.values()]) for way in (one, other))
         gain = interval(a[:, 0] - b[:, 0], rng)
         both = (a[:, 0] * b[:, 0]).astype(bool)
-        longer = interval(a[both, 1] / b[both, 1] - 1, rng) if both.any() else (np.nan,) * 3
-        cells = [f"{mean:+.1%} ({low:+.1%} to {high:+.1%})" for mean, low, high in (gain, longer)]
+        longer = interval(a[both, 1] / b[both, 1] - 1, rng) if both.any() else None
+        cells = ["{:+.1%} ({:+.1%} to {:+.1%})".format(*figures) if figures else "-" for figures in (gain, longer)]
         print(f"| {other} | {' | '.join(cells)} |")
 
 
