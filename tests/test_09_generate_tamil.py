@@ -72,6 +72,19 @@ def asked(monkeypatch):
 
 
 # ---- The metre
+def test_faults_of_the_metre_are_in_the_words_that_break_it():
+    good = "அகர முதல எழுத்தெல்லாம் ஆதி\nபகவன் முதற்றே உலகு"
+    assert tamil_generation.metre_faults(good) == [] and tamil_generation.rhyme_faults(good) == []
+    bad = good.replace("பகவன்", "பா")
+    faults = tamil_generation.metre_faults(bad)
+    assert faults and min(faults) >= bad.index("ஆதி") and max(faults) < bad.index("உலகு")
+    joined = good.replace("அகர முதல", "அகரமுதல")
+    faults = tamil_generation.metre_faults(joined)
+    assert set(faults) >= set(range(joined.index("\n"))) and not tamil_generation.spoken_metre(joined)
+    apart = good.replace("பகவன்", "பதவன்")
+    assert tamil_generation.rhyme_faults(apart) == [1, apart.index("த", apart.index("\n"))]
+
+
 @pytest.mark.parametrize(
     "word, vowels",
     [("அகரம்", ["அ", "அ", "அ", ""]), ("கொள்கை", ["ஒ", "", "ஐ"]), ("அஃது", ["அ", "", "உ"]),
