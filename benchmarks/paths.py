@@ -234,7 +234,7 @@ def draw_examples(model, grids, seed, folder):
             if way in ("replan + Simple", "infilling", "teacher") and (found := bend(path, blocked)) is not None:
                 panel.plot(*found.T, label=way)
         panel.set_title(name)
-    axes[0, 0].legend(fontsize=7)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="lower center", ncols=4)
     tools.save_figure(figure, folder / "14_benchmark.png")
 
 
