@@ -12,7 +12,7 @@ In a terminal you see it at work, as in lesson 6. The text alone goes to standar
 right side is worth, beside a GPT, on a few windows; `python -m benchmarks.blanks` measures it on many.
 
 Builds on:  lessons 1 (Tokenizer), 4 (the bound, exact_nats), 6 (fill_spans, flags), 7 (token_nats), 10 (Writers).
-Run:        python 11_fill_blanks.py                              (a walk through examples, half a minute)
+Run:        python 11_fill_blanks.py                              (a walk through examples, some ten seconds)
             python 11_fill_blanks.py "To be, or ___ to be: that is the ________"
             python 11_fill_blanks.py --file letter.txt            (or: python 11_fill_blanks.py < letter.txt)
 Last line:  the end of the text, or of the walk the last row of its table.

@@ -11,7 +11,7 @@ What is exact about it is proved in lesson 4's toy world: one letter at a time, 
 distribution; two at a time do not, nor do doubted places, which is a low temperature in disguise.
 
 Builds on:  lessons 4 (draw_tokens, score_places, top_ranked, sample, ToyWorld), 9 (the metre), 10 (Writers, Judge).
-Run:        python 12_revise.py            (about a minute on a laptop's CPU)
+Run:        python 12_revise.py            (about 20 seconds on a laptop's CPU)
             python 06_generate.py --len 128 --steps 512 --watch
             python 09_generate_tamil.py --kural --metre --num 5
 Last line:  the path of a picture, `figures/12_revise.png`.
