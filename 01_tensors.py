@@ -195,9 +195,8 @@ def unigram_entropy(ids, vocab_size):
 
 def train_guesser(model, ids, steps=1500, batch=512, lr=3e-3):
     """The training loop that every lesson repeats: batch, loss, backward, step. Returns the losses."""
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=lr
-    )  # steps along a mean of the gradients, divided by their size
+    # AdamW steps along a running mean of the gradients, divided by their running size
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
     losses = []
     for _ in range(steps):
         hidden = torch.randint(1, len(ids) - 1, (batch,))  # [B] places in the text

@@ -155,9 +155,8 @@ def make_optimizers(model, lr, dtype):
     """Muon for the matrices inside the blocks, which turn vectors into vectors; AdamW for the embedding and the head,
     whose rows belong to single tokens, and for biases and norms. Returns [Muon, AdamW]; dtype is Muon's inner one."""
     hidden = [p for p in model.blocks.parameters() if p.ndim == 2]
-    others = [
-        p for p in model.parameters() if not any(p is matrix for matrix in hidden)
-    ]  # not `in`: it would compare values
+    # `is` compares the objects; `p in hidden` would compare the tensors' values
+    others = [p for p in model.parameters() if not any(p is matrix for matrix in hidden)]
     return [
         Muon(hidden, lr, dtype=dtype),
         torch.optim.AdamW(others, lr * ADAMW_LR_RATIO, betas=(0.9, 0.95), weight_decay=0),

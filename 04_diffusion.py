@@ -8,7 +8,7 @@ reveal a few tokens at a time. Such a model is called a denoiser, and the row of
 order           exact with a perfect model,   does the bound   the default of lesson 6?       does it repeat itself?
                 one letter at a time?         speak of it?                                    (lesson 10)
 random          yes                           yes              yes, and then revised          no
-certainty       yes                           no               with a pass a letter, --revise 0  a little
+certainty       yes                           no               a pass a letter, --revise 0    a little
 margin          yes                           no               no                             a little
 left to right   yes                           no               no; a GPT knows no other       no
 confidence      no                            no               no                             badly

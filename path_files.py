@@ -165,8 +165,7 @@ def rewrite_bag(source, target, change):
                     raw = store.serialize_cdr(message, PATH)
                 writer.write(copies[each.id], time, raw)
         temporary.rename(target)
-        if mcap or any(target.iterdir()):
-            rename_inside(target, temporary.name)
+        rename_inside(target, temporary.name)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return count
