@@ -18,7 +18,7 @@ Run:        python 06_generate.py                                        (a few 
             python 06_generate.py --gif figures/text.gif
 Last line:  the last line of the text.
 
-Later lessons take from here: SHIPPED, Sampling, generate, fill_spans, make_canvas, longest_copy, LiveView,
+Later lessons take from here: SMALL, Sampling, generate, fill_spans, make_canvas, longest_copy, LiveView,
 generating_parser, add_text_flags, add_live_flags, is_live, load_generator.
 
 Exercises (answers in docs/answers.md)
@@ -45,7 +45,8 @@ import torch
 diffusion = import_module("04_diffusion")
 training = import_module("05_train")
 
-SHIPPED = ROOT / "checkpoints" / "shakespeare.pt"
+SHIPPED = ROOT / "checkpoints" / "shakespeare.pt"  # `base`
+SMALL = ROOT / "checkpoints" / "small.pt"  # `small`, three times as fast
 HIDDEN = "░"  # how a mask is shown
 
 
@@ -247,7 +248,11 @@ def generating_parser(doc, checkpoint, length=256, revises=False):
     parser = Parser(doc)
     add = parser.add_argument
     add_text_flags(parser, checkpoint, length)
-    add("--steps", type=between(int, 1, 10**6), help="passes of the model, fewer being faster (default: one a letter)")
+    add(
+        "--steps",
+        type=between(int, 1, 10**6),
+        help="passes of the model in all, at least one a window (default: one a letter)",
+    )
     usual = "three in four; none with --order" if revises else "none"
     taken_back = f"so many of the passes take letters back and draw them again (default: {usual})"
     add("--revise", type=between(int, 0, 10**6), default=None if revises else 0, metavar="N", help=taken_back)

@@ -18,7 +18,7 @@ Last line:  the command that generates text from what was trained; with --genera
 The held-out figure is exact: a GPT gives each text a probability, and needs no bound. On little text it soon learns by
 heart: --dropout hinders that, and the best held-out weights are kept in NAME_best.pt.
 
-Later lessons take from here: SHIPPED_GPT, continue_text, can_cache, token_nats, report_exact.
+Later lessons take from here: SHIPPED_GPT, SMALL_GPT, continue_text, can_cache, token_nats, report_exact.
 
 Exercises (answers in docs/answers.md; use --preset small --steps 200 --batch 8 --data with a file of the first 50,000
 characters of data/tinyshakespeare.txt, and --out checkpoints/a.pt, then b.pt: a minute each)
@@ -43,7 +43,8 @@ diffusion = import_module("04_diffusion")
 training = import_module("05_train")
 generation = import_module("06_generate")
 
-SHIPPED_GPT = tools.ROOT / "checkpoints" / "gpt.pt"
+SHIPPED_GPT = tools.ROOT / "checkpoints" / "gpt.pt"  # `base`
+SMALL_GPT = tools.ROOT / "checkpoints" / "gpt_small.pt"  # `small`
 
 
 # ---- The objective: guess the next character
@@ -201,7 +202,8 @@ def main():
     parser = tools.training_parser(__doc__, "my_gpt.pt", transformer.PRESETS)
     parser.add_argument("--differences", action="store_true", help="train nothing: print the lines that make a GPT")
     parser.add_argument("--generate", action="store_true", help="train nothing: write text with --checkpoint")
-    generation.add_text_flags(parser.add_argument_group("with --generate"), SHIPPED_GPT)
+    seeded = "--seed, too: the same seed and flags, the same text (default: drawn, and printed)"
+    generation.add_text_flags(parser.add_argument_group("with --generate", seeded), SHIPPED_GPT)
     args = parser.parse_args()
     if args.differences:
         return list_differences()

@@ -189,10 +189,10 @@ def faults_of(tokenizer, rules):
     return faults
 
 
-def write_couplets(model, tokenizer, shapes, sampling, generator, rules=()):
+def write_couplets(model, tokenizer, shapes, sampling, generator, rules=(), passes=MOST_PASSES):
     """Couplets, one for each of shapes, [(length of line 1, of line 2)] in tokens: the line break and the end are
     given, so that only the letters are left to the model. What breaks one of the rules is mended by `repair` of lesson
-    12, and then revised without breaking one, in MOST_PASSES in all."""
+    12, and then revised without breaking one, in so many passes in all."""
     couplets, line_break = {}, tokenizer.id_of["\n"]
     for shape in sorted(set(shapes)):  # those of one shape make a batch
         places = [place for place, other in enumerate(shapes) if other == shape]
@@ -203,7 +203,7 @@ def write_couplets(model, tokenizer, shapes, sampling, generator, rules=()):
         if rules:
             revision = import_module("12_revise")  # a later lesson: as in lesson 6, imported where it is wanted
             settings = sampling.complete(sum(shape))
-            left, heat = max(0, MOST_PASSES - settings["steps"]), settings["temperature"]
+            left, heat = max(0, passes - settings["steps"]), settings["temperature"]
             how = dict(faults=faults_of(tokenizer, rules), temperature=heat, top_k=settings["top_k"])
             how |= dict(fillable=canvas != line_break, generator=generator)
             rows = revision.repair(writer, rows, rounds=left // 3, **how)

@@ -25,7 +25,7 @@ Exercises (answers in docs/answers.md; use --pieces 16)
 import math
 import re
 import statistics
-import time
+import timeit
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
@@ -54,8 +54,9 @@ AT_ONCE = 32  # windows in a batch
 class Writers:
     """Both models, with one way of calling each. They must share an alphabet and a context."""
 
-    def __init__(self, dllm, gpt_name, device="auto"):
-        """dllm, gpt_name: names of checkpoints. Raises UserError."""
+    def __init__(self, dllm, gpt_name, device="auto", length=None):
+        """dllm, gpt_name: names of checkpoints. length: of the windows that they predict and of the pieces that they
+        write, None for their context. Raises UserError."""
         self.device = tools.pick_device(device)
         files = tools.find_checkpoint(dllm), tools.find_checkpoint(gpt_name)
         self.dllm, self.tokenizer, dllm_info = training.load_kind(files[0], False, self.device)
@@ -64,8 +65,10 @@ class Writers:
             raise UserError(f"{dllm} and {gpt_name} do not have the same alphabet, so they cannot be compared.")
         if self.dllm.config.context != self.gpt.config.context:
             raise UserError(f"{dllm} and {gpt_name} do not have the same context, so their windows differ.")
+        self.length, self.caches = length or self.dllm.config.context, gpt.can_cache(self.gpt)
+        if self.length > self.dllm.config.context:
+            raise UserError(f"--len {length} is too long; these models see {self.dllm.config.context} letters at once.")
         self.infos, self.logs = (dllm_info, gpt_info), tuple(map(log_beside, files))
-        self.context, self.caches = self.dllm.config.context, gpt.can_cache(self.gpt)
 
     def texts(self, tokens):
         """[N, L] tokens -> N texts."""
@@ -88,10 +91,10 @@ def log_beside(path):
     return tools.Log(path.with_name(path.stem.removesuffix("_best") + ".csv"), step=math.inf).rows
 
 
-def prepare(dllm, gpt_name, device, data):
+def prepare(dllm, gpt_name, device, data, length=None):
     """(Writers, training tokens [N], held-out windows [M, L]) of the text at `data`, None for TinyShakespeare."""
-    writers = Writers(dllm, gpt_name, device)
-    tokens, windows = tensors.split_text(tensors.load_text(data), writers.tokenizer, writers.context)
+    writers = Writers(dllm, gpt_name, device, length)
+    tokens, windows = tensors.split_text(tensors.load_text(data), writers.tokenizer, writers.length)
     return writers, tokens, windows
 
 
@@ -291,17 +294,12 @@ def few_samplings(length):
 # ---- Speed
 def characters_per_second(write, length, repeats=3):
     """The median speed of a few calls that write `length` characters."""
-    times = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        write()
-        times.append(time.perf_counter() - began)
-    return length / statistics.median(times)
+    return length / statistics.median(timeit.repeat(write, number=1, repeat=repeats))
 
 
 def show_speed(writers):
     """Prints the characters per second of a single text, in a few ways."""
-    L = writers.context
+    L = writers.length
     print(f"\n5. Speed: one text of {L} characters, median of 3\n\n| | passes | characters/s |\n|---|---|---|")
     rates = []
     for sampling in few_samplings(L)[:2]:
@@ -319,9 +317,10 @@ def comparing_parser(doc, pieces=None):
     """The flags that this lesson and its benchmarks share; pieces: the default of --pieces, None for none."""
     parser = tools.Parser(doc)
     add = parser.add_argument
-    add("--dllm", default=str(generation.SHIPPED), metavar="FILE", help="default: checkpoints/shakespeare.pt")
-    add("--gpt", default=str(gpt.SHIPPED_GPT), metavar="FILE", help="default: checkpoints/gpt.pt")
+    add("--dllm", default=str(generation.SMALL), metavar="FILE", help="default: checkpoints/small.pt")
+    add("--gpt", default=str(gpt.SMALL_GPT), metavar="FILE", help="default: checkpoints/gpt_small.pt")
     add("--data", metavar="FILE", help="the text that both were trained on (default: TinyShakespeare, downloaded once)")
+    add("--len", type=between(int, 8, 10**5), help="letters of a window, and of a piece (default: the models' context)")
     if pieces:
         add("--pieces", type=between(int, 2, 10**5), default=pieces, help="of each kind of text (default: %(default)s)")
     add("--seed", type=between(int, 0, 2**63 - 2), default=0, help="default: %(default)s")
@@ -332,8 +331,8 @@ def comparing_parser(doc, pieces=None):
 def main():
     """The command line of 10_compare.py."""
     args = comparing_parser(__doc__, PIECES).parse_args()
-    writers, tokens, windows = prepare(args.dllm, args.gpt, args.device, args.data)
-    num, L, seen = args.pieces, writers.context, tensors.consecutive_windows(tokens, writers.context)
+    writers, tokens, windows = prepare(args.dllm, args.gpt, args.device, args.data, args.len)
+    num, L, seen = args.pieces, writers.length, tensors.consecutive_windows(tokens, writers.length)
     kinds = {"real, held out": windows, "real, from training": seen}
     real = {label: writers.texts(spread(rows, num)) for label, rows in kinds.items()}
     ways = {"GPT, 0.8": partial(writers.by_gpt, 0.8, num, L, args.seed)}

@@ -240,7 +240,7 @@ def show_revision(writers, generator, length=96, writing=12, passes=36):
 def word_curves(writers, judge, seed=0):
     """{name: shares of known words} of PIECES texts after so many of MARKS: written in as many passes; and written in
     the first of them, then revised."""
-    empty = torch.full((PIECES, writers.context), writers.tokenizer.vocab_size, device=writers.device)
+    empty = torch.full((PIECES, writers.length), writers.tokenizer.vocab_size, device=writers.device)
     share = lambda tokens: judge.known_words(writers.texts(tokens))  # noqa: E731
     generator, written = torch.Generator().manual_seed(seed), []
     for passes in MARKS[:-1]:
@@ -256,7 +256,7 @@ def word_curves(writers, judge, seed=0):
 
 def show_words(writers, judge):
     """Prints the share of known words with and without passes that revise. Returns the curves."""
-    print(f"\n3. Known words in {PIECES} texts of {writers.context} letters, at 0.8 and, where revised, at {HEAT}\n")
+    print(f"\n3. Known words in {PIECES} texts of {writers.length} letters, at 0.8 and, where revised, at {HEAT}\n")
     curves = word_curves(writers, judge)
     print(f"  {'passes in all':28}" + "".join(f"{n:8}" for n in MARKS))
     for name, shares in curves.items():
@@ -326,11 +326,11 @@ def main():
     generator = torch.Generator().manual_seed(args.seed)
     p = torch.softmax(1.5 * torch.randn(4**4, generator=torch.Generator().manual_seed(0)), dim=0)  # that of lesson 4
     toy = show_chains(diffusion.ToyWorld(p, V=4, L=4), generator)
-    writers, tokens, windows = comparison.prepare(args.dllm, args.gpt, args.device, args.data)
+    writers, tokens, windows = comparison.prepare(args.dllm, args.gpt, args.device, args.data, args.len)
     judge = comparison.Judge(writers.tokenizer.decode(tokens), writers.tokenizer.vocab_size)
     show_revision(writers, generator)
     words = show_words(writers, judge)
-    by_gpt = writers.by_gpt(0.9, PIECES, writers.context, args.seed)
+    by_gpt = writers.by_gpt(0.9, PIECES, writers.length, args.seed)
     lines = {"GPT, 0.9": by_gpt, "real, held out": writers.texts(comparison.spread(windows, PIECES))}
     show_repair(generator)
     draw_walk(toy, words, {name: judge.known_words(pieces) for name, pieces in lines.items()})

@@ -18,7 +18,7 @@ JavaScript without a browser, is installed: it runs the page's own script, taken
 
 Builds on:  lessons 1 (Tokenizer), 3 (Transformer), 4 (sample), 5 (load_kind), 7 (continue_text), 10 (Writers).
 Run:        python 13_web_page.py                                              (some seconds)
-            python 13_web_page.py --gpt checkpoints/gpt.pt --out race.html     (a GPT beside it)
+            python 13_web_page.py --gpt checkpoints/gpt_small.pt --out race.html  (a GPT beside it)
             python 13_web_page.py --checkpoint checkpoints/tamil.pt
             python 13_web_page.py --checkpoint checkpoints/mine.pt --out mine.html
 Last line:  the path of the page.
@@ -52,7 +52,7 @@ generation = import_module("06_generate")
 gpt = import_module("07_train_gpt")
 comparison = import_module("10_compare")
 
-CARRIED = generation.SHIPPED  # the model that the page carries unless another one is given
+CARRIED = generation.SMALL  # the model that the page carries unless another one is given
 WEB = tools.ROOT / "web"
 MAX_PAGE = 100 * 10**6  # bytes; a browser would take long to unpack more
 TEXTS = (

@@ -171,9 +171,9 @@ def main():
     parser.add_argument("--windows", type=counted, default=WINDOWS, help="of held-out text (default: %(default)s)")
     parser.add_argument("--pictures", type=Path, default=folder, metavar="FOLDER", help="default: figures")
     args = parser.parse_args()
-    writers, _, windows = comparison.prepare(args.dllm, args.gpt, args.device, args.data)
+    writers, _, windows = comparison.prepare(args.dllm, args.gpt, args.device, args.data, args.len)
     windows = comparison.spread(windows, args.windows, "--windows").to(writers.device)
-    model, generator, L = writers.dllm, torch.Generator().manual_seed(args.seed), writers.context
+    model, generator, L = writers.dllm, torch.Generator().manual_seed(args.seed), writers.length
     print(f"{len(windows)} held-out windows of {L} characters, +- one standard error over the windows")
     curve = information_curve(model, windows, CURVE_DRAWS, generator)
     bounds = [expected_nats(curve, equal_sizes(L, -(-L // number))) for number in LETTERS_A_PASS]

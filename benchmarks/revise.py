@@ -1,6 +1,6 @@
 """Passes that revise, measured: known words, nats and diversity against passes, with and without; and the rivals.
 
-Texts of the model's context, read by the judge of lesson 10, +- one standard error over the texts.
+Read by the judge of lesson 10, +- one standard error over the texts.
 
 Run, from the folder of the project:
             python -m benchmarks.revise --pictures docs       (the dial, and the picture: ten minutes on two cores)
@@ -25,20 +25,22 @@ comparison = import_module("10_compare")
 revision = import_module("12_revise")
 
 PIECES = 32  # texts of each kind
-# Passes that write, in how much heat the text is written and revised, and at which numbers of passes it is looked at.
-REVISED = (16, 1.1, (32, 64)), (32, 1.0, (128,)), (32, 1.1, (128, 256)), (32, 1.2, (256, 512))
-WRITTEN = (32, 0.8, "random"), (64, 0.8, "random"), (128, 0.8, "certainty")
-GPT_TEMPERATURES = (0.8, 0.9)
+# Passes in all: {order, how many write, temperatures}. Those that do not write revise; all in several temperatures, so
+# that texts of the same diversity can be compared.
+WRITTEN = {32: ("random", (0.7, 0.8, 0.9)), 64: ("random", (0.7, 0.8, 0.9)), 128: ("certainty", (0.8, 0.9, 1.0))}
+REVISED = {(32, 64): (16, (1.0, 1.1, 1.2)), (128, 256, 512): (32, (1.0, 1.1, 1.2, 1.35))}
+GPT_TEMPERATURES = (0.7, 0.8, 0.9)
+DIVERSITY = 0.62  # distinct 4-grams of the texts that are compared
 RIVAL_PASSES, RIVAL_HEAT = 64, (0.8, 1.0)  # each rival in two temperatures, since some cool by themselves
 APART = 8  # places, for those that must not be neighbours
 
 
 class Canvases:
-    """num empty canvases [num, L] of a model, and the ways to fill them."""
+    """Empty canvases [num, L] of a model, and the ways to fill them."""
 
-    def __init__(self, model, num, seed):
-        self.model, self.seed, self.L = model, seed, model.config.context
-        self.empty = torch.full((num, self.L), model.config.vocab_size, device=next(model.parameters()).device)
+    def __init__(self, model, num, L, seed):
+        self.model, self.seed, self.L = model, seed, L
+        self.empty = torch.full((num, L), model.config.vocab_size, device=next(model.parameters()).device)
 
     def written(self, passes, temperature, order="random"):
         """(tokens [num, L], generator) of the sampler of lesson 4."""
@@ -64,34 +66,66 @@ class Canvases:
 
 # ---- The dial
 def measure_dial(canvases, judge_texts):
-    """[(label, passes, Verdict)] with correction, and without; printed."""
-    results = []
-    for passes, temperature, order in WRITTEN:
-        label = f"{passes} passes, written, {order}, {temperature}"
-        results.append(("without", passes, judge_texts(label, canvases.written(passes, temperature, order)[0])))
-    for writing, temperature, marks in REVISED:
-        for passes, tokens in zip(marks, canvases.revised(writing, temperature, marks)):
-            label = f"{passes} passes, {writing} of them write, {temperature}"
-            results.append((f"revised, {temperature}", passes, judge_texts(label, tokens)))
-    return results
+    """{"without revising" or "with": {passes: [Verdict at each temperature]}}, printed."""
+    dial = {"without revising": {}, "with": {}}
+    for passes, (order, temperatures) in WRITTEN.items():
+        for temperature in temperatures:
+            label = f"{passes} passes, written, {order}, {temperature}"
+            verdict = judge_texts(label, canvases.written(passes, temperature, order)[0])
+            dial["without revising"].setdefault(passes, []).append(verdict)
+    for marks, (writing, temperatures) in REVISED.items():
+        for temperature in temperatures:
+            for passes, tokens in zip(marks, canvases.revised(writing, temperature, marks)):
+                verdict = judge_texts(f"{passes} passes, {writing} of them write, {temperature}", tokens)
+                dial["with"].setdefault(passes, []).append(verdict)
+    return dial
 
 
-def draw_dial(results, gpt, real, folder):
-    """Saves the picture: known words and nats against passes; the GPT and real text as lines."""
+def at_diversity(verdicts, target=DIVERSITY):
+    """{"words" and "nats": (figure, standard error)} at a diversity, by a straight line between the two of the verdicts
+    that are nearest to it on either side; None where all are on one side."""
+    below = max((v for v in verdicts if v.distinct[0] <= target), key=lambda v: v.distinct, default=None)
+    above = min((v for v in verdicts if v.distinct[0] >= target), key=lambda v: v.distinct, default=None)
+    if below is None or above is None:
+        return None
+    way = above.distinct[0] - below.distinct[0]
+    share = (target - below.distinct[0]) / way if way else 0.0
+    between = lambda a, b: tuple((1 - share) * x + share * y for x, y in zip(a, b))  # noqa: E731
+    return dict(words=between(below.words, above.words), nats=between(below.nats, above.nats))
+
+
+def show_dial(dial, by_gpt):
+    """Prints what passes buy at the same diversity. Returns {name: {passes: as at_diversity}}, and the GPT's."""
+    alike = {
+        name: {n: found for n, verdicts in each.items() if (found := at_diversity(verdicts))}
+        for name, each in dial.items()
+    }
+    print(f"\nAt {DIVERSITY} distinct 4-grams, on straight lines between the temperatures (-: none is as diverse)\n")
+    print("| passes | known words, without revising | with | nats/character, without | with |\n|---|---|---|---|---|")
+    for passes in sorted(set().union(*dial.values())):
+        found = [each.get(passes) for each in alike.values()]
+        words = ["{:.1%} +- {:.1%}".format(*each["words"]) if each else "-" for each in found]
+        nats = ["{:.2f} +- {:.2f}".format(*each["nats"]) if each else "-" for each in found]
+        print(f"| {passes} | {' | '.join(words + nats)} |")
+    gpt = at_diversity(by_gpt)
+    if gpt:
+        print("| GPT | {:.1%} +- {:.1%} | | {:.2f} +- {:.2f} | |".format(*gpt["words"], *gpt["nats"]))
+    return alike, gpt
+
+
+def draw_dial(alike, gpt, real, folder):
+    """Saves the picture: known words and nats against passes, at the same diversity; the GPT and real text as lines."""
     figure, panels = tools.new_figure(1, 2, figsize=(12, 4.5), layout="constrained")
-    sides = ("share of known words", lambda v: v.words), ("nats per character to the judge", lambda v: v.nats)
+    sides = ("share of known words", "words"), ("nats per character to the judge", "nats")
     for axes, (label, side) in zip(panels, sides):
-        for kind in dict.fromkeys(kind for kind, _, _ in results):
-            points = [(passes, side(verdict), verdict.distinct[0]) for each, passes, verdict in results if each == kind]
-            x, y = [point[0] for point in points], [point[1] for point in points]
-            axes.errorbar(x, [mean for mean, _ in y], [error for _, error in y], fmt="o-", label=kind)
-            for passes, (mean, _), distinct in points:
-                axes.annotate(
-                    f"{distinct:.2f}", (passes, mean), xytext=(5, -11), textcoords="offset points", fontsize=7
-                )
-        for name, verdict, color in (("GPT, 0.9", gpt, "tab:red"), ("real, held out", real, "black")):
-            axes.axhline(side(verdict)[0], color=color, linestyle=":", label=f"{name} ({verdict.distinct[0]:.2f})")
-        axes.set(xscale="log", xlabel="passes (beside each point: distinct 4-grams)", ylabel=label)
+        for name, points in alike.items():
+            means, errors = zip(*(point[side] for point in points.values())) if points else ((), ())
+            axes.errorbar(list(points), means, errors, fmt="o-", label=name)
+        if gpt:
+            axes.axhline(gpt[side][0], color="tab:red", linestyle=":", label="GPT")
+        held_out = f"real, held out ({real.distinct[0]:.2f})"
+        axes.axhline(getattr(real, side)[0], color="black", linestyle=":", label=held_out)
+        axes.set(xscale="log", xlabel=f"passes (all at {DIVERSITY} distinct 4-grams)", ylabel=label)
         axes.set_xticks([32, 64, 128, 256, 512], [32, 64, 128, 256, 512])
         axes.minorticks_off()
     panels[0].legend(fontsize=8)
@@ -155,7 +189,7 @@ def write_by_rule(canvases, rule, temperature):
 
 def limit_for(canvases, rule, temperature, low, high, tries=6):
     """The limit of a rule with which 8 texts take RIVAL_PASSES: by bisection; more passes at `high`."""
-    few = Canvases(canvases.model, min(8, len(canvases.empty)), canvases.seed)
+    few = Canvases(canvases.model, min(8, len(canvases.empty)), canvases.L, canvases.seed)
     for _ in range(tries):
         middle = (low + high) / 2
         _, passes = write_by_rule(few, partial(rule, limit=middle), temperature)
@@ -206,9 +240,9 @@ def main():
     parser.add_argument("--rivals", action="store_true", help=f"other ways to spend {RIVAL_PASSES} passes")
     parser.add_argument("--pictures", type=Path, default=folder, metavar="FOLDER", help="default: figures")
     args = parser.parse_args()
-    writers, tokens, windows = comparison.prepare(args.dllm, args.gpt, args.device, args.data)
+    writers, tokens, windows = comparison.prepare(args.dllm, args.gpt, args.device, args.data, args.len)
     judge = comparison.Judge(writers.tokenizer.decode(tokens), writers.tokenizer.vocab_size)
-    canvases = Canvases(writers.dllm, args.pieces, args.seed)
+    canvases = Canvases(writers.dllm, args.pieces, writers.length, args.seed)
     print(comparison.TITLES)
 
     def judge_texts(label, tokens):
@@ -218,14 +252,14 @@ def main():
 
     if args.rivals:
         return measure_rivals(canvases, judge_texts)
-    real = judge_texts("real, held out", comparison.spread(windows, args.pieces))
+    real, by_gpt = judge_texts("real, held out", comparison.spread(windows, args.pieces)), []
     for temperature in GPT_TEMPERATURES:
-        pieces = writers.by_gpt(temperature, args.pieces, writers.context, args.seed)
-        gpt = comparison.judge_pieces(judge, f"GPT, {temperature}", pieces)
-        print(gpt.row())
-    results = measure_dial(canvases, judge_texts)
+        pieces = writers.by_gpt(temperature, args.pieces, writers.length, args.seed)
+        by_gpt.append(comparison.judge_pieces(judge, f"GPT, {temperature}", pieces))
+        print(by_gpt[-1].row())
+    dial = measure_dial(canvases, judge_texts)
     show_cost(canvases)
-    draw_dial(results, gpt, real, args.pictures.resolve())
+    draw_dial(*show_dial(dial, by_gpt), real, args.pictures.resolve())
 
 
 if __name__ == "__main__":

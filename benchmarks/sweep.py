@@ -95,7 +95,7 @@ def all_samplings(length):
 
 def judge_all(writers, judge, held_out, seen, seed):
     """Judges real text, held_out and seen [N, L], the GPT and the dLLM, and prints the table. Returns Verdicts."""
-    (num, L), samplings = held_out.shape, all_samplings(writers.context)
+    (num, L), samplings = held_out.shape, all_samplings(writers.length)
     real = {"real, held out": writers.texts(held_out), "real, from training": writers.texts(seen)}
     ways = {f"GPT, {t}": partial(writers.by_gpt, t, num, L, seed) for t in GPT_TEMPERATURES}
     for sampling in samplings:
@@ -114,7 +114,7 @@ def as_diverse(verdicts, target):
 def show_choice(writers, judge, verdicts, num, seed):
     """The most fluent of those as diverse as pieces from the training text, which the models learned to write like, of
     each model's; judged again on other texts, since the best of many figures is partly luck."""
-    target, L = verdicts.seen.distinct[0], writers.context
+    target, L = verdicts.seen.distinct[0], writers.length
     alike = f"As diverse as text from training ({target:.3f} +- {SAME_DIVERSITY}), the most fluent"
     print(f"\n{alike}; judged again with another seed\n\n{comparison.TITLES}")
     kinds = ("GPT", writers.by_gpt, verdicts.by_gpt, 2), ("dLLM", writers.by_dllm, verdicts.by_dllm, 5)
@@ -182,7 +182,7 @@ def show_all_speeds(writers, verdicts, temperature=0.8):
     for number in LETTERS_A_PASS:
         sampling = comparison.letters_a_pass(number, SPEED_LENGTH, temperature)
         write = partial(writers.by_dllm, sampling, 1, SPEED_LENGTH, 0)
-        verdict = default_verdict(verdicts, number, writers.context, temperature)
+        verdict = default_verdict(verdicts, number, writers.length, temperature)
         add(f"dLLM, {number} a pass, {sampling.order}", sampling.steps, verdict, write)
     for cached in (False, True) if writers.caches else (False,):
         write = partial(writers.by_gpt, temperature, 1, SPEED_LENGTH, 0, cached)
@@ -217,8 +217,8 @@ def main():
     add("--pictures", type=Path, default=folder, metavar="FOLDER", help="where pictures go (default: figures)")
     args = parser.parse_args()
     folder = args.pictures.resolve()  # absolute, so that save_figure takes it as it is
-    writers, tokens, windows = comparison.prepare(args.dllm, args.gpt, args.device, args.data)
-    L = writers.context
+    writers, tokens, windows = comparison.prepare(args.dllm, args.gpt, args.device, args.data, args.len)
+    L = writers.length
     seen = tensors.consecutive_windows(tokens, L)
     pieces = comparison.spread(windows, args.pieces), comparison.spread(seen, args.pieces)
     exact_windows = comparison.spread(windows, args.exact_windows, "--exact-windows")

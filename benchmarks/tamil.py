@@ -1,4 +1,4 @@
-"""Tamil verse, measured: lesson 9's score over 400 couplets, letters against code points, and hidden words found again.
+"""Tamil verse, measured: lesson 9's score, letters against code points, mending, and hidden words found again.
 
 All of it needs data/tamil.txt (python tamil_dataset.py makes it), or the verse that --data names.
 
@@ -6,6 +6,7 @@ Run, from the folder of the project:
             python -m benchmarks.tamil --seed 1                            (the score; two minutes)
             python -m benchmarks.tamil --seed 1 --codepoints checkpoints/codepoints_best.pt
             python -m benchmarks.tamil --seed 1 --metre                    (the couplets mended; four minutes)
+            python -m benchmarks.tamil --seed 1 --mending                  (what passes buy; four minutes)
             python -m benchmarks.tamil --seed 1 --couplets                 (every third word hidden; one minute)
 Last line:  the last row of the table; with --codepoints the path of a picture, `figures/09_ill_formed.png`.
 
@@ -18,6 +19,7 @@ Builds on:  lessons 4 (ORDERS), 6 (Sampling, generate, flags), 8 (couplets by le
 import re
 from dataclasses import replace
 from importlib import import_module
+from itertools import islice
 
 import tools
 
@@ -32,6 +34,7 @@ tamil_generation = import_module("09_generate_tamil")
 
 COUPLETS = 400  # that the model writes, by default
 PICTURE_PASSES = (1, 2, 4, 8, 16, 32, 64)  # in which a couplet is written, for the picture
+MENDING_PASSES = (50, 75, 130, 200)  # that a couplet may take
 WORD_PASSES = (1, 2, 4, 8, 16)  # in which hidden words are to be found
 
 
@@ -81,6 +84,32 @@ def draw_ill_formed(shares, title):
     tools.save_figure(figure, "09_ill_formed.png")
 
 
+# ---- Couplets that scan, against passes
+def draw_anew(model, tokenizer, shapes, passes, sampling, generator):
+    """Couplets, one for each of shapes: of as many as so many passes write, the one that breaks the metre least."""
+    tries = [max(1, passes // sum(shape)) for shape in shapes]
+    many = [shape for shape, number in zip(shapes, tries) for _ in range(number)]
+    written = iter(tamil_generation.write_couplets(model, tokenizer, many, sampling, generator))
+    faults = lambda couplet: len(tamil_generation.metre_faults(couplet))  # noqa: E731
+    return [min(islice(written, number), key=faults) for number in tries]
+
+
+def print_mending(model, tokenizer, verse, num, sampling, generator):
+    """Prints how many of num couplets scan after so many passes: mended; and drawn anew, whole, until one does."""
+    text, known, _ = verse
+    shapes = tamil_generation.line_lengths(tokenizer, tamil_generation.draw_couplets(known, num, generator))
+    score, rules = tamil_generation.Score(text), [tamil_generation.metre_faults]
+    print("| passes a couplet | mended: they scan | known words | drawn anew: they scan | known words |")
+    print("|---|---|---|---|---|")
+    for passes in MENDING_PASSES:
+        mended = tamil_generation.write_couplets(model, tokenizer, shapes, sampling, generator, rules, passes)
+        anew = draw_anew(model, tokenizer, shapes, passes, sampling, generator)
+        groups = [[[couplet] for couplet in couplets] for couplets in (mended, anew)]
+        figures = tamil_generation.spoken_metre, score.known_words
+        cells = [tamil_generation.average(figure, couplets) for couplets in groups for figure in figures]
+        tools.print_row(passes, "{:.1%}", cells)
+
+
 # ---- Every third word hidden
 def third_words(tokenizer, couplet):
     """[(start, end)] in tokens of every third word of a couplet."""
@@ -125,6 +154,7 @@ def main():
     kind.add_argument(
         "--couplets", action="store_true", help="no score: hide words of held-out couplets, and find them"
     )
+    kind.add_argument("--mending", action="store_true", help="no score: couplets that scan, against passes")
     for name in tamil_generation.RULES:
         parser.add_argument(
             f"--{name}", action="store_true", help=f"the couplets scored are mended until they have {name}"
@@ -134,18 +164,22 @@ def main():
     for name in ("num", "steps", "order") if args.couplets else ():
         if getattr(args, name) != parser.get_default(name):
             parser.error(f"--{name} does not go with --couplets, which tries each order in several numbers of passes")
+    rules = [rule for name, rule in tamil_generation.RULES.items() if getattr(args, name)]
+    if rules and (args.couplets or args.mending):
+        parser.error("--metre and --rhyme go with the score; leave out --couplets or --mending")
     if args.num < 2:
         parser.error("--num must be 2 or more, since every figure has a standard error")
     model, tokenizer, sampling = generation.load_generator(parser, args)
     generator = tools.seeded_generator(args.seed)
     verse = tamil_generation.read_couplets(tokenizer, args.data)
     _, known, real = verse
+    if args.mending:
+        return print_mending(model, tokenizer, verse, args.num, sampling, generator)
     if args.couplets:
         return print_found_words(model, tokenizer, real, sampling, generator)
     writers = {"letters": (model, tokenizer)}
     if args.codepoints:
         writers["code points"] = load_code_points(args.codepoints, args.device)
-    rules = [rule for name, rule in tamil_generation.RULES.items() if getattr(args, name)]
     tamil_generation.print_score(model, tokenizer, verse, args.num, sampling, generator, rules)
     if args.codepoints:
         compare_code_points(writers, known, real, args.num, sampling, generator)

@@ -19,7 +19,7 @@ import torch
 tensors = import_module("01_tensors")
 diffusion = import_module("04_diffusion")
 generation = import_module("06_generate")
-SHIPPED = ROOT / "checkpoints" / "shakespeare.pt"
+SHIPPED = [ROOT / "checkpoints" / f"{name}.pt" for name in ("shakespeare", "small")]
 
 
 @pytest.mark.parametrize("length, context", [(1, 8), (8, 8), (9, 8), (12, 8), (13, 8), (100, 8), (256, 128)])
@@ -282,8 +282,9 @@ def test_the_shipped_model_writes_from_any_folder(tmp_path, monkeypatch):
     assert sum(f" {word.strip('.,;:!?')} " in common for word in out.lower().split()) >= 3
 
 
-def test_the_shipped_file_is_small_and_holds_no_optimizer():
-    contents = torch.load(SHIPPED, weights_only=True)
+@pytest.mark.parametrize("path", SHIPPED)
+def test_the_shipped_file_is_small_and_holds_no_optimizer(path):
+    contents = torch.load(path, weights_only=True)
     assert "optimizers" not in contents
     assert all(value.dtype == torch.bfloat16 for value in contents["model"].values())
     assert contents["heldout"] < 2

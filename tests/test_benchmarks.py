@@ -265,13 +265,25 @@ def test_rules_that_choose_how_many():
     assert above(1.0) == above(0.9) == [True, False, False, False] and above(0.5) == [True, True, False, False]
 
 
+def test_figures_at_a_diversity_lie_on_the_line_between_two_temperatures():
+    verdicts = [
+        comparison.Verdict("", nats=(nats, 0.1), words=(words, 0.02), distinct=(distinct, 0), longest=0, pieces=[])
+        for distinct, words, nats in ((0.5, 0.95, 1.2), (0.6, 0.9, 1.4), (0.7, 0.8, 1.8))
+    ]
+    found = revise_benchmark.at_diversity(verdicts, 0.625)
+    assert found["words"] == pytest.approx((0.875, 0.02)) and found["nats"] == pytest.approx((1.5, 0.1))
+    assert revise_benchmark.at_diversity(verdicts, 0.6)["words"] == (0.9, 0.02)
+    assert revise_benchmark.at_diversity(verdicts, 0.71) is revise_benchmark.at_diversity(verdicts, 0.4) is None
+
+
 def test_the_whole_dial_and_the_rivals(run_main, monkeypatch, tmp_path):
-    small = dict(REVISED=((4, 1.0, (8, 12)),), WRITTEN=((4, 0.8, "random"),), RIVAL_PASSES=8, APART=2)
+    small = dict(REVISED={(8, 12): (4, (1.0, 2.0))}, WRITTEN={4: ("random", (0.8,))}, RIVAL_PASSES=8, APART=2)
     for name, value in small.items():
         monkeypatch.setattr(revise_benchmark, name, value)
     out = run_main(revise_benchmark, "--dllm", "--pieces", 2)
-    for row in "real, held out", "GPT, 0.9", "4 passes, written, random, 0.8", "12 passes, 4 of them write, 1.0":
+    for row in "real, held out", "GPT, 0.9", "4 passes, written, random, 0.8", "12 passes, 4 of them write, 2.0":
         assert f"| {row} |" in out, row
+    assert all(re.search(rf"^\| {passes} (\| [^|]+){{4}}\|$", out, re.M) for passes in (4, 8, 12))
     assert pictures(tmp_path / "new") == ["12_passes.png"] and "three in four revising, take" in out
     out = run_main(revise_benchmark, "--dllm", "--pieces", 2, "--rivals")
     for row in "revised: doubted and apart, 1.0", "revised: any place, 0.8", "written: random, 1.0":

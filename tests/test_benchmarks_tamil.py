@@ -1,5 +1,6 @@
 """benchmarks/tamil.py: code points against letters, and words found again."""
 
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -109,6 +110,19 @@ def test_code_points_come_out_ill_formed_and_letters_do_not(
     assert (tmp_path / "figures" / "09_ill_formed.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_of_couplets_drawn_anew_the_best_is_kept(monkeypatch):
+    written = iter(["no verse", COUPLETS[0], "nor this", "and this", "that is none, either"])
+    shapes = []
+
+    def write(model, tokenizer, many, *rest):
+        shapes.extend(many)
+        return [next(written) for _ in many]
+
+    monkeypatch.setattr(tamil_generation, "write_couplets", write)
+    best = benchmark.draw_anew(None, None, [(10, 10), (30, 15)], 80, None, None)
+    assert shapes == [(10, 10)] * 4 + [(30, 15)] and best == [COUPLETS[0], "that is none, either"]
+
+
 def test_the_command_line(tamil_checkpoint, verse, asked, tmp_path, monkeypatch):  # noqa: F811
     random_model(tamil_training.make_units("", "codepoints"), 256, tmp_path / "codepoints.pt")
     monkeypatch.setattr(tools, "ROOT", tmp_path)
@@ -124,6 +138,11 @@ def test_the_command_line(tamil_checkpoint, verse, asked, tmp_path, monkeypatch)
     assert code == 0 and "every third word of 2 couplets" in out and "| margin | " in out.splitlines()[-1], err
     for order in ("--num", 3), ("--steps", 3), ("--order", "margin"):
         assert_refused(run_script(SCRIPT, *flags, "--couplets", *order), 2, order[0])
+    monkeypatch.setattr(benchmark, "MENDING_PASSES", (40,))
+    code, out, err = run_script(SCRIPT, *flags, "--mending", "--num", 3, "--steps", 1)
+    assert code == 0 and re.search(r"^\| 40 (\| \d+\.\d% \+- \d+\.\d% ){4}\|$", out, re.M), err
+    for kind in "--couplets", "--mending":
+        assert_refused(run_script(SCRIPT, *flags, kind, "--metre"), 2, "--metre")
     assert_refused(run_script(SCRIPT, *flags, "--num", 1), 2, "--num")
     assert_refused(run_script(SCRIPT, *flags, "--couplets", "--codepoints", "x.pt"), 2, "--codepoints")
     assert_refused(run_script(SCRIPT, *flags, "--codepoints", tamil_checkpoint), 1, "is a model of letters")
