@@ -624,7 +624,8 @@ def same_generators(device):
 # ---------------------------------------------------------------------------------------------------------
 # A training run: what it is told, and its log
 
-DEFAULTS = dict(preset="auto", batch=32, lr=0.025, dropout=0.0, seed=0, dtype="auto")
+DEFAULTS = dict(preset="auto", batch=None, lr=0.025, dropout=0.0, seed=0, dtype="auto")
+LETTERS_A_STEP = 4096  # in windows of the model's context, unless --batch says how many windows
 PROGRESS = dict(  # how far it has come
     step=(int, 0, 10**10), characters=(int, 0, 10**15), seconds=(float, 0, 10**10), heldout=(float, 0, math.inf),
 )  # fmt: skip
@@ -665,7 +666,8 @@ def training_parser(doc, out, presets, data="TinyShakespeare, downloaded once", 
     limit = parser.add_mutually_exclusive_group()
     limit.add_argument("--steps", type=between(int, 1, 10**9), help="stop after so many steps in all")
     limit.add_argument("--minutes", type=between(float, 0.01, 10**6), help="stop after so long in all (default: 5)")
-    add("--batch", type=between(*LIMITS["batch"]), help=f"windows of text in a step (default: {default['batch']})")
+    windows = f"windows of text in a step (default: those that hold {LETTERS_A_STEP:,} letters)"
+    add("--batch", type=between(*LIMITS["batch"]), help=windows)
     add("--lr", type=between(*LIMITS["lr"]), help=f"Muon's learning rate; AdamW's follows (default: {default['lr']})")
     add(
         "--dropout",
@@ -712,6 +714,7 @@ def settle(args, script, presets, **own):
     if settings["preset"] == "auto":
         settings["preset"] = "base" if pick_device(args.device).type == "cuda" else "small"
         print(f"preset {settings['preset']}", file=sys.stderr)
+    settings["batch"] = settings["batch"] or LETTERS_A_STEP // presets[settings["preset"]]["context"]
     return Settings(**settings), None
 
 

@@ -214,12 +214,13 @@ def main():
     add = parser.add_argument
     add("--gpt", default=str(gpt.SHIPPED_GPT), metavar="FILE", help="default: checkpoints/gpt.pt")
     add("--data", metavar="FILE", help="the text that both were trained on (default: TinyShakespeare)")
+    add("--len", type=tools.between(int, max(SIZES), 10**5), help="letters of a window (default: the models' context)")
     add("--pictures", type=Path, default=folder, metavar="FOLDER", help="default: figures")
     args = parser.parse_args()
     if args.num < 2:
         parser.error("--num must be 2 or more, since every figure has a standard error")
     _, _, sampling = generation.load_generator(parser, args)
-    writers, tokens, windows = comparison.prepare(args.checkpoint, args.gpt, args.device, args.data)
+    writers, tokens, windows = comparison.prepare(args.checkpoint, args.gpt, args.device, args.data, args.len)
     windows = comparison.spread(windows, min(args.num, len(windows))).to(writers.device)
     judge = comparison.Judge(writers.tokenizer.decode(tokens), writers.tokenizer.vocab_size)
     spans, generator = blanks.middles(writers.length, SIZES), tools.seeded_generator(args.seed)

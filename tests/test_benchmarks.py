@@ -229,7 +229,7 @@ def test_the_whole_measurement_of_blanks(run_main, monkeypatch, tmp_path):
     for name, value in dict(SIZES=(1, 4, 8), RANGE=blanks.Blank(1, 3), CONTINUATIONS=4).items():
         monkeypatch.setattr(blanks_benchmark, name, value)
     monkeypatch.setattr(blanks, "DRAWS", 8)
-    out = run_main(blanks_benchmark, "--checkpoint", "--num", 4, "--seed", 1)
+    out = run_main(blanks_benchmark, "--checkpoint", "--num", 4, "--seed", 1, "--len", 24)
     rows = (
         "GPT", "n-gram judge", "dLLM, left to right", "dLLM, certainty", "GPT minus dLLM, left to right",
         "GPT minus dLLM, certainty", "dLLM, random", "dLLM, random, over several orders", "GPT minus dLLM, random",
@@ -237,7 +237,7 @@ def test_the_whole_measurement_of_blanks(run_main, monkeypatch, tmp_path):
     )  # fmt: skip
     for row in rows:
         assert f"| {row} | " in out, row
-    assert "| the text itself | 100.0% +- 0.0%" in out and "4 held-out windows of 32" in out
+    assert "| the text itself | 100.0% +- 0.0%" in out and "4 held-out windows of 24" in out
     figures = {row: re.search(rf"^\| {re.escape(row)} \| (-?\d\.\d\d)", out, re.M).group(1) for row in rows[:7]}
     assert figures["dLLM, left to right"] == figures["dLLM, certainty"] == figures["dLLM, random"]  # of one letter
     gap = float(figures["GPT"]) - float(figures["dLLM, certainty"])

@@ -392,7 +392,7 @@ def test_the_optimizers_state_must_fit_the_model():
 
 
 # ---- A training run: what it is told
-PRESETS = {"tiny": {}, "small": {}, "base": {}}
+PRESETS = {"tiny": dict(context=128), "small": dict(context=128), "base": dict(context=256)}
 TEXT = "to be or not to be"
 
 
@@ -423,6 +423,8 @@ def test_flags_and_defaults_make_the_settings(tmp_path, capsys):
     assert (settings.limit, settings.unit, settings.preset, settings.compiles) == (2, "minutes", "small", False)
     assert capsys.readouterr().err == "preset small\n"
     assert settled(tmp_path / "run.pt", "--preset", "tiny")[0].limit == 5
+    assert settled(tmp_path / "run.pt", "--preset", "base")[0].batch == 16  # windows, twice as long
+    assert settled(tmp_path / "run.pt", "--preset", "base", "--batch", 5)[0].batch == 5
 
 
 def test_a_resumed_run_takes_what_was_saved_and_what_may_change(tmp_path):
