@@ -164,8 +164,10 @@ class LovesBreaks:
     def __init__(self, tokenizer):
         self.config = SimpleNamespace(vocab_size=tokenizer.vocab_size, context=128)
         self.head, self.line_break = SimpleNamespace(weight=torch.zeros(1)), tokenizer.id_of["\n"]
+        self.passes = 0
 
     def __call__(self, tokens):
+        self.passes += 1
         logits = torch.zeros(*tokens.shape, self.config.vocab_size)  # [B, L, V]
         logits[..., self.line_break] = 50.0
         return logits
@@ -192,6 +194,15 @@ def test_couplets_have_the_shapes_asked_for(tamil_checkpoint):
         ids = tokenizer.encode(couplet)
         assert len(ids) == first + 1 + second and ids[first] == tokenizer.id_of["\n"] and couplet.count("\n") == 1
     assert couplets[0] != couplets[2]
+
+
+@pytest.mark.parametrize("passes", [30, 7, 4, 1])
+def test_mending_takes_the_passes_it_is_given(passes):
+    tokenizer = tensors.Tokenizer(tamil_training.make_units("", "letters"))
+    model, sampling, generator = LovesBreaks(tokenizer), generation.Sampling(4, 1.0), torch.Generator().manual_seed(0)
+    never_kept = [lambda couplet: [0]]
+    tamil_generation.write_couplets(model, tokenizer, [(12, 9)], sampling, generator, never_kept, passes)
+    assert model.passes == max(passes, 4)  # 4 write
 
 
 def test_shapes_are_those_of_the_couplets_drawn():
