@@ -138,9 +138,9 @@ def test_the_command_line(tamil_checkpoint, verse, asked, tmp_path, monkeypatch)
     assert code == 0 and "every third word of 2 couplets" in out and "| margin | " in out.splitlines()[-1], err
     for order in ("--num", 3), ("--steps", 3), ("--order", "margin"):
         assert_refused(run_script(SCRIPT, *flags, "--couplets", *order), 2, order[0])
-    monkeypatch.setattr(benchmark, "MENDING_PASSES", (40,))
     code, out, err = run_script(SCRIPT, *flags, "--mending", "--num", 3, "--steps", 1)
-    assert code == 0 and re.search(r"^\| 40 (\| \d+\.\d% \+- \d+\.\d% ){4}\|$", out, re.M), err
+    rows = re.findall(r"^\| (\d+) (?:\| \d+\.\d% \+- \d+\.\d% ){4}\|$", out, re.M)
+    assert code == 0 and tuple(map(int, rows)) == benchmark.MENDING_PASSES, err
     for kind in "--couplets", "--mending":
         assert_refused(run_script(SCRIPT, *flags, kind, "--metre"), 2, "--metre")
     assert_refused(run_script(SCRIPT, *flags, "--num", 1), 2, "--num")
