@@ -243,10 +243,8 @@ class Verdict:
 
 def judge_pieces(judge, label, pieces):
     """Judges pieces of equal length. Returns a Verdict."""
-    return Verdict(
-        label, mean_with_error(judge.nats, pieces), with_error(judge.known_words, pieces),
-        with_error(judge.distinct, pieces), judge.longest_copy(pieces), pieces,
-    )  # fmt: skip
+    shares = [with_error(share, pieces) for share in (judge.known_words, judge.distinct)]
+    return Verdict(label, mean_with_error(judge.nats, pieces), *shares, judge.longest_copy(pieces), pieces)
 
 
 # ---- Writing, and judging what was written
@@ -330,7 +328,9 @@ def comparing_parser(doc, pieces=None):
 
 def main():
     """The command line of 10_compare.py."""
-    args = comparing_parser(__doc__, PIECES).parse_args()
+    parser, count = comparing_parser(__doc__, PIECES), between(int, 2, 10**5)
+    parser.add_argument("--windows", type=count, help=f"of held-out text, for the exact figures (default: {WINDOWS})")
+    args = parser.parse_args()
     writers, tokens, windows = prepare(args.dllm, args.gpt, args.device, args.data, args.len)
     num, L, seen = args.pieces, writers.length, tensors.consecutive_windows(tokens, writers.length)
     kinds = {"real, held out": windows, "real, from training": seen}
@@ -339,7 +339,7 @@ def main():
     for sampling in few_samplings(L):
         ways[describe(sampling, L)] = partial(writers.by_dllm, sampling, num, L, args.seed)
     show_models(writers)
-    show_exact_nats(writers, spread(windows, min(WINDOWS, len(windows))))
+    show_exact_nats(writers, spread(windows, args.windows or min(WINDOWS, len(windows)), "--windows"))
     judge = Judge(writers.tokenizer.decode(tokens), writers.tokenizer.vocab_size)
     show_pieces(show_judged(judge, real, ways)[2:])
     show_speed(writers)

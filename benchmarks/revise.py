@@ -27,8 +27,8 @@ revision = import_module("12_revise")
 PIECES = 32  # texts of each kind
 # Passes in all: {order, how many write, temperatures}. Those that do not write revise; all in several temperatures, so
 # that texts of the same diversity can be compared.
-WRITTEN = {32: ("random", (0.7, 0.8, 0.9)), 64: ("random", (0.7, 0.8, 0.9)), 128: ("certainty", (0.8, 0.9, 1.0))}
-REVISED = {(32, 64): (16, (1.0, 1.1, 1.2)), (128, 256, 512): (32, (1.0, 1.1, 1.2, 1.35))}
+WRITTEN = {32: ("random", (0.7, 0.8)), 64: ("random", (0.7, 0.8)), 128: ("certainty", (0.8, 0.9, 1.0))}
+REVISED = {(32, 64): (16, (1.0, 1.1, 1.2)), (128,): (32, (1.0, 1.1, 1.2)), (256, 512): (32, (1.1, 1.2, 1.4))}
 GPT_TEMPERATURES = (0.7, 0.8, 0.9)
 DIVERSITY = 0.62  # distinct 4-grams of the texts that are compared
 RIVAL_PASSES, RIVAL_HEAT = 64, (0.8, 1.0)  # each rival in two temperatures, since some cool by themselves

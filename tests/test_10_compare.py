@@ -166,8 +166,8 @@ def test_the_short_comparison(small_checkpoint, gpt_checkpoint, text_file, write
         assert f"--- {label}\n{pieces[0]}\n" in out
         assert comparison.judge_pieces(judge, label, pieces).row() in out
     assert "times faster" in out.strip().splitlines()[-1]
-    code, out, err = run_script("10_compare.py", *flags, "--len", 16)
-    assert code == 0 and "windows of 16 characters" in out and "3 pieces of 16 characters each" in out, err
+    code, out, err = run_script("10_compare.py", *flags, "--len", 16, "--windows", 5)
+    assert code == 0 and "5 held-out windows of 16 characters" in out and "3 pieces of 16 characters each" in out, err
 
 
 def test_both_kinds_are_needed(small_checkpoint, gpt_checkpoint, text_file):
@@ -176,6 +176,7 @@ def test_both_kinds_are_needed(small_checkpoint, gpt_checkpoint, text_file):
     assert_refused(run_script("10_compare.py", "--pieces", "1"), 2, "--pieces")
     flags = "--dllm", small_checkpoint, "--gpt", gpt_checkpoint, "--data", text_file
     assert_refused(run_script("10_compare.py", *flags, "--pieces", "999"), 1, "--pieces 999")
+    assert_refused(run_script("10_compare.py", *flags, "--pieces", 3, "--windows", "999"), 1, "--windows 999")
     assert_refused(run_script("10_compare.py", *flags, "--len", "33"), 1, "--len 33 is too long")
     assert_refused(run_script("10_compare.py", "--gpt", "nowhere.pt", "--dllm", small_checkpoint), 1, "nowhere.pt")
 
