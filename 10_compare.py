@@ -338,8 +338,9 @@ def main():
     ways = {"GPT, 0.8": partial(writers.by_gpt, 0.8, num, L, args.seed)}
     for sampling in few_samplings(L):
         ways[describe(sampling, L)] = partial(writers.by_dllm, sampling, num, L, args.seed)
+    exact_windows = spread(windows, args.windows or min(WINDOWS, len(windows)), "--windows")
     show_models(writers)
-    show_exact_nats(writers, spread(windows, args.windows or min(WINDOWS, len(windows)), "--windows"))
+    show_exact_nats(writers, exact_windows)
     judge = Judge(writers.tokenizer.decode(tokens), writers.tokenizer.vocab_size)
     show_pieces(show_judged(judge, real, ways)[2:])
     show_speed(writers)
