@@ -7,7 +7,8 @@ order has bounds alone, in a table of their own. Then blanks of unknown length.
 Run, from the folder of the project:
             python -m benchmarks.blanks --seed 0              (half an hour on one core, and more)
             python -m benchmarks.blanks --seed 0 --num 16     (a quick look)
-Last line:  the path of a picture, `11_blanks.png` in the folder --pictures.
+            python -m benchmarks.blanks --exact               (a part of it: some minutes)
+Last line:  the path of a picture, `11_blanks.png` in the folder --pictures; with --exact the last row of the table.
 
 Builds on:  lessons 4 (the bounds), 6 (Sampling, flags), 7 (token_nats, continue_text), 10 (Writers, Judge) and 11.
 """
@@ -105,17 +106,22 @@ def gaps_to_gpt(by_gpt, others):
     return {f"GPT minus {who}": [left - own for left, own in zip(by_gpt, nats)] for who, nats in others.items()}
 
 
-def score_truth(writers, judge, windows, spans):
-    """Prints what the truth costs at spans of windows [N, L]: exactly; then the bounds. Returns the exact figures."""
+def show_exact(writers, judge, windows, spans):
+    """Prints what the truth costs at spans of windows [N, L], exactly. Returns the figures."""
     exact = exact_of_blanks(writers, judge, windows, spans)
     dllm = {who: figures for who, figures in exact.items() if who.startswith("dLLM")}
-    title = "nats/character of the truth, exact"
-    blanks.print_figures(title, SIZES, exact | gaps_to_gpt(exact["GPT"], dllm), "{:.2f}")
+    title, sizes = "nats/character of the truth, exact", [end - start for start, end in spans]
+    blanks.print_figures(title, sizes, exact | gaps_to_gpt(exact["GPT"], dllm), "{:.2f}")
+    return exact
+
+
+def show_bounds(writers, windows, spans, by_gpt):
+    """Prints the bounds on what the truth costs at spans of windows [N, L], for random order; by_gpt: the GPT's exact
+    figures."""
     bounds = bounds_of_blanks(writers, windows, spans)
-    gaps = gaps_to_gpt(exact["GPT"], bounds)
+    gaps = gaps_to_gpt(by_gpt, bounds)
     blanks.print_figures("bounds on them, for random order", SIZES, bounds | gaps, "{:.2f}")
     print("\nGPT minus a bound: the dLLM is at least so much better. Where that is negative, it says nothing.")
-    return exact
 
 
 # ---- Filling
@@ -215,6 +221,7 @@ def main():
     add("--gpt", default=str(gpt.SHIPPED_GPT), metavar="FILE", help="default: checkpoints/gpt.pt")
     add("--data", metavar="FILE", help="the text that both were trained on (default: TinyShakespeare)")
     add("--len", type=tools.between(int, max(SIZES), 10**5), help="letters of a window (default: the models' context)")
+    add("--exact", action="store_true", help="the exact figures alone, of all blanks but the longest")
     add("--pictures", type=Path, default=folder, metavar="FOLDER", help="default: figures")
     args = parser.parse_args()
     if args.num < 2:
@@ -223,10 +230,13 @@ def main():
     writers, tokens, windows = comparison.prepare(args.checkpoint, args.gpt, args.device, args.data, args.len)
     windows = comparison.spread(windows, min(args.num, len(windows))).to(writers.device)
     judge = comparison.Judge(writers.tokenizer.decode(tokens), writers.tokenizer.vocab_size)
-    spans, generator = blanks.middles(writers.length, SIZES), tools.seeded_generator(args.seed)
+    spans = blanks.middles(writers.length, SIZES[:-1] if args.exact else SIZES)
     print(f"{len(windows)} held-out windows of {writers.length} characters, +- one standard error over the windows")
-    nats = score_truth(writers, judge, windows, spans)
-    right = score_fillings(writers, judge, windows, spans, sampling, generator)
+    nats = show_exact(writers, judge, windows, spans)
+    if args.exact:
+        return
+    show_bounds(writers, windows, spans, nats["GPT"])
+    right = score_fillings(writers, judge, windows, spans, sampling, tools.seeded_generator(args.seed))
     score_found_lengths(writers, comparison.spread(windows, min(LENGTH_WINDOWS, len(windows))))
     draw_scores(nats, right, args.pictures.resolve())
 

@@ -243,6 +243,10 @@ def test_the_whole_measurement_of_blanks(run_main, monkeypatch, tmp_path):
     gap = float(figures["GPT"]) - float(figures["dLLM, certainty"])
     assert float(figures["GPT minus dLLM, certainty"]) == pytest.approx(gap, abs=0.02)
     assert pictures(tmp_path / "new") == ["11_blanks.png"]
+    alone = run_main(blanks_benchmark, "--checkpoint", "--num", 4, "--len", 24, "--exact")
+    assert "| blank of 4 |\n" in alone and "blank of 8" not in alone
+    rows = [line.removesuffix(" |") for line in alone.splitlines() if line.startswith("| GPT")]
+    assert len(rows) == 3 and all(row in out for row in rows)
 
 
 # ---- benchmarks.revise
