@@ -110,9 +110,11 @@ ADAMW_LR_RATIO = 0.24  # AdamW's learning rate as a share of Muon's
 class Muon(torch.optim.Optimizer):
     """Momentum, orthogonalised: for the hidden matrices (kellerjordan.github.io/posts/muon).
 
-    Every update is replaced, roughly, by the nearest matrix whose singular values are all 1 (U V^T of its SVD), so that
-    no direction of the matrix is left behind. torch.optim.Muon with weight_decay=0 does the same, but always iterates
-    in bfloat16, which a CPU without bfloat16 instructions only emulates, at many times the cost (docs/tuning.md).
+    A matrix stretches some directions and shrinks others; its singular values (SVD) say by how much. Muon replaces
+    every update, roughly, by the nearest matrix whose singular values are all 1 (U V^T of its SVD), so that no
+    direction of the matrix is left behind. torch.optim.Muon with weight_decay=0 does the same, but always iterates in
+    bfloat16 (16-bit numbers, fewer digits than float32), which a CPU without such instructions only emulates, at many
+    times the cost (docs/tuning.md).
     """
 
     def __init__(self, parameters, lr, momentum=0.95, dtype=torch.float32):
@@ -132,7 +134,7 @@ class Muon(torch.optim.Optimizer):
                 average.lerp_(matrix.grad, 1 - group["momentum"])
                 update = matrix.grad.lerp(average, group["momentum"])  # Nesterov: look one step ahead
                 rows, columns = matrix.shape
-                scale = max(1, rows / columns) ** 0.5
+                scale = max(1, rows / columns) ** 0.5  # else each of a tall matrix's many outputs would move less
                 matrix.add_(self.orthogonalize(update), alpha=-group["lr"] * scale)
 
     def orthogonalize(self, matrix):

@@ -7,7 +7,7 @@ reveal a few tokens at a time. Such a model is called a denoiser, and the row of
 
 order           exact with a perfect model,   does the bound   the default of lesson 6?       does it repeat itself?
                 one letter at a time?         speak of it?                                    (lesson 10)
-random          yes                           yes              yes, and then revised          no
+random          yes                           yes              no: it writes, then revises    no
 certainty       yes                           no               a pass a letter, --revise 0    a little
 margin          yes                           no               no                             a little
 left to right   yes                           no               no; a GPT knows no other       no
@@ -33,7 +33,7 @@ from tools import Parser, check, mean_and_error, new_figure, run, save_figure
 import torch
 from torch.nn import functional as F
 
-EXACT_ORDERS = ("left to right", "certainty", "margin")  # which choose places by what is visible alone
+EXACT_ORDERS = ("left to right", "certainty", "margin")  # with an exact -log p: what is visible alone chooses places
 ORDERS = ("confidence", "random", *EXACT_ORDERS)
 BELL_WIDTH = 0.12  # standard deviation, before truncation, of the share of masked tokens in training (docs/tuning.md)
 GREEDY = 1e-4  # a temperature below this is 0: logits divided by it would be too large for float32
@@ -74,10 +74,10 @@ def bound(model, tokens, draws=1, generator=None):
 
         NELBO = E_n [ mean over the n masked places i of  -log p(x_i | what is visible) ]
 
-    (NELBO: negative evidence lower bound.) It equals the average, over all orders of the places, of -log p(x) / L with
-    p factorised in that order (RADD, arXiv 2406.03736). A sampler that unmasks one token at a time in random order, at
-    temperature 1, has the average of those p as its own; and the average of -log p is at least -log of the average
-    (Jensen). So the bound holds for that sampler, and says nothing about others.
+    (NELBO: negative evidence lower bound.) With n hidden, each is equally likely to come next in a random order. So
+    this is the average over all orders of -log p(x) / L, p factorised in that order (RADD, arXiv 2406.03736). Random
+    order, one token at a time, at temperature 1, is a sampler with the average of those p as its own; the average of
+    -log p is at least -log of that (Jensen). So the bound holds for that sampler, and says nothing about others.
 
     model(tokens [B, L]) -> logits [B, L, V], with model.config.vocab_size = V, the mask's id. draws: how many n to
     average for each row. generator, here and below: a CPU generator.
@@ -303,7 +303,7 @@ def show_world(world, generator):
 
 
 def show_bounds(world, generator):
-    """The bound, with the perfect denoiser, against the true -log p(x)."""
+    """The bound, with the perfect denoiser: it has one p in every order, so that Jensen's inequality is an equality."""
     print("\n2. The bound, with the perfect denoiser, for one text (100 batches of 200 draws)")
     x, truth = world.texts[27], -world.p[27].log().item() / 4
     estimates = torch.stack([bound(world, x.expand(200, -1), generator=generator) for _ in range(100)])  # [100, 200]

@@ -1,15 +1,16 @@
 """Lesson 6. How does a trained model write?
 
 Starts from a canvas of masks, the prompt at its beginning if there is one, and lets the sampler of lesson 4 unmask it.
-Few passes (--steps) unmask many letters at once, which is fast and rough; so most of the passes do not write, they
-take letters back and draw them again, which lesson 12 explains and measures (--revise says how many; 0: none). More
-passes than letters are welcome: the text gets better for as long as you like. A text longer than the model's context
+Few passes (--steps) unmask many letters at once, which is fast and rough. Still, by default only a quarter of them
+write (more where that were over eight letters a pass); the others take letters back and draw them again, which mends
+more than slower writing would (lesson 12 explains and measures it; --revise says how many; 0: none). More passes than
+letters all go to revising: known words gain a little, and variety falls. A text longer than the model's context
 is written window by window, each seeing the half before it: with a context of 128, `--steps 64 --len 256` writes three
 windows, letters 1-128 in 32 passes, 65-192 (the first half of them there already) in 16, and 129-256 in 16.
 
 In a terminal you see it at work: the text is drawn after every pass. The text alone goes to standard output.
 
-Builds on:  lessons 1 (Tokenizer), 4 (sample) and 5 (load_kind); with --revise lesson 12, the one that comes later.
+Builds on:  lessons 1 (Tokenizer), 4 (sample) and 5 (load_kind); unless --revise 0, lesson 12, which comes later.
 Run:        python 06_generate.py                                        (a few seconds on a laptop's CPU)
             python 06_generate.py --prompt "ROMEO:" --len 400 --steps 200 --seed 1
             python 06_generate.py --checkpoint checkpoints/my_shakespeare_best.pt --num 3
@@ -64,11 +65,12 @@ class Sampling:
     def complete(self, letters):
         """{name: value} of all of them, for a canvas on which so many letters are to be written.
 
-        Revise: where no order is asked for, a quarter of the passes write, four to eight letters each, and the others
-        revise; where the passes are too few for that, all write. Revising cools: the temperature is then 1.1, and 0.8
-        without (lesson 12 measures both). The order is certainty with a pass for every letter that is written, and
-        random with fewer: letters of one pass do not see each other, and the surest places are often neighbours, random
-        ones rarely (lesson 10 measures it). Raises UserError where no pass is left to write.
+        Revise: where no order is asked for, a quarter of the passes write, or of the letters where these are fewer, but
+        at most about eight letters a pass; the others revise. Where the passes are too few for that, all write.
+        Revising cools: the temperature is then 1.1, and 0.8 without (lesson 12 measures both). The order is certainty
+        with a pass for every letter that is written, and random with fewer: letters of one pass do not see each other,
+        and the surest places are often neighbours, random ones rarely (lesson 10 measures it). Raises UserError where
+        no pass is left to write.
         """
         steps, revise = self.steps or max(1, letters), self.revise
         if revise is None:

@@ -192,7 +192,7 @@ def faults_of(tokenizer, rules):
 def write_couplets(model, tokenizer, shapes, sampling, generator, rules=(), passes=MOST_PASSES):
     """Couplets, one for each of shapes, [(length of line 1, of line 2)] in tokens: the line break and the end are
     given, so that only the letters are left to the model. What breaks one of the rules is mended by `repair` of lesson
-    12, and then revised without breaking one, in so many passes in all."""
+    12, and then revised without breaking one, in so many passes, those of the writing included."""
     couplets, line_break = {}, tokenizer.id_of["\n"]
     for shape in sorted(set(shapes)):  # those of one shape make a batch
         places = [place for place, other in enumerate(shapes) if other == shape]
@@ -216,8 +216,8 @@ def report_faults(couplets, rules):
     """Says, on standard error, in how many couplets a rule is still broken."""
     faults = [sum(len(rule(couplet)) for rule in rules) for couplet in couplets]
     if any(faults):
-        many, letters = f"{sum(map(bool, faults))} of {len(couplets)}", sum(faults)
-        print(f"{many} still break what was asked for, at {letters} letters", file=sys.stderr)
+        many, places = f"{sum(map(bool, faults))} of {len(couplets)}", sum(faults)
+        print(f"{many} still break what was asked for ({places} characters, some counted twice)", file=sys.stderr)
 
 
 def draw_couplets(couplets, num, generator):
@@ -320,7 +320,7 @@ def main():
     whole.add_argument("--score", action="store_true", help=f"count what can be counted, in {SCORED} couplets or more")
     parser.add_argument("--data", metavar="FILE", help="the verse it was trained on (default: data/tamil.txt)")
     for name in RULES:
-        parser.add_argument(f"--{name}", action="store_true", help=f"with --kural: mend them until they have {name}")
+        parser.add_argument(f"--{name}", action="store_true", help=f"with --kural: mend it, in {MOST_PASSES} passes")
     args = parser.parse_args()
     plain = not (args.kural or args.score)
     for name in ("data",) if plain else ("prompt", "len"):

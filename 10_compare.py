@@ -249,7 +249,7 @@ def judge_pieces(judge, label, pieces):
 
 # ---- Writing, and judging what was written
 def letters_a_pass(number, length, temperature=0.8, order=None, top_k=None):
-    """The Sampling that writes `length` letters, so many a pass; order None: lesson 6's default."""
+    """The Sampling that writes `length` letters, so many a pass; order None: as lesson 6 has it with --revise 0."""
     sampling = generation.Sampling(math.ceil(length / number), temperature, top_k, order)
     return generation.Sampling(**sampling.complete(length))
 
@@ -280,7 +280,7 @@ def show_pieces(verdicts):
 
 
 def few_samplings(length):
-    """What the lesson shows of the dLLM: the two defaults of lesson 6, and what they avoid."""
+    """What the lesson shows of the dLLM: lesson 6's ways with --revise 0, and what they avoid. (Lesson 12 revises.)"""
     return [
         letters_a_pass(1, length, order="certainty"),
         letters_a_pass(4, length, order="random"),

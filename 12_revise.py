@@ -21,7 +21,7 @@ Lesson 6 takes revise from here, and lesson 9 both; later lessons, too.
 Exercises (answers in docs/answers.md)
   1. Let `show_chains` take back three letters at a time. Does it end nearer to the truth than two, or farther off? Why?
   2. Give revise order="random" in `word_curves`. What do the passes buy now?
-  3. Set WINDOW to 2 in `show_repair`. How many rounds does the couplet take, and why more?
+  3. Give `repair` window=2 in `show_repair`. How many rounds does the couplet take, and why more?
 """
 
 import itertools
@@ -37,7 +37,7 @@ training = import_module("05_train")
 tamil_generation = import_module("09_generate_tamil")
 comparison = import_module("10_compare")
 
-HEAT = 1.1  # the temperature of the walk's texts: revising cools by itself (section 3)
+HEAT = 1.1  # the temperature of the walk's texts: revising cools by itself (`show_chains`)
 LETTERS_A_PASS = 8  # written, and taken back, a pass
 MARKS = (16, 32, 64, 128)  # passes after which the walk looks at the words
 PIECES = 8  # texts in which it does
@@ -170,8 +170,12 @@ def at_random(world, count):
 
 
 def by_doubt(world):
-    """[X, X] a pass that takes back one letter: where p(letter | the others) x a uniform random number is lowest. (What
-    `revise` asks for, p of a letter that is seen, is 1 in this perfect model; in a trained one it tells the same.)"""
+    """[X, X] a pass that takes back one letter: where p(letter | the others) x a uniform random number is lowest.
+
+    (What `revise` asks for, p of a letter that is seen, is 1 in this perfect model. A trained one was never scored on
+    letters that it sees: what it says of them is a by-product. That it helps is measured, not proved: "doubted" against
+    "any place" in `python -m benchmarks.revise --rivals`.)
+    """
     X, L = world.texts.shape
     hidden = world.texts.repeat(L, 1, 1)  # [L, X, L]
     hidden[range(L), :, range(L)] = world.config.vocab_size
@@ -275,7 +279,7 @@ def scansion(couplet):
 
 def show_repair(generator, rounds=150):
     """Prints a couplet whenever the repair has brought down the number of its faults."""
-    print("\n4. The worst of eight couplets, mended (N, R: its metremes as printed; places: letters that do not fit)\n")
+    print("\n4. The worst of eight couplets, mended (N, R: its metremes as printed; places: what does not fit)\n")
     model, tokenizer, _ = training.load_kind(tamil_generation.SHIPPED_TAMIL, False)
     line_break, mask_id = tokenizer.id_of["\n"], model.config.vocab_size
     canvas = torch.full((8, sum(SHAPE) + 1), mask_id)

@@ -4,7 +4,7 @@ As one web page: an HTML file with the weights inside, that anyone opens in a br
 write. The browser computes; nothing was computed before. For that, lessons 2 to 4, 6, 7 and 12 are there a second time,
 in JavaScript: web/model.js is the transformer, web/sampler.js the sampler, web/page.js what is seen and pressed. The
 matrix product, nearly all of the work, is there a third time, in WebAssembly (web/product.wat), which has instructions
-that work on four numbers at once: eight times as fast.
+that work on four numbers at once.
 
 Two languages write the same text when these are the same:
   the weights      bfloat16, as the checkpoint has them. Half of a bfloat16's 16 bits hardly vary, since small numbers
@@ -13,8 +13,9 @@ Two languages write the same text when these are the same:
                    they differ in the sixth digit
   the rules        which places come first, ties included; how probabilities are rounded before they are compared
   the chances      PyTorch's random numbers are those of the Mersenne Twister, of which 24 bits make a float32
-So a seed writes in the page, letter for letter, what it writes on the command line. The walk proves it, where Node, a
-JavaScript without a browser, is installed: it runs the page's own script, taken out of the page.
+So a seed writes in the page, letter for letter, what it writes on the command line. The walk proves it for three ways
+of writing without passes that revise (the tests for those that do, too), where Node, a JavaScript without a browser, is
+installed: it runs the page's own script, taken out of the page.
 
 Builds on:  lessons 1 (Tokenizer), 3 (Transformer), 4 (sample), 5 (load_kind), 7 (continue_text), 10 (Writers).
 Run:        python 13_web_page.py                                              (some seconds)

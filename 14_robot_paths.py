@@ -171,7 +171,7 @@ class Eyes:
 
 def cost(corridor, tokens):
     """[B] what the splines of tokens [B, n] cost, in m: length, and what bends and what is near on top. The teacher
-    minimises the same."""
+    minimises nearly the same, with fines (`Costs` of path_training.py)."""
     points, curvatures = spline(corridor.control(tokens))  # [B, M, 2], [B, M]
     lengths = np.hypot(*np.moveaxis(np.diff(points, axis=1), -1, 0)).sum(axis=1)
     near = (FAR - corridor.grid.clearance(points)).clip(0)
@@ -179,7 +179,7 @@ def cost(corridor, tokens):
 
 
 def infill(model, corridor, canvas, how, generator, on_step=None):
-    """The masks of a canvas [n] filled: the cheapest of how.samples fillings that can be driven, else of all. [n]"""
+    """A canvas [n] filled: the cheapest of how.samples fillings to be driven; if there is none, it is mended. [n]"""
     eyes, find = Eyes(model, corridor, how.rule_out), partial(faults, corridor)
     canvas = torch.from_numpy(canvas)
     masked = canvas == model.config.vocab_size
@@ -187,8 +187,7 @@ def infill(model, corridor, canvas, how, generator, on_step=None):
     tokens = diffusion.sample(eyes, canvas.expand(how.samples, -1), PASSES, order="certainty", **row)
     if how.rounds and all(find(filled) for filled in tokens):
         open_ = torch.from_numpy(around(np.flatnonzero(masked), len(canvas), 2))  # two more on either side
-        with torch.inference_mode():
-            tokens = revision.repair(eyes, tokens, find, how.rounds, window=5, draws=16, fillable=open_, **row)
+        tokens = revision.repair(eyes, tokens, find, how.rounds, window=5, draws=16, fillable=open_, **row)
     costs = cost(corridor, tokens.numpy()) + [1e6 * bool(find(filled)) for filled in tokens]
     return tokens[costs.argmin()].numpy()
 
@@ -250,17 +249,19 @@ def demo(model, generator):
     smooth, by = bend_path(model, rough, grid, True, Filling(), generator)
     check(f"smoothed by the {by}, it can be driven", show("smoothed", smooth, grid))
 
-    disc = (*smooth[len(smooth) // 2], 0.3)
-    blocked, frames = grid.with_disc(*disc), []
+    disc, frames = (*smooth[len(smooth) // 2], 0.3), []
+    blocked = grid.with_disc(*disc)
     print(f"\n2. A round obstacle of {disc[2]} m on it, at ({disc[0]:.2f}, {disc[1]:.2f}) m")
     check("the path collides now", not show("the old path", smooth, blocked))
     began = time.perf_counter()
     bent, by = bend_path(model, smooth, blocked, False, Filling(), generator, lambda *frame: frames.append(frame))
     seconds = time.perf_counter() - began
+    corridor, filled = frames[PASSES]
+    good = sum(not faults(corridor, row) for row in filled)  # before any repair
     check(f"bent by the {by}, it can be driven", bent is not None and show("bent", bent, blocked))
     apart = robot_maps.distances(np.concatenate([bent[: 2 * FINE], bent[-2 * FINE :]]), smooth).max()
     check(f"where nothing was masked it is the old path, to {apart * 1000:.0f} mm", apart < 0.02)
-    print(f"  {seconds:.2f} s: {len(frames) - 1} passes, {len(frames[0][1])} fillings at once, drawn below")
+    print(f"  {seconds:.2f} s: {len(frames) - 1} passes; of {len(filled)} fillings at once {good} could be driven")
     picture = ROOT / "figures" / "14_robot_paths.png"
     path_files.draw_passes(blocked, smooth, disc, as_points(frames), bent, picture)
     print(picture)
@@ -275,7 +276,8 @@ def as_points(frames):
 # ---- The command line
 def bend_piece(model, generator, grid, whole, points):
     """[N, 2] -> [M, 2] a piece of a path bent, its points path_files.STEP apart; None where that fails."""
-    path, _ = bend_path(model, points, grid, whole, Filling(), generator)
+    path, by = bend_path(model, points, grid, whole, Filling(), generator)
+    print(f"a piece of {length_of(points):.2f} m, by: {by}", file=sys.stderr)
     return path if path is None else path_files.thin_out(path)
 
 
@@ -329,7 +331,7 @@ def main():
     args = parser.parse_args()
     if bool(args.bag or args.start or args.goal) != bool(args.out):
         parser.error("--out goes with --bag, or with --start and --goal, and these with --out")
-    if (args.out and not args.map) or bool(args.start) != bool(args.goal):
+    if bool(args.out) != bool(args.map) or bool(args.start) != bool(args.goal):
         parser.error("give --map FILE with --bag, or with --start X Y and --goal X Y")
     if args.obstacle and args.obstacle[2] <= 0:
         parser.error(f"--obstacle: its radius, {args.obstacle[2]:g}, must be above 0")

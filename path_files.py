@@ -195,11 +195,14 @@ def with_poses(message, poses, store):
 # ---- Pictures
 def draw_map(axes, grid, points, margin=1.5):
     """Draws the part of a map around points [N, 2], in the map's own axes."""
+    from matplotlib.transforms import Affine2D
+
     low, high = points.min(axis=0) - margin, points.max(axis=0) + margin
     height, width = grid.free.shape
-    corners = grid.to_world(np.array([[-0.5, -0.5], [width - 0.5, height - 0.5]]))
-    colours = np.where(grid.free, 1.0, 0.25)
-    axes.imshow(colours, origin="lower", cmap="gray", vmin=0, vmax=1, extent=[*corners[:, 0], *corners[:, 1]])
+    x, y, yaw = grid.origin
+    to_world = Affine2D().scale(grid.resolution).rotate(yaw).translate(x, y)  # of the map's cells
+    colours, look = np.where(grid.free, 1.0, 0.25), dict(cmap="gray", vmin=0, vmax=1)
+    axes.imshow(colours, origin="lower", extent=[0, width, 0, height], transform=to_world + axes.transData, **look)
     axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal", xticks=[], yticks=[])
 
 

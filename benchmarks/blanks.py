@@ -106,7 +106,7 @@ def gaps_to_gpt(by_gpt, others):
     return {f"GPT minus {who}": [left - own for left, own in zip(by_gpt, nats)] for who, nats in others.items()}
 
 
-def show_exact(writers, judge, windows, spans):
+def show_exact_costs(writers, judge, windows, spans):
     """Prints what the truth costs at spans of windows [N, L], exactly. Returns the figures."""
     exact = exact_of_blanks(writers, judge, windows, spans)
     dllm = {who: figures for who, figures in exact.items() if who.startswith("dLLM")}
@@ -115,7 +115,7 @@ def show_exact(writers, judge, windows, spans):
     return exact
 
 
-def show_bounds(writers, windows, spans, by_gpt):
+def show_bounds_on_them(writers, windows, spans, by_gpt):
     """Prints the bounds on what the truth costs at spans of windows [N, L], for random order; by_gpt: the GPT's exact
     figures."""
     bounds = bounds_of_blanks(writers, windows, spans)
@@ -232,10 +232,10 @@ def main():
     judge = comparison.Judge(writers.tokenizer.decode(tokens), writers.tokenizer.vocab_size)
     spans = blanks.middles(writers.length, SIZES[:-1] if args.exact else SIZES)
     print(f"{len(windows)} held-out windows of {writers.length} characters, +- one standard error over the windows")
-    nats = show_exact(writers, judge, windows, spans)
+    nats = show_exact_costs(writers, judge, windows, spans)
     if args.exact:
         return
-    show_bounds(writers, windows, spans, nats["GPT"])
+    show_bounds_on_them(writers, windows, spans, nats["GPT"])
     right = score_fillings(writers, judge, windows, spans, sampling, tools.seeded_generator(args.seed))
     score_found_lengths(writers, comparison.spread(windows, min(LENGTH_WINDOWS, len(windows))))
     draw_scores(nats, right, args.pictures.resolve())

@@ -16,7 +16,7 @@ import torch
 from conftest import ROOT, run_script, seeded
 from benchmarks import paths
 from PIL import Image
-from tools import UserError
+from tools import UserError, new_figure
 
 robot_paths = import_module("14_robot_paths")
 
@@ -491,3 +491,13 @@ def test_what_was_kept_is_not_measured_again(tmp_path, grid):
     again = paths.Kept(file).measure(grid, make, 0, "kind/map", {"as it is": way}, 3)
     assert len(calls) == 3 and np.array_equal(first["as it is"], again["as it is"])
     assert np.array_equal(first["as it is"][:, :2], np.ones((3, 2)))  # straight and free: each a success, as long
+
+
+def test_a_turned_map_is_drawn_where_the_paths_are():
+    grid = robot_maps.GridMap(np.ones((20, 30), dtype=bool), 0.1, (1.0, -2.0, 0.7))
+    _, axes = new_figure()
+    path_files.draw_map(axes, grid, np.zeros((2, 2)))
+    [image] = axes.images
+    cells = np.array([[0, 0], [29, 0], [12, 19]])  # column, row
+    placed = (image.get_transform() - axes.transData).transform(cells + 0.5)
+    assert np.allclose(placed, grid.to_world(cells)) and image.get_extent() == [0, 30, 0, 20]
