@@ -3,10 +3,11 @@
 Starts from a canvas of masks, the prompt at its beginning if there is one, and lets the sampler of lesson 4 unmask it.
 Few passes (--steps) unmask many letters at once, which is fast and rough. Still, by default only a quarter of them
 write (more where that were over eight letters a pass); the others take letters back and draw them again, which mends
-more than slower writing would (lesson 12 explains and measures it; --revise says how many; 0: none). More passes than
-letters all go to revising: known words gain a little, and variety falls. A text longer than the model's context
-is written window by window, each seeing the half before it: with a context of 128, `--steps 64 --len 256` writes three
-windows, letters 1-128 in 32 passes, 65-192 (the first half of them there already) in 16, and 129-256 in 16.
+more than slower writing would (lesson 12 explains and measures it; --revise says how many; 0: none). There is a pass
+for every two letters, unless you say otherwise; more of them go on mending, less and less. A text longer than the
+model's context is written window by window, each seeing the half before it: with a context of 128, `--steps 64
+--len 256` writes three windows, letters 1-128 in 32 passes, 65-192 (the first half of them there already) in 16, and
+129-256 in 16.
 
 In a terminal you see it at work: the text is drawn after every pass. The text alone goes to standard output.
 
@@ -56,7 +57,7 @@ HIDDEN = "░"  # how a mask is shown
 class Sampling:
     """How to write: the settings of `sample` of lesson 4, made once from a command line, completed for each canvas."""
 
-    steps: int | None = None  # passes of the model in all; None: one for every letter
+    steps: int | None = None  # passes of the model in all; None: as `complete` chooses
     temperature: float | None = None  # None: as `complete` chooses
     top_k: int | None = None  # draw among so many likeliest letters; None: among all
     order: str | None = None  # None: as `complete` chooses
@@ -65,16 +66,18 @@ class Sampling:
     def complete(self, letters):
         """{name: value} of all of them, for a canvas on which so many letters are to be written.
 
-        Revise: where no order is asked for, a quarter of the passes write, or of the letters where these are fewer, but
-        at most about eight letters a pass; the others revise. Where the passes are too few for that, all write.
+        Where neither order nor revise is asked for, a quarter of the passes write, or of the letters where these are
+        fewer, but at most about eight letters a pass; the others revise. Where the passes are too few for that, all
+        write. Steps: one for every two letters then, and otherwise one for each.
         Revising cools: the temperature is then 1.1, and 0.8 without (lesson 12 measures both). The order is certainty
         with a pass for every letter that is written, and random with fewer: letters of one pass do not see each other,
         and the surest places are often neighbours, random ones rarely (lesson 10 measures it). Raises UserError where
         no pass is left to write.
         """
-        steps, revise = self.steps or max(1, letters), self.revise
-        if revise is None:
-            revise = 0 if self.order else max(0, steps - max(1, min(steps, letters) // 4, letters // 8))
+        revises = self.revise is None and self.order is None
+        steps, revise = self.steps or max(1, math.ceil(letters / 2) if revises else letters), self.revise or 0
+        if revises:
+            revise = max(0, steps - max(1, min(steps, letters) // 4, letters // 8))
         if revise and not letters:
             raise UserError(
                 "there is no letter to write, so none to revise; leave out --revise, or ask for more letters."
@@ -250,11 +253,8 @@ def generating_parser(doc, checkpoint, length=256, revises=False):
     parser = Parser(doc)
     add = parser.add_argument
     add_text_flags(parser, checkpoint, length)
-    add(
-        "--steps",
-        type=between(int, 1, 10**6),
-        help="passes of the model in all, at least one a window (default: one a letter)",
-    )
+    each = "one for two letters; with --revise or --order one for each" if revises else "one a letter"
+    add("--steps", type=between(int, 1, 10**6), help=f"passes in all, at least one a window (default: {each})")
     usual = "three in four; none with --order" if revises else "none"
     taken_back = f"so many of the passes take letters back and draw them again (default: {usual})"
     add("--revise", type=between(int, 0, 10**6), default=None if revises else 0, metavar="N", help=taken_back)

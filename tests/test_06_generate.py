@@ -45,7 +45,7 @@ class Counting(torch.nn.Module):
 
 @pytest.mark.parametrize(
     "length, steps, revise, passes",
-    [(32, 5, 0, 5), (90, 30, 0, 30), (90, 1, 0, 5), (90, 1000, 0, 87), (90, None, 0, 87), (90, None, None, 87),
+    [(32, 5, 0, 5), (90, 30, 0, 30), (90, 1, 0, 5), (90, 1000, 0, 87), (90, None, 0, 87), (90, None, None, 44),
      (32, 9, 6, 9), (90, 40, 30, 40), (90, 200, 150, 200), (90, 300, None, 300), (90, 1, None, 5)],
 )  # fmt: skip
 def test_long_texts_are_filled_window_by_window_and_share_the_steps(small_model, length, steps, revise, passes):
@@ -61,10 +61,12 @@ def test_long_texts_are_filled_window_by_window_and_share_the_steps(small_model,
 
 def test_a_quarter_of_the_passes_write_and_the_others_revise():
     complete = lambda letters, **settings: generation.Sampling(**dict(revise=None) | settings).complete(letters)  # noqa: E731
-    assert complete(128) == dict(steps=128, temperature=1.1, top_k=None, order="random", revise=96)
+    assert complete(128) == dict(steps=64, temperature=1.1, top_k=None, order="random", revise=48)
+    assert complete(128, revise=96)["steps"] == complete(128, order="margin")["steps"] == 128
     for steps, revise in ((512, 480), (128, 96), (64, 48), (32, 16), (16, 0), (4, 0), (1, 0)):
         assert complete(128, steps=steps)["revise"] == revise
-    assert complete(3)["revise"] == 2 and complete(1)["revise"] == complete(0)["revise"] == 0
+    assert complete(3)["revise"] == 1 and complete(5)["steps"] == 3
+    assert complete(1)["revise"] == complete(0)["revise"] == 0
     assert complete(0)["steps"] == 1
     assert complete(128, order="margin")["revise"] == 0 and complete(128, order="margin", revise=5)["revise"] == 5
     assert complete(50, revise=0) == dict(steps=50, temperature=0.8, top_k=None, order="certainty", revise=0)
@@ -211,7 +213,7 @@ def test_in_a_terminal_masks_disappear_before_your_eyes_unless_it_is_quiet(small
     drawn = in_terminal(monkeypatch, *flags)
     assert drawn.startswith("░" * 20)
     # up, and clear: before each drawing but the first, and at the end; passes that revise draw twice
-    assert drawn.count("\x1b[") == 2 * (5 + 2 * 15 + 1)
+    assert drawn.count("\x1b[") == 2 * (2 + 2 * 8 + 1)
     assert drawn.rpartition("\x1b[J")[2] == text
     assert in_terminal(monkeypatch, *flags, "--quiet") == text
     assert "░" not in in_terminal(monkeypatch, *flags, "--num", 2)

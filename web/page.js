@@ -138,7 +138,8 @@ function settingsFor(hidden) { // throws an Error with a sentence for a person
       throw new Error(`${name}: give ${input.step === "any" ? "a number" : "a whole number"} from ${min} to ${max}.`);
     }
   const number = (id) => (get(id).value === "" ? null : Number(get(id).value));
-  const steps = number("steps") ?? Math.max(1, hidden), order = get("order").value;
+  const order = get("order").value, revises = number("revise") === null && !order;
+  const steps = number("steps") ?? Math.max(1, revises ? Math.ceil(hidden / 2) : hidden);
   const quarter = Math.floor(Math.min(steps, hidden) / 4), eighth = Math.floor(hidden / 8);
   const revising = number("revise") ?? (order ? 0 : Math.max(0, steps - Math.max(1, quarter, eighth)));
   const writing = steps - revising;
