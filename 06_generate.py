@@ -69,7 +69,7 @@ class Sampling:
         Where neither order nor revise is asked for, a quarter of the passes write, or of the letters where these are
         fewer, but at most about eight letters a pass; the others revise. Where the passes are too few for that, all
         write. Steps: one for every two letters then, and otherwise one for each.
-        Revising cools: the temperature is then 1.1, and 0.8 without (lesson 12 measures both). The order is certainty
+        Revising cools: the temperature is then 1, and 0.8 without (lesson 12 measures both). The order is certainty
         with a pass for every letter that is written, and random with fewer: letters of one pass do not see each other,
         and the surest places are often neighbours, random ones rarely (lesson 10 measures it). Raises UserError where
         no pass is left to write.
@@ -87,7 +87,7 @@ class Sampling:
                 f"--revise {revise} leaves none of the {steps} passes to write; give less, or more --steps."
             )
         order = self.order or ("certainty" if steps - revise >= letters else "random")
-        temperature = self.temperature if self.temperature is not None else 1.1 if revise else 0.8
+        temperature = self.temperature if self.temperature is not None else 1.0 if revise else 0.8
         return dict(steps=steps, temperature=temperature, top_k=self.top_k, order=order, revise=revise)
 
 
@@ -242,7 +242,7 @@ def add_text_flags(flags, checkpoint, length=256):
         add(
             "--len", type=between(int, 1, 10**5), default=length, help="letters, with the prompt (default: %(default)s)"
         )
-    heat = "0: always the likeliest letter (default: 0.8; 1.1 where some of the passes revise)"
+    heat = "0: always the likeliest letter (default: 0.8; 1 where some of the passes revise)"
     add("--temp", type=between(float, 0, 10), help=heat)
     add("--topk", type=between(int, 1, 10**5), help="draw among this many likeliest letters only (default: all)")
     add("--num", type=between(int, 1, 1000), default=1, help="how many texts (default: %(default)s)")

@@ -313,7 +313,7 @@ def bend_bag(model, args, generator):
         return path_files.smooth_poses(points, bend)
 
     count = path_files.rewrite_bag(args.bag, args.out, change)
-    print(f"{count} paths", file=sys.stderr)
+    print(f"paths: {count}", file=sys.stderr)
 
 
 def main():
