@@ -52,22 +52,22 @@ AT_ONCE = 32  # windows in a batch
 
 # ---- The models
 class Writers:
-    """Both models, with one way of calling each. They must share an alphabet and a context."""
+    """Both models, with one way of calling each. They must share an alphabet."""
 
     def __init__(self, dllm, gpt_name, device="auto", length=None):
-        """dllm, gpt_name: names of checkpoints. length: of the windows that they predict and of the pieces that they
-        write, None for their context. Raises UserError."""
+        """dllm, gpt_name: checkpoints. length: of windows and pieces, None for their context. Raises UserError."""
         self.device = tools.pick_device(device)
         files = tools.find_checkpoint(dllm), tools.find_checkpoint(gpt_name)
         self.dllm, self.tokenizer, dllm_info = training.load_kind(files[0], False, self.device)
         self.gpt, other, gpt_info = training.load_kind(files[1], True, self.device)
         if self.tokenizer.units != other.units:
             raise UserError(f"{dllm} and {gpt_name} do not have the same alphabet, so they cannot be compared.")
-        if self.dllm.config.context != self.gpt.config.context:
-            raise UserError(f"{dllm} and {gpt_name} do not have the same context, so their windows differ.")
-        self.length, self.caches = length or self.dllm.config.context, gpt.can_cache(self.gpt)
-        if self.length > self.dllm.config.context:
-            raise UserError(f"--len {length} is too long; these models see {self.dllm.config.context} letters at once.")
+        contexts = self.dllm.config.context, self.gpt.config.context
+        if length is None and contexts[0] != contexts[1]:
+            raise UserError(f"{dllm} and {gpt_name} do not have the same context; give a --len that fits into both.")
+        self.length, self.caches = length or contexts[0], gpt.can_cache(self.gpt)
+        if self.length > min(contexts):
+            raise UserError(f"--len {length} is too long; these models see {min(contexts)} letters at once.")
         self.infos, self.logs = (dllm_info, gpt_info), tuple(map(log_beside, files))
 
     def texts(self, tokens):

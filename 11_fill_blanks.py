@@ -254,9 +254,8 @@ def show_sides(model, tokenizer, line="The king will hear the voice of his peopl
     tools.check("the right side makes a hidden letter likelier", nats[1] < nats[0])
 
 
-def demo(writers, windows, sampling, seed, num, live):
-    """Walks through the lesson. windows [M, L]: held-out text."""
-    model, tokenizer = writers.dllm, writers.tokenizer
+def demo(model, tokenizer, writers, windows, sampling, seed, num, live):
+    """Walks through the lesson. writers: a dLLM and a GPT of the same size; windows [M, L]: held-out text."""
     show_sides(model, tokenizer)
     texts = "The king will ____ the voice of his ______.", "My {2-9} lord, what news with you?"
     for number, text in enumerate(texts, 2):
@@ -288,7 +287,7 @@ def main():
     add("text", nargs="?", metavar="TEXT", help="the text with its blanks")
     add("--file", metavar="FILE", help="the text is in this file")
     generation.add_live_flags(parser)
-    add("--gpt", default=str(gpt.SHIPPED_GPT), metavar="FILE", help="the walk's GPT (default: checkpoints/gpt.pt)")
+    add("--gpt", default=str(gpt.SMALL_GPT), metavar="FILE", help="the walk's GPT (default: checkpoints/gpt_small.pt)")
     add("--data", metavar="FILE", help="what the walk's models were trained on (default: TinyShakespeare)")
     args = parser.parse_args()
     if args.text is not None and args.file is not None:
@@ -300,8 +299,9 @@ def main():
     text = given_text(args.text, args.file)
     if text is not None:
         return fill_text(model, tokenizer, text, **how)
-    writers, _, windows = comparison.prepare(args.checkpoint, args.gpt, args.device, args.data)
-    demo(writers, windows, **how)
+    rival = args.checkpoint if args.checkpoint != str(generation.SHIPPED) else str(generation.SMALL)  # the GPT's size
+    writers, _, windows = comparison.prepare(rival, args.gpt, args.device, args.data)
+    demo(model, tokenizer, writers, windows, **how)
 
 
 if __name__ == "__main__":

@@ -215,10 +215,10 @@ def draw_scores(nats, right, folder):
 
 def main():
     """The command line of benchmarks.blanks."""
-    parser, folder = generation.generating_parser(__doc__, generation.SHIPPED, length=None), tools.ROOT / "figures"
+    parser, folder = generation.generating_parser(__doc__, generation.SMALL, length=None), tools.ROOT / "figures"
     parser.set_defaults(num=WINDOWS)
     add = parser.add_argument
-    add("--gpt", default=str(gpt.SHIPPED_GPT), metavar="FILE", help="default: checkpoints/gpt.pt")
+    add("--gpt", default=str(gpt.SMALL_GPT), metavar="FILE", help="default: checkpoints/gpt_small.pt")
     add("--data", metavar="FILE", help="the text that both were trained on (default: TinyShakespeare)")
     add("--len", type=tools.between(int, max(SIZES), 10**5), help="letters of a window (default: the models' context)")
     add("--exact", action="store_true", help="the exact figures alone, of all blanks but the longest")

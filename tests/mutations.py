@@ -96,7 +96,7 @@ MUTATIONS = [  # (file, as it is, as it might be)
     ("06_generate.py", "own = fillable & (canvas == model.config.vocab_size)", "own = fillable"),
     ("09_generate_tamil.py", "return [] if rhymes(couplet) else places", "return places"),
     ("09_generate_tamil.py", "max(0, passes - settings", "max(0, MOST_PASSES - settings"),
-    ("10_compare.py", "length or self.dllm.config.context,", "self.dllm.config.context,"),
+    ("10_compare.py", "length or contexts[0],", "contexts[0],"),
     ("benchmarks/tamil.py", "[min(islice(written, number), key=faults) for", "[list(islice(written, number))[-1] for"),
     ("benchmarks/tamil.py", "tries = [max(1, passes // sum(shape))", "tries = [1 + passes // sum(shape)"),
     ("benchmarks/revise.py", "share = (target - below.distinct[0]) / way", "share = 1 - (target - below.distinct[0]) / way"),
