@@ -12,7 +12,7 @@ model's context is written window by window, each seeing the half before it: wit
 In a terminal you see it at work: the text is drawn after every pass. The text alone goes to standard output.
 
 Builds on:  lessons 1 (Tokenizer), 4 (sample) and 5 (load_kind); unless --revise 0, lesson 12, which comes later.
-Run:        python 06_generate.py                                        (a few seconds on a laptop's CPU)
+Run:        python 06_generate.py                                        (some ten seconds on a laptop's CPU)
             python 06_generate.py --prompt "ROMEO:" --len 400 --steps 200 --seed 1
             python 06_generate.py --checkpoint checkpoints/my_shakespeare_best.pt --num 3
             python 06_generate.py --checkpoint hf://OWNER/REPO/FILE.pt
