@@ -22,7 +22,7 @@ import tools  # noqa: F401  before torch: it says how its threads wait
 
 import torch
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 
 VERSE = "Shall I compare thee to a summer's day?\nThou art more lovely and more temperate.\n"
 
@@ -150,9 +150,26 @@ def serving(handler):
 
 def environment(**extra):
     """The environment for a script that must not reach a network."""
-    threads = {"OMP_NUM_THREADS": "2"}  # as many as here
+    threads = {"OMP_NUM_THREADS": "1"}  # as many as here
     own = threads | {"HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONIOENCODING": "utf-8"}
     return os.environ | own | extra
+
+
+@pytest.fixture(scope="session", autouse=True)
+def hostile_files(request, tmp_path_factory):
+    """(process, standard output, standard error) of tests/hostile.py, half a minute of work: it begins beside the first
+    tests, where its own, which come late, are among those that run; else None."""
+    if not any(item.path.stem == "test_hostile" for item in request.session.items):
+        yield None
+        return
+    folder = tmp_path_factory.mktemp("hostile")
+    command = [sys.executable, "-W", "ignore", ROOT / "tests" / "hostile.py", folder]
+    out, err = folder.with_suffix(".out"), folder.with_suffix(".err")
+    with out.open("wb") as printed, err.open("wb") as errors:
+        process = subprocess.Popen(command, env=environment(), stdout=printed, stderr=errors)
+        yield process, out, err
+        process.kill()
+        process.wait()
 
 
 def start(script, *arguments, **options):

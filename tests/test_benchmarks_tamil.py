@@ -123,7 +123,7 @@ def test_of_couplets_drawn_anew_the_best_is_kept(monkeypatch):
     assert shapes == [(10, 10)] * 4 + [(30, 15)] and best == [COUPLETS[0], "that is none, either"]
 
 
-def test_the_command_line(tamil_checkpoint, verse, asked, tmp_path, monkeypatch):  # noqa: F811
+def test_the_command_line(tamil_checkpoint, verse, asked, tmp_path, monkeypatch, capsys):  # noqa: F811
     random_model(tamil_training.make_units("", "codepoints"), 256, tmp_path / "codepoints.pt")
     monkeypatch.setattr(tools, "ROOT", tmp_path)
     flags = ["--checkpoint", tamil_checkpoint, "--data", verse, "--seed", 1]
@@ -138,9 +138,11 @@ def test_the_command_line(tamil_checkpoint, verse, asked, tmp_path, monkeypatch)
     assert code == 0 and "every third word of 2 couplets" in out and "| margin | " in out.splitlines()[-1], err
     for order in ("--num", 3), ("--steps", 3), ("--order", "margin"):
         assert_refused(run_script(SCRIPT, *flags, "--couplets", *order), 2, order[0])
-    code, out, err = run_script(SCRIPT, *flags, "--mending", "--num", 3, "--steps", 1)
-    rows = re.findall(r"^\| (\d+) (?:\| \d+\.\d% \+- \d+\.\d% ){4}\|$", out, re.M)
-    assert code == 0 and tuple(map(int, rows)) == benchmark.MENDING_PASSES, err
+    monkeypatch.setattr(benchmark, "MENDING_PASSES", (9, 20))
+    monkeypatch.setattr("sys.argv", [SCRIPT, *map(str, flags), "--mending", "--num", "3", "--steps", "1"])
+    benchmark.main()
+    rows = re.findall(r"^\| (\d+) (?:\| \d+\.\d% \+- \d+\.\d% ){4}\|$", capsys.readouterr().out, re.M)
+    assert rows == ["9", "20"]
     for kind in "--couplets", "--mending":
         assert_refused(run_script(SCRIPT, *flags, kind, "--metre"), 2, "--metre")
     assert_refused(run_script(SCRIPT, *flags, "--num", 1), 2, "--num")

@@ -1,23 +1,22 @@
 """Hostile and damaged checkpoints: one sentence each, nothing run, nothing changed, little memory, little time."""
 
 import json
-import subprocess
-import sys
 
 import hostile
 import pytest
-from conftest import ROOT, assert_refused, environment, run_script
+from conftest import assert_refused, run_script
 
 pytest.importorskip("resource")  # not on Windows
 
 
 @pytest.fixture(scope="module")
-def answers(tmp_path_factory):
+def answers(hostile_files):
     """What tests/hostile.py prints: a dict for each kind of file."""
-    command = [sys.executable, "-W", "ignore", ROOT / "tests" / "hostile.py", tmp_path_factory.mktemp("hostile")]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, (done.returncode, done.stdout[-300:], done.stderr[-2000:])
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    process, out, err = hostile_files
+    code = process.wait(timeout=280)
+    printed = out.read_text(encoding="utf-8")
+    assert code == 0, (code, printed[-300:], err.read_text(encoding="utf-8")[-2000:])
+    return [json.loads(line) for line in printed.splitlines()]
 
 
 def test_there_are_many_kinds(answers):
