@@ -1,6 +1,6 @@
 """Passes that revise, measured: known words, nats and diversity against passes, with and without; and the rivals.
 
-Read by the judge of lesson 10, +- one standard error over the texts.
+The judge of lesson 10 reads the texts; +- is one standard error over them.
 
 Run, from the folder of the project:
             python -m benchmarks.revise --pictures docs       (the dial, and the picture: ten minutes on two cores)
