@@ -3,7 +3,8 @@
 Run, from the folder of the project:
             python -m benchmarks.sweep --pieces 32 --pictures docs         (half an hour on one core, and more)
             python -m benchmarks.sweep --pieces 8 --exact-windows 8        (a quick look)
-Last line:  the path of a picture, `10_speed.png` in the folder --pictures.
+            python -m benchmarks.sweep --curves                            (the first picture alone: seconds)
+Last line:  the path of a picture in the folder --pictures: `10_speed.png`, with --curves `10_curves.png`.
 
 The other pictures are 10_curves.png, drawn from the logs (.csv) beside the checkpoints, and 10_steps.png.
 
@@ -214,17 +215,20 @@ def main():
     add, folder = parser.add_argument, tools.ROOT / "figures"
     counted = tools.between(int, 2, 10**5)
     add("--exact-windows", type=counted, default=WINDOWS, help="for the exact figures (default: %(default)s)")
+    add("--curves", action="store_true", help="nothing but what each model was given, and the learning curves")
     add("--pictures", type=Path, default=folder, metavar="FOLDER", help="where pictures go (default: figures)")
     args = parser.parse_args()
     folder = args.pictures.resolve()  # absolute, so that save_figure takes it as it is
     writers, tokens, windows = comparison.prepare(args.dllm, args.gpt, args.device, args.data, args.len)
+    comparison.show_models(writers)
+    draw_curves(writers, folder)
+    if args.curves:
+        return
     L = writers.length
     seen = tensors.consecutive_windows(tokens, L)
     pieces = comparison.spread(windows, args.pieces), comparison.spread(seen, args.pieces)
     exact_windows = comparison.spread(windows, args.exact_windows, "--exact-windows")
-    comparison.show_models(writers)
     show_figures(writers, windows, comparison.spread(seen, len(windows)))
-    draw_curves(writers, folder)
     comparison.show_exact_nats(writers, exact_windows)
     judge = comparison.Judge(writers.tokenizer.decode(tokens), writers.tokenizer.vocab_size)
     verdicts = judge_all(writers, judge, *pieces, args.seed)

@@ -77,6 +77,14 @@ def test_the_whole_sweep(run_main, monkeypatch, gpt_checkpoint, tmp_path):
     assert len(chosen) >= 2 and all(re.search(rf"^\| {re.escape(name)} \|", out, re.M) for name, _ in chosen)
 
 
+def test_the_curves_alone(run_main, gpt_checkpoint, tmp_path):
+    gpt_checkpoint.with_suffix(".csv").write_text("step,seconds,characters,lr,loss,heldout\n1,1.0,64,0.01,2.5,2.6\n")
+    out = run_main(sweep, "--dllm", "--curves")
+    assert "| parameters | " in out and "held-out text" not in out
+    assert pictures(tmp_path / "new") == ["10_curves.png"]
+    assert out.strip().splitlines()[-1] == str(tmp_path / "new" / "10_curves.png")
+
+
 # ---- benchmarks.exact
 @pytest.fixture
 def world():

@@ -263,11 +263,19 @@ def test_quoted_commands_are_understood(path):
     assert faults_of_commands(text if path.suffix == ".md" else ast.get_docstring(ast.parse(text)) or "") == []
 
 
+def anchors(path):
+    """The names by which GitHub lets a link point to the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", read(path), flags=re.M | re.S), re.M)
+    return {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
 @names([*PAGES, ROOT / "checkpoints" / "README.md"])
 def test_links_lead_somewhere(path):
     links = re.findall(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"", read(path))
-    files = [(a or b).partition("#")[0] for a, b in links if not re.match(r"\w+:", a or b)]
-    assert [file for file in files if file and not (path.parent / file).exists()] == []
+    for link in (a or b for a, b in links if not re.match(r"\w+:", a or b)):
+        file, _, anchor = link.partition("#")
+        page = path.parent / file if file else path
+        assert page.exists() and (not anchor or anchor in anchors(page)), link
 
 
 # ---- The command line
