@@ -130,13 +130,16 @@ def random_windows(tokens, context, batch):
 
 
 class NeighbourGuesser(nn.Module):
-    """Guesses a hidden token from its left and its right neighbour: an embedding and two linear layers."""
+    """Guesses a hidden token from its left and its right neighbour: an embedding and two linear layers.
+
+    An nn.Module finds the parameters of all layers that __init__ sets; model(x) calls forward(x).
+    """
 
     def __init__(self, vocab_size, dim=32):
         super().__init__()
         self.embedding = nn.Embedding(vocab_size, dim)  # V rows of D numbers, learned
         self.hidden = nn.Linear(2 * dim, 4 * dim)  # then GELU, a smooth max(0, x): without it, two layers would be one
-        self.head = nn.Linear(4 * dim, vocab_size)
+        self.head = nn.Linear(4 * dim, vocab_size)  # a score for each of the V tokens, its logit (see show_gradient)
         nn.init.zeros_(self.head.weight)  # equal logits: an untrained model says "I don't know"
         nn.init.zeros_(self.head.bias)
 
@@ -164,8 +167,9 @@ def show_shapes(text, tokenizer):
 def show_gradient():
     """The gradient of the loss that trains every model here, worked out by hand and by PyTorch.
 
-    The logits z are scores of any size; p = softmax(z) turns them into probabilities. The cross-entropy of the right
-    answer y is  loss = -log p_y  in nats (natural logarithm): a loss of ln n is as unsure as n equally likely letters.
+    The logits z are scores of any size; softmax turns them into probabilities, p_i = e^z_i / sum_j e^z_j. The
+    cross-entropy of the right answer y is  loss = -log p_y  in nats (natural logarithm): a loss of ln n is as unsure as
+    n equally likely letters.
         d loss / d z = p - onehot(y)      (a step against it pushes the right answer up, the others down by their share)
     and where z = W x, the chain rule gives  d loss / d W = (p - onehot(y)) x^T.
     """
@@ -194,7 +198,7 @@ def unigram_entropy(ids, vocab_size):
 
 
 def train_guesser(model, ids, steps=1500, batch=512, lr=3e-3):
-    """The training loop that every lesson repeats: batch, loss, backward, step. Returns the losses."""
+    """The training loop that every lesson that trains repeats: batch, loss, backward, step. Returns the losses."""
     # AdamW steps along a running mean of the gradients, divided by their running size
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
     losses = []
@@ -202,9 +206,9 @@ def train_guesser(model, ids, steps=1500, batch=512, lr=3e-3):
         hidden = torch.randint(1, len(ids) - 1, (batch,))  # [B] places in the text
         neighbours = torch.stack([ids[hidden - 1], ids[hidden + 1]], dim=1)  # [B, 2]
         loss = F.cross_entropy(model(neighbours), ids[hidden])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        optimizer.zero_grad()  # forget the old gradients, to which backward() would add
+        loss.backward()  # d loss / d parameter, into each parameter's .grad
+        optimizer.step()  # moves each parameter against its gradient
         losses.append(loss.item())
     return losses
 

@@ -52,8 +52,8 @@ def attend(q, k, v, causal=False):
 def rotate(x, positions):
     """Rotary positions, RoPE (arXiv 2104.09864): x [..., T, d], positions [T] -> [..., T, d].
 
-    Takes the d numbers of a vector as d/2 points in a plane, and turns point number i by the angle position * w_i, with
-    w_i = ROPE_BASE^(-2i/d). d must be even; point number i is made of the numbers i and i + d/2 (the paper takes
+    Takes the d numbers of a vector as d/2 points in a plane, and turns point number m by the angle position * w_m, with
+    w_m = ROPE_BASE^(-2m/d). d must be even; point number m is made of the numbers m and m + d/2 (the paper takes
     neighbours: the same up to their order).
 
     Why the product of a turned query and a turned key depends on the two vectors and on j - i alone, on how far apart
@@ -96,8 +96,9 @@ class SelfAttention(nn.Module):
         With a constant query c at every i, turned by RoPE to R(i) c, and a constant key R(-offset) c at every j, turned
         to R(j - offset) c, the angles between them are w * (j - offset - i). So the score, |c|^2 / sqrt(d) times the
         mean of their cosines, is greatest at j = i + offset. These are the biases of query and key at the start, which
-        training then changes. After half a million letters, `small` without this start has a held-out loss (the bound
-        of lesson 4) of 2.54 nats at bases from 200 to 10,000, and with it 2.21 at base 100 (docs/tuning.md).
+        training then changes. After half a million letters, `small` (lesson 3) without this start has a loss on
+        unseen text (the bound of lesson 4) of 2.54 nats at bases from 200 to 10,000, and with one of strength 7 at base
+        100 it has 2.21 (docs/tuning.md).
         """
         H, d = self.n_heads, self.query.out_features // self.n_heads
         if self.causal:
@@ -109,7 +110,7 @@ class SelfAttention(nn.Module):
         self.key.bias.copy_(rotate(c, -offsets).flatten())  # R(-offset) c: in the place of positions, a head's offset
 
     def place(self, x, first=0):
-        """Gives queries and keys [B, H, T, d] their positions: first, first + 1, ..."""
+        """Gives queries and keys [B, H, T, d] their positions: first, first + 1, ... (Lesson 7 begins beyond 0.)"""
         return rotate(x, torch.arange(first, first + x.shape[-2], device=x.device))
 
     def split_heads(self, x):
@@ -212,9 +213,9 @@ def show_order():
     q, k, here = torch.randn(12, 32), torch.randn(12, 32), torch.arange(12)  # [T, d], [T, d], [T]
     scores, moved = (rotate(q, here + shift) @ rotate(k, here + shift).T for shift in (0, 100))
     check("moving a text by 100 positions changes no score", torch.allclose(scores, moved, atol=1e-3))
-    i = torch.arange(32)  # the points of a head of width 64
-    quick = {base: (base ** (-i / 32) >= 0.1).float().mean().item() for base in (ROPE_BASE, 10_000)}
-    print(f"  points that turn by 0.1 or more from one letter to the next, by base: {quick}")
+    m = torch.arange(32)  # the points of a head of width 64
+    quick = {base: (base ** (-m / 32) >= 0.1).float().mean().item() for base in (ROPE_BASE, 10_000)}
+    print(f"  share of the points that turn by 0.1 or more from one letter to the next, by base: {quick}")
     check("with a base of 100 they are nearly twice as many as with 10,000", quick[ROPE_BASE] > 1.8 * quick[10_000])
 
 

@@ -16,12 +16,12 @@ confidence      no                            no               no               
 (`sample` explains the orders; exact means at temperature 1.) All this is checked in a toy world of 4 letters and texts
 of length 4, small enough to enumerate its true distribution and the perfect model (the idea: arXiv 2602.19619).
 
-Builds on:  nothing but tensors: any model(tokens) -> logits will do.
+Builds on:  lesson 1 (tensors, cross-entropy, nats), without importing it: any model(tokens) -> logits will do.
 Run:        python 04_diffusion.py        (about 10 seconds on a laptop's CPU)
 Last line:  the path of a picture, `figures/04_masks.png`.
 
 Later lessons take from here: mask_exactly, hide_some, masked_cross_entropy, bound, bound_on_part, draw_tokens, sample,
-ORDERS, exact_nats, EXACT_ORDERS, ToyWorld.
+score_places, top_ranked, ORDERS, exact_nats, EXACT_ORDERS, ToyWorld.
 """
 
 import itertools
@@ -36,7 +36,7 @@ from torch.nn import functional as F
 EXACT_ORDERS = ("left to right", "certainty", "margin")  # with an exact -log p: what is visible alone chooses places
 ORDERS = ("confidence", "random", *EXACT_ORDERS)
 BELL_WIDTH = 0.12  # standard deviation, before truncation, of the share of masked tokens in training (docs/tuning.md)
-GREEDY = 1e-4  # a temperature below this is 0: logits divided by it would be too large for float32
+GREEDY = 1e-4  # a temperature below this is 0: beside logits divided by it, float32 would round the noise away
 
 
 # ---- 1. Hide some tokens, guess them, score the guesses
@@ -69,8 +69,8 @@ def stratified(batch, generator=None):
 def bound(model, tokens, draws=1, generator=None):
     """[B] an unbiased estimate of the likelihood bound of each row of tokens [B, L], in nats per token.
 
-    The bound on -log p(x) / L, in its discrete form: hide n tokens, n uniform on 1..L, and average the
-    cross-entropy over the hidden ones:
+    An upper bound on -log p(x) / L: on average it is never below that, so less is better. In its discrete form: hide n
+    tokens, n uniform on 1..L, and average the cross-entropy over the hidden ones:
 
         NELBO = E_n [ mean over the n masked places i of  -log p(x_i | what is visible) ]
 
@@ -157,7 +157,7 @@ def score_places(order, p, guesses):
     if order == "certainty":  # whatever is drawn
         return p.amax(dim=-1)
     if order == "margin":  # between the two likeliest
-        best, second = p.topk(2, dim=-1).values.unbind(dim=-1)
+        best, second = F.pad(p, (0, 1)).topk(2, dim=-1).values.unbind(dim=-1)  # an alphabet of 1 gets a second, 0
         return best - second
     if order == "left to right":
         return torch.arange(p.shape[1], 0, -1.0, device=p.device).expand(p.shape[:2])
@@ -170,7 +170,7 @@ def top_ranked(scores, masked, counts, ties):
     Scores are rounded first, lest the last digits of floating point decide; of equal ones the lowest of `ties` wins.
     """
     shuffle = ties.argsort(dim=1)  # [B, L]
-    scores = scores.round(decimals=4).masked_fill(~masked, -1.0)  # [B, L]
+    scores = scores.round(decimals=4).masked_fill(~masked, -torch.inf)  # [B, L]
     places = scores.gather(1, shuffle).argsort(dim=1, descending=True, stable=True)  # [B, L] in the shuffled order
     ranking = shuffle.gather(1, places)  # [B, L] places, best first
     best = torch.arange(masked.shape[1], device=masked.device) < counts[:, None]  # [B, L] the first counts[b] of them
@@ -231,8 +231,8 @@ def exact_nats(model, tokens, order, steps, places=None):
     Where the places of a pass depend on what is visible and never on what is drawn, the sampler comes to a text in one
     way only, and p is the product of the probabilities along it (DUEL, arXiv 2603.01367): over its passes, and over the
     places that a pass reveals, of p(token | what was visible before the pass). So the text itself is "drawn" here. Of
-    equal scores the leftmost place is taken: it speaks of a sampler that does so, too. tokens [B, L]; steps as in
-    `sample`: fewer steps reveal more a pass. Raises ValueError for an order without it.
+    equal scores (at first all are) the leftmost place is taken, where `sample` draws one: it speaks of a sampler that
+    begins on the left. tokens [B, L], no masks; steps as in `sample`. Raises ValueError for an order without it.
     """
     places = torch.arange(tokens.shape[1]) if places is None else places
     if order not in EXACT_ORDERS or steps < 1:
@@ -307,7 +307,7 @@ def show_bounds(world, generator):
     print("\n2. The bound, with the perfect denoiser, for one text (100 batches of 200 draws)")
     x, truth = world.texts[27], -world.p[27].log().item() / 4
     estimates = torch.stack([bound(world, x.expand(200, -1), generator=generator) for _ in range(100)])  # [100, 200]
-    mean, error = mean_and_error(estimates.mean(dim=1))  # of batches, since the draws within one are stratified
+    mean, error = mean_and_error(estimates.mean(dim=1))  # standard error, of batches: draws in one are stratified
     print(f"  -log p({letters(x)}) / 4 is {truth:.4f} nats/letter, the bound {mean:.4f} +- {error:.4f}")
     check("they are equal, within 4 standard errors", abs(mean - truth) < 4 * error)
 
@@ -316,8 +316,8 @@ def show_one_pass(world):
     """One pass of the sampler on a canvas of four letters, of which one is given."""
     canvas = torch.tensor([[0, 4, 4, 4]])
     masked, p = canvas == 4, torch.softmax(world(canvas), dim=-1)  # [1, L], [1, L, V]
-    guesses = torch.tensor([[0, 3, 2, 2]])  # drawn from p; the last C has a probability of 0.15 only
-    print(f"\n4. The way back: one pass over {letters(canvas[0])}, two letters to unmask; drawn: {letters(guesses[0])}")
+    guesses = torch.tensor([[0, 3, 2, 2]])  # as p might draw them; the last C has a probability of 0.15 only
+    print(f"\n4. The way back: a pass unmasks two letters of {letters(canvas[0])}; drawn, say: {letters(guesses[0])}")
     for order in ("certainty", "confidence"):
         scores = score_places(order, p, guesses)
         chosen = top_ranked(scores, masked, torch.tensor([2]), torch.arange(4)[None])
@@ -339,7 +339,7 @@ def show_orders(world, generator, n=200_000):
         print(f"  {order:15}  " + "  ".join(f"{distance:.3f}" for distance in rows[order]))
         if order != "confidence":  # p(x) = p(x_a) p(x_b | x_a) p(x_c | x_a, x_b) ..., whichever place comes first
             check("one at a time, it is exact up to sampling noise", rows[order][0] < 1.5 * noise)
-        check("several at once are drawn as if independent: farther off", noise < rows[order][1] < rows[order][2])
+            check("several at once are drawn as if independent: farther off", sorted(rows[order]) == rows[order])
     check("confidence, which keeps lucky draws, is not exact even one at a time", rows["confidence"][0] > 3 * noise)
 
 

@@ -21,7 +21,7 @@ Beside --out NAME.pt, the state of the run, lie NAME_best.pt (the best held-out 
 NAME.png (the curve).
 
 Later lessons take from here: Objective, DIFFUSION, heldout_bound, report_bound, load_checkpoint, load_kind, train,
-train_on_text, print_evaluation.
+train_on_text, print_evaluation, read_config, get_lr.
 
 Exercises (answers in docs/answers.md; use --steps 100 --batch 8 --out checkpoints/a.pt, then b.pt, minutes each)
   1. Set lesson 4's BELL_WIDTH to 10, which is almost uniform. Why may the two bounds be compared, and the losses not?
@@ -285,7 +285,8 @@ def choose_dtype(settings, device, width):
         return settings
     dtype, why = tools.native_dtype(device, width)
     chosen = "bfloat16" if agree(float(dtype == torch.bfloat16), device) else "float32"
-    print(f"{chosen}: {why}", file=sys.stderr)
+    if os.environ.get("RANK", "0") == "0":
+        print(f"{chosen}: {why}", file=sys.stderr)
     return replace(settings, dtype=chosen)
 
 
@@ -374,7 +375,7 @@ def print_evaluation(args, objective):
 def main():
     """The command line of 05_train.py."""
     parser = tools.training_parser(__doc__, "my_shakespeare.pt", transformer.PRESETS)
-    parser.add_argument("--plain", action="store_true", help="run the loop as plain as it gets, and keep nothing")
+    parser.add_argument("--plain", action="store_true", help="run the plainest loop, on --data, and keep nothing")
     args = parser.parse_args()
     if args.plain:
         return train_plainly(tensors.load_text(args.data))

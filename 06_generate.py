@@ -20,7 +20,7 @@ Run:        python 06_generate.py                                        (some t
             python 06_generate.py --gif figures/text.gif
 Last line:  the last line of the text.
 
-Later lessons take from here: SMALL, Sampling, generate, fill_spans, make_canvas, longest_copy, LiveView,
+Later lessons take from here: SHIPPED, SMALL, Sampling, generate, fill_spans, make_canvas, longest_copy, LiveView,
 generating_parser, add_text_flags, add_live_flags, is_live, load_generator.
 
 Exercises (answers in docs/answers.md)
@@ -68,7 +68,8 @@ class Sampling:
 
         Where neither order nor revise is asked for, a quarter of the passes write, or of the letters where these are
         fewer, but at most about eight letters a pass; the others revise. Where the passes are too few for that, all
-        write. Steps: one for every two letters then, and otherwise one for each.
+        write. By default there are half as many passes as letters; where an order or a number of passes that revise is
+        asked for, as many as letters.
         Revising cools: the temperature is then 1, and 0.8 without (lesson 12 measures both). The order is certainty
         with a pass for every letter that is written, and random with fewer: letters of one pass do not see each other,
         and the surest places are often neighbours, random ones rarely (lesson 10 measures it). Raises UserError where
@@ -255,7 +256,7 @@ def generating_parser(doc, checkpoint, length=256, revises=False):
     add_text_flags(parser, checkpoint, length)
     each = "one for two letters; with --revise or --order one for each" if revises else "one a letter"
     add("--steps", type=between(int, 1, 10**6), help=f"passes in all, at least one a window (default: {each})")
-    usual = "three in four; none with --order" if revises else "none"
+    usual = "three in four, fewer in haste; none with --order" if revises else "none"
     taken_back = f"so many of the passes take letters back and draw them again (default: {usual})"
     add("--revise", type=between(int, 0, 10**6), default=None if revises else 0, metavar="N", help=taken_back)
     first = "what comes first (default: certainty; random where letters share a pass)"

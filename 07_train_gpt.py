@@ -2,7 +2,7 @@
 
 Surprisingly little. The transformer is that of lesson 3, the loop is that of lesson 5, and so are the data, the
 optimizers and the flags. The lines of lessons 2 to 7 that make the difference carry a comment that begins with "GPT:";
-those that make it write faster, and could be left out, one that begins with "GPT, for speed:". `--differences` prints
+those that are there only to make it write faster, one that begins with "GPT, for speed:". `--differences` prints
 them. What is left for this file is the objective (guess the next character) and the way of writing (one character after
 the other, with a cache that makes it fast).
 
@@ -85,7 +85,7 @@ def report_exact(model, windows):
 
 
 # ---- Writing: one character after the other
-class CachedAttention(nn.Module):
+class CachedAttention(nn.Module):  # GPT, for speed: all of it
     """A causal layer of lesson 2 that is read piece by piece, and keeps the keys and values of what it has read.
 
     x [B, T, D] is what comes after the S tokens read so far. Their keys and values need not be computed again, since
@@ -109,9 +109,10 @@ class CachedAttention(nn.Module):
         return layer.output(mixed.transpose(1, 2).flatten(2))  # [B, T, D]
 
 
-def with_cache(model):
+def with_cache(model):  # GPT, for speed: all of it
     """The same model with the same weights, and an empty cache in every attention layer: it is read piece by piece."""
-    cached = copy.deepcopy(model, {id(p): p for p in model.parameters()})
+    copied = {id(p): p for p in model.parameters()}  # deepcopy takes these for copied already: both share the weights
+    cached = copy.deepcopy(model, copied)
     for block in cached.blocks:
         block.attention = CachedAttention(block.attention)
     return cached

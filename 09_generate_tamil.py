@@ -25,6 +25,7 @@ import math
 import random
 import re
 import sys
+import unicodedata
 from importlib import import_module
 from itertools import product
 
@@ -120,7 +121,7 @@ def strict_metre(couplet):
 
 def spoken_metre(couplet):
     """Whether a couplet follows the metre in one of the ways in which it may be spoken."""
-    return four_and_three(couplet) and not metre_faults(couplet)
+    return four_and_three(couplet) and not metre_faults(tamil.normalize(couplet))  # stray spaces are no matter of metre
 
 
 def rhymes(couplet):
@@ -161,7 +162,7 @@ RULES = dict(metre=metre_faults, rhyme=rhyme_faults)
 # ---- Writing
 def write_verse(model, tokenizer, sampling, prompt, length, num, generator):
     """num pieces of verse of `length` letters, the prompt included."""
-    ids = tokenizer.encode(tamil.normalize(prompt))
+    ids = tokenizer.encode(unicodedata.normalize("NFC", prompt))
     canvas = generation.make_canvas(ids, length, num, tokenizer.vocab_size, model.head.weight.device)  # [num, length]
     return [tokenizer.decode(row) for row in generation.generate(model, canvas, sampling, generator)]
 
@@ -330,8 +331,6 @@ def main():
     if rules and not args.kural:
         parser.error("--metre and --rhyme go with --kural, which writes whole couplets")
     model, tokenizer, sampling = generation.load_generator(parser, args)
-    if plain and args.len > model.config.context:
-        parser.error(f"--len {args.len} is too long; this model was trained on {model.config.context} letters")
     generator = tools.seeded_generator(args.seed)
     if args.score:
         num, verse = max(args.num, SCORED), read_couplets(tokenizer, args.data)

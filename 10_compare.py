@@ -14,7 +14,7 @@ Run:        python 10_compare.py            (about a minute on a laptop's CPU)
             python 10_compare.py --dllm checkpoints/my_shakespeare_best.pt --gpt checkpoints/my_gpt_best.pt
 Last line:  how much faster the cache makes the GPT.
 
-Later lessons take from here: Judge, Writers, prepare, spread. The benchmarks take the rest, too.
+Later lessons take from here: Judge, Writers, prepare, spread, comparing_parser. The benchmarks take the rest, too.
 
 Exercises (answers in docs/answers.md; use --pieces 16)
   1. Let the judge be a 2-gram model (ORDER = 2). Which figures of the table still tell good text from bad?
@@ -55,7 +55,8 @@ class Writers:
     """Both models, with one way of calling each. They must share an alphabet."""
 
     def __init__(self, dllm, gpt_name, device="auto", length=None):
-        """dllm, gpt_name: checkpoints. length: of windows and pieces, None for their context. Raises UserError."""
+        """dllm, gpt_name: checkpoints. length: of windows and pieces, None for the shorter of their contexts. Raises
+        UserError."""
         self.device = tools.pick_device(device)
         files = tools.find_checkpoint(dllm), tools.find_checkpoint(gpt_name)
         self.dllm, self.tokenizer, dllm_info = training.load_kind(files[0], False, self.device)
@@ -63,9 +64,7 @@ class Writers:
         if self.tokenizer.units != other.units:
             raise UserError(f"{dllm} and {gpt_name} do not have the same alphabet, so they cannot be compared.")
         contexts = self.dllm.config.context, self.gpt.config.context
-        if length is None and contexts[0] != contexts[1]:
-            raise UserError(f"{dllm} and {gpt_name} do not have the same context; give a --len that fits into both.")
-        self.length, self.caches = length or contexts[0], gpt.can_cache(self.gpt)
+        self.length, self.caches = length or min(contexts), gpt.can_cache(self.gpt)
         if self.length > min(contexts):
             raise UserError(f"--len {length} is too long; these models see {min(contexts)} letters at once.")
         self.infos, self.logs = (dllm_info, gpt_info), tuple(map(log_beside, files))
@@ -152,7 +151,7 @@ def show_exact_nats(writers, windows):
     gap, error = gaps[best]
     print(f"\nExact against exact, {best} (its best order here) needs {form(abs(gap), error)} nats/character", end=" ")
     better = f"{'the GPT' if gap > 0 else 'the dLLM'} predicts them better"
-    print(f"{'more' if gap > 0 else 'less'} than the GPT: {better if abs(gap) > 2 * error else 'no clear difference'}.")
+    print(f"{'more' if gap > 0 else 'less'} than the GPT: {better if abs(gap) > 3 * error else 'no clear difference'}.")
     return figures
 
 
@@ -212,7 +211,7 @@ class Judge:
 
 def with_error(figure, pieces):
     """(figure(pieces), its standard error by the jackknife: how much it varies as each piece is left out in turn). That
-    moves it only about 1/n as far as its own noise, so the squares are all but summed, not averaged."""
+    moves it only about 1/sqrt(n) as far as its own noise, so the squares are all but summed, not averaged."""
     n = len(pieces)
     without = [figure(pieces[:i] + pieces[i + 1 :]) for i in range(n)]
     mean = statistics.fmean(without)
@@ -318,7 +317,7 @@ def comparing_parser(doc, pieces=None):
     add("--dllm", default=str(generation.SMALL), metavar="FILE", help="default: checkpoints/small.pt")
     add("--gpt", default=str(gpt.SMALL_GPT), metavar="FILE", help="default: checkpoints/gpt_small.pt")
     add("--data", metavar="FILE", help="the text that both were trained on (default: TinyShakespeare, downloaded once)")
-    add("--len", type=between(int, 8, 10**5), help="letters of a window, and of a piece (default: the models' context)")
+    add("--len", type=between(int, 8, 10**5), help="letters of a window, and of a piece (default: the shorter context)")
     if pieces:
         add("--pieces", type=between(int, 2, 10**5), default=pieces, help="of each kind of text (default: %(default)s)")
     add("--seed", type=between(int, 0, 2**63 - 2), default=0, help="default: %(default)s")

@@ -263,7 +263,7 @@ def demo(model, tokenizer, writers, windows, sampling, seed, num, live):
         unchanged = fill_text(model, tokenizer, text, sampling, seed, num, live)
         tools.check("what was given stands there unchanged", unchanged)
     print("\n4. What the right side is worth, for blanks in the middle of a text, +- one standard error over the texts")
-    show_worth(writers, comparison.spread(windows, min(WINDOWS, len(windows))).to(writers.device))
+    show_worth(writers, comparison.spread(windows, max(2, min(WINDOWS, len(windows)))).to(writers.device))
 
 
 def given_text(text, file):
@@ -299,7 +299,8 @@ def main():
     text = given_text(args.text, args.file)
     if text is not None:
         return fill_text(model, tokenizer, text, **how)
-    rival = args.checkpoint if args.checkpoint != str(generation.SHIPPED) else str(generation.SMALL)  # the GPT's size
+    is_shipped = tools.find_checkpoint(args.checkpoint).resolve() == generation.SHIPPED
+    rival = str(generation.SMALL) if is_shipped else args.checkpoint  # of the GPT's size
     writers, _, windows = comparison.prepare(rival, args.gpt, args.device, args.data)
     demo(model, tokenizer, writers, windows, **how)
 

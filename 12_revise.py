@@ -3,8 +3,8 @@
 A GPT cannot: what it has written stands. A dLLM can hide some letters of a finished text and draw them again, seeing
 all the others (a step of Gibbs sampling; for dLLMs arXiv 2407.21243, 2502.03540, 2503.00307). Two uses of it:
 
-revise      takes back the letters that the model doubts, pass after pass: better text in fewer passes, and better still
-            for as long as one likes
+revise      takes back the letters that the model doubts, pass after pass: better text in fewer passes; more of them
+            go on mending, less and less, and cool the text
 repair      takes back what breaks a rule, until a checker has nothing left to say: verse that keeps its metre
 
 What is exact about it is proved in lesson 4's toy world: one letter at a time, at random places, leads to the true
@@ -38,7 +38,6 @@ tamil_generation = import_module("09_generate_tamil")
 comparison = import_module("10_compare")
 
 HEAT = 1.1  # the temperature of the walk's texts: revising cools by itself (`show_chains`)
-LETTERS_A_PASS = 8  # written, and taken back, a pass
 MARKS = (16, 32, 64, 128)  # passes after which the walk looks at the words
 PIECES = 8  # texts in which it does
 TOY_PASSES = (0, 1, 2, 4, 8, 16, 32)
@@ -148,7 +147,7 @@ def repair(
             if len(faults_of[best]) <= len(found[b]):
                 tokens[b], found[b] = texts[best], faults_of[best]
         if on_step:
-            on_step(tokens)
+            on_step(tokens.clone())  # the rows change in place
     return tokens
 
 
@@ -238,7 +237,7 @@ def show_revision(writers, generator, length=96, writing=12, passes=36):
         print(f"      {''.join(' ^'[changed] for changed in (text != before)[0].tolist())}".rstrip())
         letters = tokenizer.decode(text[0]).replace("\n", "/")
         print(f"  {done:2}  {letters}")
-        before, text = text, revise(model, text, passes // 4, LETTERS_A_PASS, HEAT, generator=generator)
+        before, text = text, revise(model, text, passes // 4, length // writing, HEAT, generator=generator)
 
 
 def word_curves(writers, judge, seed=0):
@@ -251,9 +250,9 @@ def word_curves(writers, judge, seed=0):
         tokens = diffusion.sample(writers.dllm, empty, passes, 0.8, order="random", generator=generator)
         written.append(share(tokens))
     tokens = diffusion.sample(writers.dllm, empty, MARKS[0], HEAT, order="random", generator=generator)
-    revised = [share(tokens)]
+    revised, count = [share(tokens)], -(-writers.length // MARKS[0])  # a pass takes back as many as one has written
     for before, after in itertools.pairwise(MARKS):
-        tokens = revise(writers.dllm, tokens, after - before, LETTERS_A_PASS, HEAT, generator=generator)
+        tokens = revise(writers.dllm, tokens, after - before, count, HEAT, generator=generator)
         revised.append(share(tokens))
     return {"written": written, "written in 16, then revised": revised}
 

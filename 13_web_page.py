@@ -115,6 +115,8 @@ def run_in_node(path, questions):
     """The answers of the page at `path` to questions, [[what, argument, ...]] as web/in_node.js has them."""
     command = [shutil.which("node"), str(WEB / "in_node.js"), str(path)]
     done = subprocess.run(command, input=json.dumps(questions), capture_output=True, text=True, encoding="utf-8")
+    if "DecompressionStream is not defined" in done.stderr:
+        raise UserError("this Node is too old to run the page; version 18 can. The page is written all the same.")
     if done.returncode:
         raise RuntimeError(f"Node could not run the page: {done.stderr}")
     return json.loads(done.stdout)
@@ -168,8 +170,8 @@ def prove(path, models, tokenizer):
 def show_packing(model):
     """How many bits a weight takes in the page."""
     count, text = sum(p.numel() for p in model.parameters()), pack_weights(model)
-    bits = 6 * len(text) / count  # base64: a character for every 6 bits
-    print(f"  {count:,} weights, {bits * 0.75:.1f} bits each, {bits:.1f} as base64, which spends 8 bits on 6")
+    bits = 6 * len(text) / count  # a character of base64 carries 6
+    print(f"  {count:,} weights, {bits:.1f} bits each, {bits * 8 / 6:.1f} as base64, which spends 8 bits on 6")
 
 
 # ---- The command line

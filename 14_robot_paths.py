@@ -7,12 +7,12 @@ filled, its two sides given, as in lesson 11; and what still collides, or bends 
 taken back and drawn again, as lesson 12 repairs verse. All that is new is that the model also sees the map: to the
 embedding of each token is added how much room there is across the corridor at that point, and how the line turns.
 
-The teacher is an exact optimum (path_training.py), which is faster than the model, and better: docs/robot_paths.md says
-by how much, beside what Nav2 offers. This lesson shows what infilling is, and claims neither speed nor safety.
+The teacher is an exact optimum (path_training.py), and about ten times as fast. docs/robot_paths.md compares the two;
+this lesson shows what infilling is, and claims neither speed nor safety.
 
 Builds on:  lessons 3 (Transformer), 4 (sample), 12 (repair); robot_maps.py (maps, planner, curves); path_files.py
             (tables, pictures, bags). path_training.py builds on this one: the teacher, and how the model was trained.
-Run:        python 14_robot_paths.py                    (an obstacle, passed by pass after pass; less than a minute)
+Run:        python 14_robot_paths.py                    (an obstacle, passed by pass after pass; some seconds)
             python 14_robot_paths.py --map FILE.yaml --start 1 2 --goal 5 4 --obstacle 3 3 0.3 --out path.csv
             python 14_robot_paths.py --map FILE.yaml --bag IN --out OUT
 Last line:  the path of a picture, `figures/14_robot_paths.png`; otherwise the path of the file --out.
@@ -193,11 +193,12 @@ def infill(model, corridor, canvas, how, generator, on_step=None):
 
 
 def bend_path(model, points, grid, whole, how, generator, on_step=None):
-    """Bends a path [N, 2] on a map; whole: smooths all of it; else bends what collides, and leaves the rest.
+    """Bends a path [N, 2] on a map; whole: smooths all of it; else bends what collides or is too sharp, and refits the
+    rest by a spline, which moves it by about a centimetre where it was smooth.
 
     Returns ([M, 2], by whom): "model"; where that fails, "simple smoother" or "as it was", if these can be driven or at
     least are free; else (None, "nobody"). A path longer than POINTS is filled window by window, a part of each seen
-    before. on_step(corridor of the window, tokens [samples, n]) is called after every pass.
+    before. on_step(corridor of the window, tokens [samples, n]) is called before a window's first pass and after each.
     """
     line = control_points(low_pass(points) if whole else points)
     corridor, n = Corridor.along(line, grid), len(line)
@@ -331,19 +332,18 @@ def main():
     args = parser.parse_args()
     if bool(args.bag or args.start or args.goal) != bool(args.out):
         parser.error("--out goes with --bag, or with --start and --goal, and these with --out")
-    if bool(args.out) != bool(args.map) or bool(args.start) != bool(args.goal):
-        parser.error("give --map FILE with --bag, or with --start X Y and --goal X Y")
-    if args.obstacle and args.obstacle[2] <= 0:
-        parser.error(f"--obstacle: its radius, {args.obstacle[2]:g}, must be above 0")
+    if bool(args.out) != bool(args.map) or bool(args.start) != bool(args.goal) or (args.bag and args.start):
+        parser.error("give --map FILE with --bag, or with --start X Y and --goal X Y, not with all three")
+    if args.obstacle and not (args.out and args.obstacle[2] > 0):
+        parser.error("--obstacle goes with --map and --out, and its radius must be above 0")
     if args.start and args.out.suffix not in (".csv", ".png", ".gif"):
         parser.error(f"--out {args.out} must end in .csv, .png or .gif")
-    if args.out:
-        path_files.refuse_existing(args.out)
-    model, generator = load_model(args.checkpoint), torch.Generator().manual_seed(args.seed)
-    if args.out:
-        (bend_bag if args.bag else bend_one)(model, args, generator)
-        return print(args.out)
-    demo(model, generator)
+    generator = torch.Generator().manual_seed(args.seed)
+    if not args.out:
+        return demo(load_model(args.checkpoint), generator)
+    path_files.refuse_existing(args.out)
+    (bend_bag if args.bag else bend_one)(load_model(args.checkpoint), args, generator)
+    print(args.out)
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ class OlderTransformer(nn.Module):
 
 
 FIELDS = dict(
-    vocab_size=(int, 1, 10**5), seq_len=(int, 1, 10**5), n_layers=(int, 1, 200), n_heads=(int, 1, 256),
+    vocab_size=(int, 1, 10**5), seq_len=(int, 2, 10**5), n_layers=(int, 1, 200), n_heads=(int, 1, 256),
     hidden=(int, 1, 10**4),
 )  # fmt: skip
 MAX_VOCABULARY = 2**20  # bytes of vocab.json

@@ -13,6 +13,7 @@ Lesson 14 and ros2/smooth_path_server.py take from here: smooth_poses, read_bag_
 import contextlib
 import io
 import math
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -95,12 +96,12 @@ def open_bag(path):
     try:
         with AnyReader([path], default_typestore=get_typestore(Stores.ROS2_HUMBLE)) as reader:
             yield reader
-    except (UserError, KeyboardInterrupt):
+    except (UserError, KeyboardInterrupt, OSError):
         raise
     except AnyReaderError as problem:
         raise UserError(f"{path} is no bag, or damaged ({problem}).")
     except Exception as problem:  # sqlite's, yaml's, struct's and the decoders' own: a bag may be broken anywhere
-        raise UserError(f"{path} is damaged ({type(problem).__name__}).")
+        raise UserError(f"{path} is damaged, or cannot be bent ({type(problem).__name__}).")
 
 
 def points_of(message):
@@ -131,19 +132,16 @@ def rewrite_bag(source, target, change):
     The orientation of each pose is the way ahead. Where change gives None, UserError names the path, and no bag is
     written. Raises UserError, too, where the target exists or there is no Path.
     """
-    import shutil
-
     from rosbags.rosbag2 import StoragePlugin, Writer
 
     source, target = Path(source), Path(target)
     refuse_existing(target)
     read_bag_paths(source)
     mcap = source.suffix == ".mcap" or any(source.glob("*.mcap"))
-    temporary, count = target.with_name(target.name + ".tmp"), 0
-    shutil.rmtree(temporary, ignore_errors=True)
-    plugin = StoragePlugin.MCAP if mcap else StoragePlugin.SQLITE3
-    try:
-        with open_bag(source) as reader, Writer(temporary, version=9, storage_plugin=plugin) as writer:
+    plugin, count = StoragePlugin.MCAP if mcap else StoragePlugin.SQLITE3, 0
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:  # a bag's files carry its name, so it has it there
+        finished = Path(folder, target.name)
+        with open_bag(source) as reader, Writer(finished, version=9, storage_plugin=plugin) as writer:
             store, copies = reader.typestore, {}
             for each in reader.connections:
                 how = dict(
@@ -164,24 +162,12 @@ def rewrite_bag(source, target, change):
                         message.poses = with_poses(message, poses, store)
                     raw = store.serialize_cdr(message, PATH)
                 writer.write(copies[each.id], time, raw)
-        temporary.rename(target)
-        rename_inside(target, temporary.name)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        finished.rename(target)
     return count
 
 
-def rename_inside(bag, old):
-    """The files of a bag carry its name: gives them the name of the folder, in metadata.yaml too."""
-    for file in list(bag.iterdir()):
-        if file.name.startswith(old):
-            file.rename(bag / (bag.name + file.name.removeprefix(old)))
-    metadata = bag / "metadata.yaml"
-    metadata.write_text(metadata.read_text(encoding="utf-8").replace(old, bag.name), encoding="utf-8")
-
-
 def with_poses(message, poses, store):
-    """A list of PoseStamped at poses [M, 3], with the header of the Path, and the height that its first pose has."""
+    """A list of PoseStamped at poses [M, 3], with the header and the height of the first that was there."""
     kinds = [store.types[f"geometry_msgs/msg/{name}"] for name in ("PoseStamped", "Pose", "Point", "Quaternion")]
     stamped, pose, point, quaternion = kinds
     header, z = message.poses[0].header, message.poses[0].pose.position.z

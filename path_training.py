@@ -5,8 +5,9 @@ row of tokens, of all 31^n, that costs least: length, curvature and nearness to 
 sharp a bend cost so much that they are avoided wherever they can be. The curvature at a control point depends on three
 tokens, so that what is to be remembered is a pair of them: "second-order", 31^3 sums for each control point at most.
 
-Half of the problems are whole paths to be smoothed. The others are repairs: a disc is put on a path that was solved,
-and the span around it solved again, what is outside fixed. The model then learns to guess the teacher's tokens.
+Two thirds of the problems are whole paths to be smoothed. The others are repairs: a disc is put in the way of a path
+that was solved, and the span around it solved again, what is outside fixed. The model then learns to guess the
+teacher's tokens.
 
 Run:        python path_training.py                   (15,000 problems, 5 minutes on a core; then 15 of training on two)
             python path_training.py --number 1000 --minutes 1 --out checkpoints/few_paths.pt

@@ -244,12 +244,14 @@ def read_movingai(path):
         sizes = dict(line.split() for line in head.split("\n")[1:] if line)
         if not head.startswith("type octile") or {len(row) for row in rows} != {int(sizes["width"])}:
             raise ValueError
-        if len(rows) != int(sizes["height"]) or len(body) > MOST_CELLS // 100:
+        if len(rows) != int(sizes["height"]):
             raise ValueError
     except FileNotFoundError:
         raise UserError(f"there is no file {path}; `python robot_maps.py` downloads some maps to {MAPS}.")
     except (ValueError, KeyError, UnicodeDecodeError):
         raise UserError(f"{path} is no map of MovingAI, or of another size than it says.")
+    if len(body) > MOST_CELLS // 100:
+        raise UserError(f"{path} has more than {MOST_CELLS // 100:,} cells, too many to plan in.")
     free = np.array([[cell in ".GS" for cell in row] for row in rows])[::-1]
     times = round(MOVINGAI_CELL / CELL)
     return GridMap(free.repeat(times, axis=0).repeat(times, axis=1), CELL)

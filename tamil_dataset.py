@@ -42,7 +42,7 @@ GRANTHA = "ஜஶஷஸஹ"  # for words from Sanskrit and other languages
 # a consonant's vowel, if not a; in the order of VOWELS
 SIGNS = "\u0bbe\u0bbf\u0bc0\u0bc1\u0bc2\u0bc6\u0bc7\u0bc8\u0bca\u0bcb\u0bcc"
 PULLI = "\u0bcd"  # the consonant has no vowel
-AYTHAM = "ஃ"
+AYTHAM = "ஃ"  # a letter by itself, neither vowel nor consonant
 PUNCTUATION = ".,;:!?'\"()-"
 LETTER = f"[{VOWELS}{AYTHAM}]|[{CONSONANTS}{GRANTHA}][{SIGNS}{PULLI}]?"  # what counts as one letter in Tamil
 

@@ -166,7 +166,10 @@ def saved_answers(path):
                 file.truncate(size)
                 return
             size += len(line)
-            yield json.loads(line)
+            try:
+                yield json.loads(line)
+            except ValueError:
+                raise UserError(f"{path} is damaged; delete it to begin again.")
 
 
 def save_answers(address, path, limit=None):

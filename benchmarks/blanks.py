@@ -10,7 +10,8 @@ Run, from the folder of the project:
             python -m benchmarks.blanks --exact               (a part of it: some minutes)
 Last line:  the path of a picture, `11_blanks.png` in the folder --pictures; with --exact the last row of the table.
 
-Builds on:  lessons 4 (the bounds), 6 (Sampling, flags), 7 (token_nats, continue_text), 10 (Writers, Judge) and 11.
+Builds on:  lessons 4 (the bounds), 6 (Sampling, flags), 7 (token_nats, continue_text), 10 (Writers, Judge), 11; and
+            benchmarks/exact.py (scheduled_nats).
 """
 
 import math
@@ -24,7 +25,6 @@ import tools
 from tools import mean_and_error
 
 import torch
-from torch.nn import functional as F
 from tqdm import tqdm
 
 diffusion = import_module("04_diffusion")
@@ -32,6 +32,7 @@ generation = import_module("06_generate")
 gpt = import_module("07_train_gpt")
 comparison = import_module("10_compare")
 blanks = import_module("11_fill_blanks")
+exact = import_module("benchmarks.exact")
 
 SIZES = (1, 4, 16, 64)
 WINDOWS = 200  # in which a blank is filled, by default
@@ -55,17 +56,11 @@ def bound_over_orders(model, tokens, places, orders, generator=None):
     average of -log p(tokens | order). Here -log is taken of the average over a few orders, which by Jensen lies between
     the two, the lower the more orders (arXiv 1509.00519). It costs G passes for each of the `orders`.
     """
-    rows, log_p = torch.arange(len(tokens)), []
+    log_p, G = [], len(places)
     for _ in range(orders):
-        canvas = tokens.clone()
-        canvas[:, places] = model.config.vocab_size
-        ranking = torch.rand(len(tokens), len(places), generator=generator).argsort(dim=1)  # [B, G] an order for each
-        log_p.append(torch.zeros(len(tokens)))
-        for place in places[ranking].T:  # [B] the next place of each row
-            log_probabilities = F.log_softmax(model(canvas).float()[rows, place], dim=-1)  # [B, V]
-            answer = tokens[rows, place]  # [B]
-            log_p[-1] += log_probabilities[rows, answer].cpu()
-            canvas[rows, place] = answer
+        order = torch.rand(len(tokens), G, generator=generator).argsort(dim=1)  # [B, G] one for each row
+        nats = exact.scheduled_nats(model, tokens, [1] * G, places[order].to(tokens.device))  # [B]
+        log_p.append(-G * nats.cpu())
     return math.log(orders) - torch.stack(log_p).logsumexp(dim=0)  # [orders, B] -> [B]
 
 
@@ -108,11 +103,11 @@ def gaps_to_gpt(by_gpt, others):
 
 def show_exact_costs(writers, judge, windows, spans):
     """Prints what the truth costs at spans of windows [N, L], exactly. Returns the figures."""
-    exact = exact_of_blanks(writers, judge, windows, spans)
-    dllm = {who: figures for who, figures in exact.items() if who.startswith("dLLM")}
+    nats = exact_of_blanks(writers, judge, windows, spans)
+    dllm = {who: figures for who, figures in nats.items() if who.startswith("dLLM")}
     title, sizes = "nats/character of the truth, exact", [end - start for start, end in spans]
-    blanks.print_figures(title, sizes, exact | gaps_to_gpt(exact["GPT"], dllm), "{:.2f}")
-    return exact
+    blanks.print_figures(title, sizes, nats | gaps_to_gpt(nats["GPT"], dllm), "{:.2f}")
+    return nats
 
 
 def show_bounds_on_them(writers, windows, spans, by_gpt):
@@ -228,7 +223,7 @@ def main():
         parser.error("--num must be 2 or more, since every figure has a standard error")
     _, _, sampling = generation.load_generator(parser, args)
     writers, tokens, windows = comparison.prepare(args.checkpoint, args.gpt, args.device, args.data, args.len)
-    windows = comparison.spread(windows, min(args.num, len(windows))).to(writers.device)
+    windows = comparison.spread(windows, max(2, min(args.num, len(windows)))).to(writers.device)
     judge = comparison.Judge(writers.tokenizer.decode(tokens), writers.tokenizer.vocab_size)
     spans = blanks.middles(writers.length, SIZES[:-1] if args.exact else SIZES)
     print(f"{len(windows)} held-out windows of {writers.length} characters, +- one standard error over the windows")

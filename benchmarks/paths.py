@@ -4,10 +4,11 @@ Smoothing: a planner's path that hugs the walls. Repair: on the teacher's smooth
 the span around it is to be bent. A success is a path that is free of collision, looked at every 2 cm, and nowhere bent
 more sharply than 2.5 1/m; both are measured in the same way for all. The rivals, each from its published definition:
 
-    as it is            the line as it was given (for smoothing: low-passed is "offset 0")
-    Savitzky-Golay      scipy's savgol_filter, window 7, order 3, on the planner's cells
+    as it is            the line as it was given (smoothing only)
+    offset 0            that line, low-passed (smoothing only)
+    Savitzky-Golay      scipy's savgol_filter, window 7, order 3, three times, on the planner's cells
     Nav2 Simple         nav2_smoother's simple smoother with its default settings
-    clip rule           to each control point the nearest offset with so much clearance, then smoothed: three lines
+    clip rule           to each control point the nearest offset with so much clearance, then smoothed
     replan + Simple     a planner's call on the map with the disc, inflated, then Nav2 Simple
     teacher             dynamic programming: the optimum that the model learned from
 
@@ -73,13 +74,15 @@ def repair_problem(grid, rng):
 
 # ---- The rivals: each [N, 2] path, map -> [M, 2] path, or None
 def filter_savgol(path, grid):
-    """Savitzky-Golay, as Nav2 has it: the ends stay."""
+    """Savitzky-Golay, as Nav2 has it: the ends stay, and it is applied again, for refinement."""
     from scipy.signal import savgol_filter
 
     if len(path) < 8:
         return path
-    smooth = savgol_filter(path, 7, 3, axis=0, mode="nearest")
-    return np.concatenate([path[:1], smooth[1:-1], path[-1:]])
+    for _ in range(1 + robot_maps.REFINEMENTS):
+        smooth = savgol_filter(path, 7, 3, axis=0, mode="nearest")
+        path = np.concatenate([path[:1], smooth[1:-1], path[-1:]])
+    return path
 
 
 def replan(path, grid):
@@ -256,7 +259,7 @@ def main():
     for title, whole, make in (("smoothing", True, smoothing_problem), ("repair", False, repair_problem)):
         results, parts = {}, {}
         for name, grid in grids.items():
-            how = grid, make, args.seed, f"{title}/{name}"
+            how = grid, make, args.seed, f"{title}/{name}/{args.seed}/{Path(args.checkpoint).stem}"
             results[name] = kept.measure(*how, methods(model, whole), args.num)
             parts[name] = kept.measure(*how, ablations(model, whole), max(2, args.num // 4))
         print_tables(results, title)

@@ -82,16 +82,23 @@ def measure_dial(canvases, judge_texts):
 
 
 def at_diversity(verdicts, target=DIVERSITY):
-    """{"words" and "nats": (figure, standard error)} at a diversity, by a straight line between the two of the verdicts
-    that are nearest to it on either side; None where all are on one side."""
-    below = max((v for v in verdicts if v.distinct[0] <= target), key=lambda v: v.distinct, default=None)
-    above = min((v for v in verdicts if v.distinct[0] >= target), key=lambda v: v.distinct, default=None)
-    if below is None or above is None:
+    """{"words" and "nats": (figure, standard error)} at a diversity, by the least-squares line through the verdicts;
+    None where all of them are on one side of it.
+
+    The line's value is a weighted sum of the figures; so is its error, in squares, where each figure's own is joined by
+    that of its diversity, times the slope.
+    """
+    x, x_error = torch.tensor([v.distinct for v in verdicts], dtype=torch.float64).T  # [N] each
+    if not x.min() <= target <= x.max():
         return None
-    way = above.distinct[0] - below.distinct[0]
-    share = (target - below.distinct[0]) / way if way else 0.0
-    between = lambda a, b: tuple((1 - share) * x + share * y for x, y in zip(a, b))  # noqa: E731
-    return dict(words=between(below.words, above.words), nats=between(below.nats, above.nats))
+    spread = (x - x.mean()).square().sum().clamp(min=1e-12)
+    weights, found = 1 / len(x) + (target - x.mean()) * (x - x.mean()) / spread, {}
+    for name in ("words", "nats"):
+        y, y_error = torch.tensor([getattr(v, name) for v in verdicts], dtype=torch.float64).T  # [N] each
+        slope = ((x - x.mean()) * y).sum() / spread
+        error = (weights.square() * (y_error.square() + (slope * x_error).square())).sum().sqrt()
+        found[name] = (weights * y).sum().item(), error.item()
+    return found
 
 
 def show_dial(dial, by_gpt):
@@ -100,7 +107,7 @@ def show_dial(dial, by_gpt):
         name: {n: found for n, verdicts in each.items() if (found := at_diversity(verdicts))}
         for name, each in dial.items()
     }
-    print(f"\nAt {DIVERSITY} distinct 4-grams, on straight lines between the temperatures (-: none is as diverse)\n")
+    print(f"\nAt {DIVERSITY} distinct 4-grams, on straight lines through the temperatures (-: none is as diverse)\n")
     print("| passes | known words, without revising | with | nats/character, without | with |\n|---|---|---|---|---|")
     for passes in sorted(set().union(*dial.values())):
         found = [each.get(passes) for each in alike.values()]
@@ -133,25 +140,28 @@ def draw_dial(alike, gpt, real, folder):
 
 
 # ---- Rivals
-def apart(scores, allowed, counts, distance):
+def apart(scores, allowed, counts, distance, generator):
     """[B, L] True at counts[b] allowed places of row b with the highest scores, no two of them closer than distance."""
     chosen = torch.zeros_like(allowed)
     for _ in range(int(counts.max())):
         near = torch.nn.functional.max_pool1d(chosen.float()[:, None], 2 * distance - 1, 1, distance - 1)[:, 0] > 0
         free = allowed & ~near
         one = free.any(dim=1) & (chosen.sum(dim=1) < counts)  # the rows that get one more
-        chosen |= diffusion.top_ranked(scores, free, one.long(), torch.rand(scores.shape).to(scores.device))
+        ties = torch.rand(scores.shape, generator=generator).to(scores.device)
+        chosen |= diffusion.top_ranked(scores, free, one.long(), ties)
     return chosen
 
 
 def doubted_apart(scores, allowed, counts, generator):
     """As least_sure, with places that are not neighbours."""
-    return apart(1 - scores * torch.rand(scores.shape, generator=generator), allowed, counts, APART)
+    noise = torch.rand(scores.shape, generator=generator).to(scores.device)
+    return apart(1 - scores * noise, allowed, counts, APART, generator)
 
 
 def doubted_without_noise(scores, allowed, counts, generator):
     """The lowest scores, without chance."""
-    return diffusion.top_ranked(1 - scores, allowed, counts, torch.rand(scores.shape, generator=generator))
+    ties = torch.rand(scores.shape, generator=generator).to(scores.device)
+    return diffusion.top_ranked(1 - scores, allowed, counts, ties)
 
 
 def entropy_bounded(p, masked, limit):
@@ -168,10 +178,10 @@ def above_threshold(p, masked, limit):
     return masked & ((sure >= limit) | (sure == sure.amax(dim=1, keepdim=True)))
 
 
-def dilated(p, masked, number):
+def dilated(p, masked, number, generator):
     """After dilated unmasking (arXiv 2506.19037): so many of the surest places, none near another of them."""
     counts = masked.sum(dim=1).clamp(max=number)
-    return apart(p.amax(dim=-1), masked, counts, APART) | (masked & (masked.sum(dim=1) == 1)[:, None])
+    return apart(p.amax(dim=-1), masked, counts, APART, generator)
 
 
 @torch.inference_mode()
@@ -214,7 +224,8 @@ def measure_rivals(canvases, judge_texts):
             limit = limit_for(canvases, rule, temperature, low, high)
             tokens, passes = write_by_rule(canvases, partial(rule, limit=limit), temperature)
             judge_texts(f"written: {name} ({limit:.2f}; {passes:.0f} passes), {temperature}", tokens)
-        tokens, passes = write_by_rule(canvases, partial(dilated, number=canvases.L // RIVAL_PASSES), temperature)
+        how = dict(number=max(1, canvases.L // RIVAL_PASSES), generator=torch.Generator().manual_seed(canvases.seed))
+        tokens, passes = write_by_rule(canvases, partial(dilated, **how), temperature)
         judge_texts(f"written: dilated ({passes:.0f} passes), {temperature}", tokens)
         judge_texts(f"written: random, {temperature}", canvases.written(RIVAL_PASSES, temperature)[0])
 

@@ -89,9 +89,9 @@ def top_k_samplings(length):
 
 
 def all_samplings(length):
-    """The ways of the dLLM that are judged."""
+    """The ways of the dLLM that are judged, each once: in short texts, 16 and 32 letters a pass may be the same."""
     by_order = [samplings_of(length, order, number) for order in TEMPERATURES for number in LETTERS_A_PASS]
-    return sum(by_order, top_k_samplings(length))
+    return list(dict.fromkeys(sum(by_order, top_k_samplings(length))))
 
 
 def judge_all(writers, judge, held_out, seen, seed):
@@ -131,7 +131,7 @@ def show_choice(writers, judge, verdicts, num, seed):
 
 
 def default_verdict(verdicts, number, length, temperature=0.8):
-    """The verdict on the order that lesson 6 takes by default, so many letters a pass."""
+    """The verdict on the order that lesson 6 takes with --revise 0, so many letters a pass."""
     return verdicts.by_dllm[comparison.letters_a_pass(number, length, temperature)]
 
 
@@ -220,14 +220,15 @@ def main():
     args = parser.parse_args()
     folder = args.pictures.resolve()  # absolute, so that save_figure takes it as it is
     writers, tokens, windows = comparison.prepare(args.dllm, args.gpt, args.device, args.data, args.len)
-    comparison.show_models(writers)
-    draw_curves(writers, folder)
     if args.curves:
-        return
+        comparison.show_models(writers)
+        return draw_curves(writers, folder)
     L = writers.length
     seen = tensors.consecutive_windows(tokens, L)
     pieces = comparison.spread(windows, args.pieces), comparison.spread(seen, args.pieces)
     exact_windows = comparison.spread(windows, args.exact_windows, "--exact-windows")
+    comparison.show_models(writers)
+    draw_curves(writers, folder)
     show_figures(writers, windows, comparison.spread(seen, len(windows)))
     comparison.show_exact_nats(writers, exact_windows)
     judge = comparison.Judge(writers.tokenizer.decode(tokens), writers.tokenizer.vocab_size)

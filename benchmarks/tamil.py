@@ -95,7 +95,7 @@ def draw_anew(model, tokenizer, shapes, passes, sampling, generator):
 
 
 def print_mending(model, tokenizer, verse, num, sampling, generator):
-    """Prints how many of num couplets scan after so many passes: mended; and drawn anew, whole, until one does."""
+    """Prints how many of num couplets scan after so many passes: mended; and drawn anew, whole, the best kept."""
     text, known, _ = verse
     shapes = tamil_generation.line_lengths(tokenizer, tamil_generation.draw_couplets(known, num, generator))
     score, rules = tamil_generation.Score(text), [tamil_generation.metre_faults]
@@ -161,9 +161,10 @@ def main():
         )
     parser.add_argument("--data", metavar="FILE", help="the verse it was trained on (default: data/tamil.txt)")
     args = parser.parse_args()
-    for name in ("num", "steps", "order") if args.couplets else ():
+    for name in ("num", "steps", "order") if args.couplets else ("steps",) if args.mending else ():
         if getattr(args, name) != parser.get_default(name):
-            parser.error(f"--{name} does not go with --couplets, which tries each order in several numbers of passes")
+            kind = "--couplets" if args.couplets else "--mending"
+            parser.error(f"--{name} does not go with {kind}, which tries several numbers of passes")
     rules = [rule for name, rule in tamil_generation.RULES.items() if getattr(args, name)]
     if rules and (args.couplets or args.mending):
         parser.error("--metre and --rhyme go with the score; leave out --couplets or --mending")

@@ -7,7 +7,7 @@ Run, from the folder of the project:
     python -m benchmarks.tune positions=learned positions_std=0.02 --steps 800   learned positions instead of RoPE
 
 NAME=VALUE sets a constant of lessons 2 to 5 or of tools.py, or an entry of a preset; the flags are those of
-05_train.py.
+05_train.py, but for --plain, --evaluate, --out and --resume.
 """
 
 import sys

@@ -1,6 +1,6 @@
 """What does it cost, and gain, that PyTorch's threads soon sleep while they wait? (Linux; tools.py sets it)
 
-    python -m benchmarks.waiting              some ten minutes; nothing else should run meanwhile
+    python -m benchmarks.waiting              twenty minutes; nothing else should run meanwhile
 
 Times whole scripts, with their threads waiting in several ways, in turns: alone, and beside four endless loops, which
 stand for a busy laptop. GOMP_SPINCOUNT is how often a thread looks for new work before it sleeps.

@@ -133,9 +133,10 @@ def main():
             result.path.poses.append(pose)
         seconds = time.monotonic() - began
         result.smoothing_duration = Duration(sec=int(seconds), nanosec=int(seconds % 1 * 1e9))
-        result.was_completed, result.error_code = answer.was_completed, answer.error_code
-        if hasattr(result, "error_msg"):  # newer versions of Nav2
-            result.error_msg = answer.error_msg
+        result.was_completed = answer.was_completed
+        for name in ("error_code", "error_msg"):  # newer versions of Nav2 have them
+            if hasattr(result, name):
+                setattr(result, name, getattr(answer, name))
         handle.succeed() if answer.error_code == NONE else handle.abort()
         return result
 
@@ -147,7 +148,8 @@ def main():
         rclpy.spin(node)
     finally:
         server.destroy()
-        rclpy.shutdown()
+        if rclpy.ok():  # Ctrl-C has shut it down already
+            rclpy.shutdown()
 
 
 if __name__ == "__main__":

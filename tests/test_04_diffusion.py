@@ -220,6 +220,7 @@ def test_scores_of_the_orders():
     assert scores["confidence"] == pytest.approx([0.1, 0.4, 0.1])
     assert scores["certainty"] == pytest.approx([0.45, 0.4, 0.7])
     assert scores["margin"] == pytest.approx([0, 0.05, 0.5])
+    assert diffusion.score_places("margin", torch.ones(1, 2, 1), guesses).tolist() == [[1, 1]]  # an alphabet of one
     assert scores["left to right"] == sorted(set(scores["left to right"]), reverse=True)
     assert len(set(scores["random"])) == 1
 

@@ -181,17 +181,24 @@ def test_both_kinds_are_needed(small_checkpoint, gpt_checkpoint, text_file):
     assert_refused(run_script("10_compare.py", "--gpt", "nowhere.pt", "--dllm", small_checkpoint), 1, "nowhere.pt")
 
 
-@pytest.mark.parametrize(
-    "units, context, word", [(["a", "b", "c"], 32, "alphabet"), (sorted(set(VERSE)), 16, "context")]
-)
-def test_what_cannot_be_compared(small_checkpoint, tmp_path, units, context, word):
+def gpt_of(units, context, path):
+    """A GPT with random weights in a file."""
     from dataclasses import asdict
 
     model = random_gpt(len(units), context)
-    contents = dict(model=model.state_dict(), config=asdict(model.config), units=units)
-    torch.save(contents, tmp_path / "gpt.pt")
-    flags = "--dllm", small_checkpoint, "--gpt", tmp_path / "gpt.pt"
-    assert_refused(run_script("10_compare.py", *flags), 1, word)
+    torch.save(dict(model=model.state_dict(), config=asdict(model.config), units=units), path)
+    return path
+
+
+def test_another_alphabet_cannot_be_compared(small_checkpoint, tmp_path):
+    other = gpt_of(["a", "b", "c"], 32, tmp_path / "gpt.pt")
+    assert_refused(run_script("10_compare.py", "--dllm", small_checkpoint, "--gpt", other), 1, "alphabet")
+
+
+def test_of_two_contexts_the_shorter_counts(small_checkpoint, tmp_path):
+    short = gpt_of(sorted(set(VERSE)), 16, tmp_path / "gpt.pt")
+    assert comparison.Writers(str(small_checkpoint), str(short)).length == 16
+    assert comparison.Writers(str(small_checkpoint), str(short), length=9).length == 9
 
 
 def test_the_log_beside_the_best_weights(gpt_checkpoint, tmp_path):

@@ -79,6 +79,14 @@ def test_temperature_and_top_k_reach_the_draw():
         assert torch.equal(out, model(torch.full((3, 4), 4)).argmax(dim=-1))
 
 
+@pytest.mark.parametrize("order", diffusion.ORDERS)
+def test_given_letters_stay_in_every_order(world, order):
+    start = world.texts[torch.randint(256, (500,), generator=seeded(0))]
+    own = torch.tensor([True, True, False, False])
+    out = revision.revise(world, start, 9, 1, order=order, fillable=own.expand(500, -1), generator=seeded(1))
+    assert torch.equal(out[:, ~own], start[:, ~own])
+
+
 def test_a_mask_that_may_not_be_filled_stays():
     tokens = torch.tensor([[1, 2, 5, 3]])
     out = revision.revise(Flat(5), tokens, 4, 2, fillable=tokens < 5, generator=seeded(0))
@@ -142,11 +150,13 @@ def test_a_planted_solution_is_found_and_then_no_pass_is_spent():
 def test_given_letters_stay_and_faults_never_grow():
     start, counts = torch.randint(3, (6, 8), generator=seeded(2)), []
     fillable = torch.arange(8) < 5
-    note = lambda rows: counts.append([len(wrong_places(row)) for row in rows])  # noqa: E731
+    kept = []
+    note = lambda rows: (kept.append(rows), counts.append([len(wrong_places(row)) for row in rows]))  # noqa: E731
     out = revision.repair(Flat(3), start, wrong_places, 60, fillable=fillable, generator=seeded(3), on_step=note)
     assert torch.equal(out[:, ~fillable], start[:, ~fillable])
     assert torch.equal(out[:, fillable], SOLUTION[fillable].expand(6, -1))
     assert all(b <= a for before, now in zip(counts, counts[1:]) for a, b in zip(before, now))
+    assert [[len(wrong_places(row)) for row in rows] for rows in kept] == counts  # what was shown stays as it was
 
 
 def test_a_checker_that_is_never_satisfied_stops_at_its_rounds():

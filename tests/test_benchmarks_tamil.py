@@ -138,8 +138,9 @@ def test_the_command_line(tamil_checkpoint, verse, asked, tmp_path, monkeypatch,
     assert code == 0 and "every third word of 2 couplets" in out and "| margin | " in out.splitlines()[-1], err
     for order in ("--num", 3), ("--steps", 3), ("--order", "margin"):
         assert_refused(run_script(SCRIPT, *flags, "--couplets", *order), 2, order[0])
+    assert_refused(run_script(SCRIPT, *flags, "--mending", "--steps", 3), 2, "--mending")
     monkeypatch.setattr(benchmark, "MENDING_PASSES", (9, 20))
-    monkeypatch.setattr("sys.argv", [SCRIPT, *map(str, flags), "--mending", "--num", "3", "--steps", "1"])
+    monkeypatch.setattr("sys.argv", [SCRIPT, *map(str, flags), "--mending", "--num", "3"])
     benchmark.main()
     rows = re.findall(r"^\| (\d+) (?:\| \d+\.\d% \+- \d+\.\d% ){4}\|$", capsys.readouterr().out, re.M)
     assert rows == ["9", "20"]

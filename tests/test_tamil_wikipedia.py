@@ -271,6 +271,15 @@ def test_a_line_that_was_written_in_part_is_asked_for_again(tmp_path, lost):
     assert articles(tmp_path) == TEXTS
 
 
+def test_a_damaged_line_is_one_sentence(tmp_path):
+    saved = tmp_path / "tamil_wiki_api.jsonl"
+    with serving(a_wiki()) as address:
+        wikipedia.read_api(address, tmp_path, 3)
+        saved.write_bytes(b"{" + saved.read_bytes())
+        with pytest.raises(UserError, match="is damaged; delete it"):
+            wikipedia.read_api(address, tmp_path)
+
+
 def test_without_an_article_in_tamil_the_old_file_stays(tmp_path):
     (tmp_path / "tamil_wiki.txt").write_text("old")
     nothing = a_wiki(pages=[(1, "English"), (2, "")])
