@@ -10,7 +10,7 @@ Builds on:  lessons 1 (text), 2 (attention), 3 (the model), 4 (draw_tokens), 5 (
 Run:        python 07_train_gpt.py --differences
             python 07_train_gpt.py                                 (5 minutes, and what the evaluations take)
             python 07_train_gpt.py --dropout 0.1 --minutes 20 --out checkpoints/gpt20.pt
-            python 07_train_gpt.py --evaluate checkpoints/gpt_small.pt
+            python 07_train_gpt.py --evaluate checkpoints/gpt.pt
             python 07_train_gpt.py --generate --prompt "ROMEO:" --len 400
             python 07_train_gpt.py --generate --checkpoint checkpoints/my_gpt_best.pt
 Last line:  the command that generates text from what was trained; with --generate, the last line of the text.
@@ -43,6 +43,7 @@ diffusion = import_module("04_diffusion")
 training = import_module("05_train")
 generation = import_module("06_generate")
 
+SHIPPED_GPT = tools.ROOT / "checkpoints" / "gpt.pt"  # `base`
 SMALL_GPT = tools.ROOT / "checkpoints" / "gpt_small.pt"
 
 
@@ -203,7 +204,7 @@ def main():
     parser.add_argument("--differences", action="store_true", help="train nothing: print the lines that make a GPT")
     parser.add_argument("--generate", action="store_true", help="train nothing: write text with --checkpoint")
     seeded = "--seed, too: the same seed and flags, the same text (default: drawn, and printed)"
-    generation.add_text_flags(parser.add_argument_group("with --generate", seeded), SMALL_GPT)
+    generation.add_text_flags(parser.add_argument_group("with --generate", seeded), SHIPPED_GPT)
     args = parser.parse_args()
     if args.differences:
         return list_differences()
