@@ -91,7 +91,7 @@ class Tokenizer:
             end = match.end()
         if end < len(text):
             place = f"at position {position + end + 1}"
-            raise UserError(f"the character {text[end]!r} {place} is not in the model's vocabulary.")
+            raise UserError(f"the character {text[end]!r} {place} is not in the model's alphabet.")
         return ids
 
     def decode(self, ids):

@@ -215,7 +215,8 @@ def show_order():
     check("moving a text by 100 positions changes no score", torch.allclose(scores, moved, atol=1e-3))
     m = torch.arange(32)  # the points of a head of width 64
     quick = {base: (base ** (-m / 32) >= 0.1).float().mean().item() for base in (ROPE_BASE, 10_000)}
-    print(f"  share of the points that turn by 0.1 or more from one letter to the next, by base: {quick}")
+    shares = ", ".join(f"{share:.0%} with a base of {base:,.0f}" for base, share in quick.items())
+    print(f"  points that turn by 0.1 or more from one letter to the next: {shares}")
     check("with a base of 100 they are nearly twice as many as with 10,000", quick[ROPE_BASE] > 1.8 * quick[10_000])
 
 

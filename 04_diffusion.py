@@ -296,8 +296,9 @@ def show_world(world, generator):
     noisy, mask = mask_exactly(x, torch.tensor([2]), 4, generator)
     print(f"\n1. Hide half, guess, score: {letters(x[0])} seen as {letters(noisy[0])}")
     p = torch.softmax(world(noisy), dim=-1)[mask]  # [2, V]
-    for row, answer in zip(p.tolist(), x[mask]):
-        print("  " + ", ".join(f"{a} {share:.0%}" for a, share in zip("ABCD", row)) + f"; right is {'ABCD'[answer]}")
+    for i, row, answer in zip(mask[0].nonzero(), p.tolist(), x[mask]):
+        shares = ", ".join(f"{a} {share:.0%}" for a, share in zip("ABCD", row))
+        print(f"  place {i.item() + 1}: {shares}; right is {'ABCD'[answer]}")
     score, by_hand = masked_cross_entropy(world(noisy), x, mask), -p[[0, 1], x[mask]].log().mean()
     check(f"the mean of -log p(right letter) is the score, {score.item():.3f}", torch.allclose(score, by_hand))
 

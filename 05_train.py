@@ -377,6 +377,8 @@ def main():
     parser = tools.training_parser(__doc__, "my_shakespeare.pt", transformer.PRESETS)
     parser.add_argument("--plain", action="store_true", help="run the plainest loop, on --data, and keep nothing")
     args = parser.parse_args()
+    if args.plain and any(vars(args)[k] != parser.get_default(k) for k in vars(args).keys() - {"plain", "data"}):
+        parser.error("of the other flags, --data alone goes with --plain")
     if args.plain:
         return train_plainly(tensors.load_text(args.data))
     if args.evaluate:

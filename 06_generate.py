@@ -191,16 +191,19 @@ class LiveView:
         text = show_text(self.tokenizer, canvas[0], self.mask_id)
         width = max(2, width) - 1
         lines = [line[i : i + width] for line in text.split("\n") for i in range(0, max(1, len(line)), width)]
-        lines = lines[1 - height :]  # what fits
-        self.erase()
-        sys.stderr.write("\n".join(lines) + "\n")
-        sys.stderr.flush()
-        self.lines = len(lines)
+        known = [i for i, line in enumerate(lines) if line.strip(HIDDEN)]
+        lines = lines[: max(height, 2 + known[-1] if known else 0) - 1][1 - height :]  # what fits, to the last letter
+        back, self.lines = self.to_beginning(), len(lines)
+        sys.stderr.write(back + "\n".join(lines) + "\n")  # at once, so that Ctrl-C finds either text
+
+    def to_beginning(self):
+        """The codes that move the cursor to where the text began, and clear what is below."""
+        return f"\x1b[{self.lines}A\x1b[J" if self.lines else ""
 
     def erase(self):
-        """Moves the cursor to where the text began, and clears what is below."""
-        if self.lines:
-            sys.stderr.write(f"\x1b[{self.lines}A\x1b[J")
+        """Clears the text."""
+        sys.stderr.write(self.to_beginning())
+        sys.stderr.flush()
 
 
 def save_gif(path, frames, tokenizer, mask_id):
@@ -259,7 +262,7 @@ def generating_parser(doc, checkpoint, length=256, revises=False):
     usual = "three in four, fewer in haste; none with --order" if revises else "none"
     taken_back = f"so many of the passes take letters back and draw them again (default: {usual})"
     add("--revise", type=between(int, 0, 10**6), default=None if revises else 0, metavar="N", help=taken_back)
-    first = "what comes first (default: certainty; random where letters share a pass)"
+    first = 'what comes first; "left to right" in quotes (default: certainty; random where letters share a pass)'
     add("--order", choices=diffusion.ORDERS, help=first)
     add("--seed", type=SEED, help="the same seed and flags, the same text (default: drawn, and printed)")
     add("--device", choices=DEVICES, default="auto", help="default: auto")
@@ -285,9 +288,10 @@ def load_generator(parser, args, causal=False):
         parser.error(f"--topk {args.topk} is too large; this model has {tokenizer.vocab_size} letters to choose from")
     if causal:  # a GPT has neither order nor passes that revise
         return model, tokenizer, Sampling(args.steps, 0.8 if args.temp is None else args.temp, args.topk)
-    passes = args.steps or getattr(args, "len", None)  # without --steps one a letter
+    passes = args.steps or getattr(args, "len", None)
     if args.revise and passes and args.revise >= passes:
-        parser.error(f"--revise {args.revise} must be less than the {passes} passes in all; give more --steps")
+        found = f"the {passes} passes in all (with --revise one a letter, unless --steps says otherwise)"
+        parser.error(f"--revise {args.revise} must be less than {found}")
     return model, tokenizer, Sampling(args.steps, args.temp, args.topk, args.order, args.revise)
 
 

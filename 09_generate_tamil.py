@@ -321,7 +321,8 @@ def main():
     whole.add_argument("--score", action="store_true", help=f"count what can be counted, in {SCORED} couplets or more")
     parser.add_argument("--data", metavar="FILE", help="the verse it was trained on (default: data/tamil.txt)")
     for name in RULES:
-        parser.add_argument(f"--{name}", action="store_true", help=f"with --kural: mend it, in {MOST_PASSES} passes")
+        what = f"with --kural: mend the {name}, in {MOST_PASSES} passes"
+        parser.add_argument(f"--{name}", action="store_true", help=what)
     args = parser.parse_args()
     plain = not (args.kural or args.score)
     for name in ("data",) if plain else ("prompt", "len"):

@@ -74,8 +74,8 @@ def read_blanks(text, tokenizer):
     for found in PIECE.finditer(text):
         place = f"at position {found.start() + 1}"
         if found["brace"]:
-            ways = f"write {{12}}, {{3-15}}, or \\{found['brace']} for itself"
-            raise UserError(f"the {found['brace']} {place} is no part of a blank; {ways}.")
+            itself = f", or \\{found['brace']} for itself" if found["brace"] in tokenizer.id_of else ""
+            raise UserError(f"the {found['brace']} {place} is no part of a blank; write {{12}} or {{3-15}}{itself}.")
         if found["line"]:
             parts.append(Blank(len(found["line"]), len(found["line"])))
         elif found["low"]:

@@ -254,18 +254,18 @@ def word_curves(writers, judge, seed=0):
     for before, after in itertools.pairwise(MARKS):
         tokens = revise(writers.dllm, tokens, after - before, count, HEAT, generator=generator)
         revised.append(share(tokens))
-    return {"written": written, "written in 16, then revised": revised}
+    return {"written, at 0.8": written, f"written in {MARKS[0]}, then revised, at {HEAT}": revised}
 
 
 def show_words(writers, judge):
     """Prints the share of known words with and without passes that revise. Returns the curves."""
-    print(f"\n3. Known words in {PIECES} texts of {writers.length} letters, at 0.8 and, where revised, at {HEAT}\n")
+    print(f"\n3. Known words in {PIECES} texts of {writers.length} letters; the number is the temperature\n")
     curves = word_curves(writers, judge)
-    print(f"  {'passes in all':28}" + "".join(f"{n:8}" for n in MARKS))
+    print(f"  {'passes in all':36}" + "".join(f"{n:8}" for n in MARKS))
     for name, shares in curves.items():
-        print(f"  {name:28}" + "".join(f"{share:8.1%}" for share in shares))
+        print(f"  {name:36}" + "".join(f"{share:8.1%}" for share in shares))
     written, revised = curves.values()
-    check("revised texts have more of them than texts written in as many passes", revised[2] > written[2])
+    check(f"in {MARKS[2]} passes, revised texts have more of them than written ones", revised[2] > written[2])
     return curves
 
 
@@ -278,7 +278,7 @@ def scansion(couplet):
 
 def show_repair(generator, rounds=150):
     """Prints a couplet whenever the repair has brought down the number of its faults."""
-    print("\n4. The worst of eight couplets, mended (N, R: its metremes as printed; places: what does not fit)\n")
+    print("\n4. The worst of eight couplets, mended (N, R: metremes, see lesson 9; places: letters that do not fit)\n")
     model, tokenizer, _ = training.load_kind(tamil_generation.SHIPPED_TAMIL, False)
     line_break, mask_id = tokenizer.id_of["\n"], model.config.vocab_size
     canvas = torch.full((8, sum(SHAPE) + 1), mask_id)

@@ -19,7 +19,7 @@ installed: it runs the page's own script, taken out of the page.
 
 Builds on:  lessons 1 (Tokenizer), 3 (Transformer), 4 (sample), 5 (load_kind), 7 (continue_text), 10 (Writers).
 Run:        python 13_web_page.py                                              (some seconds)
-            python 13_web_page.py --gpt checkpoints/gpt_small.pt --out race.html  (a GPT beside it)
+            python 13_web_page.py --gpt checkpoints/gpt_small.pt --out figures/race.html
             python 13_web_page.py --checkpoint checkpoints/tamil.pt
             python 13_web_page.py --checkpoint checkpoints/mine.pt --out mine.html
 Last line:  the path of the page.

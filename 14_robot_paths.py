@@ -323,7 +323,7 @@ def main():
     add, metres = parser.add_argument, tools.between(float, -(10**5), 10**5)
     add("--map", type=Path, metavar="FILE", help="the map: Nav2's .yaml beside its image, or MovingAI's .map")
     add("--start", type=metres, nargs=2, metavar=("X", "Y"), help="in m, in the map's frame")
-    add("--goal", type=metres, nargs=2, metavar=("X", "Y"))
+    add("--goal", type=metres, nargs=2, metavar=("X", "Y"), help="the same")
     add("--obstacle", type=metres, nargs=3, metavar=("X", "Y", "RADIUS"), help="a disc that is not on the map")
     add("--bag", type=Path, metavar="IN", help="bend every nav_msgs/msg/Path of this rosbag2")
     add("--out", type=Path, metavar="OUT", help=".csv (x, y, yaw), .png or .gif; with --bag a bag")

@@ -66,8 +66,8 @@ class Canvases:
 
 # ---- The dial
 def measure_dial(canvases, judge_texts):
-    """{"without revising" or "with": {passes: [Verdict at each temperature]}}, printed."""
-    dial = {"without revising": {}, "with": {}}
+    """{"without revising" or "with revising": {passes: [Verdict at each temperature]}}, printed."""
+    dial = {"without revising": {}, "with revising": {}}
     for passes, (order, temperatures) in WRITTEN.items():
         for temperature in temperatures:
             label = f"{passes} passes, written, {order}, {temperature}"
@@ -77,7 +77,7 @@ def measure_dial(canvases, judge_texts):
         for temperature in temperatures:
             for passes, tokens in zip(marks, canvases.revised(writing, temperature, marks)):
                 verdict = judge_texts(f"{passes} passes, {writing} of them write, {temperature}", tokens)
-                dial["with"].setdefault(passes, []).append(verdict)
+                dial["with revising"].setdefault(passes, []).append(verdict)
     return dial
 
 

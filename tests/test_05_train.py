@@ -282,6 +282,7 @@ def test_the_plain_loop_learns_and_prints(text_file, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["05_train.py", "--plain", "--data", str(text_file)])
     training.main()
     assert plainly == [text_file.read_text()]
+    assert_refused(run_script("05_train.py", "--plain", "--steps", 3), 2, "--plain")
 
 
 def test_a_run_may_be_limited_by_the_clock(tmp_path, text_file):

@@ -290,3 +290,16 @@ def test_the_shipped_file_is_small_and_holds_no_optimizer(path):
     assert "optimizers" not in contents
     assert all(value.dtype == torch.bfloat16 for value in contents["model"].values())
     assert contents["heldout"] < 2
+
+
+def test_a_text_longer_than_the_terminal_is_shown_where_it_grows(small_model, monkeypatch, capfd):
+    model, tokenizer = small_model
+    mask = model.config.vocab_size
+    monkeypatch.setattr("os.get_terminal_size", lambda _: os.terminal_size((11, 5)))
+    view, canvas = generation.LiveView(tokenizer, mask), torch.full((1, 100), mask)
+    for known, shown in ((0, range(0, 4)), (15, range(0, 4)), (75, range(4, 8)), (100, range(6, 10))):
+        canvas[:, :known] = tokenizer.id_of["a"]
+        view(canvas)
+        lines = ["a" * max(0, min(10, known - 10 * i)) for i in shown]
+        drawn = capfd.readouterr().err.split("\x1b[J")[-1]
+        assert drawn == "".join(line.ljust(10, generation.HIDDEN) + "\n" for line in lines)
