@@ -106,7 +106,7 @@ def show_exact_costs(writers, judge, windows, spans):
     nats = exact_of_blanks(writers, judge, windows, spans)
     dllm = {who: figures for who, figures in nats.items() if who.startswith("dLLM")}
     title, sizes = "nats/character of the truth, exact", [end - start for start, end in spans]
-    blanks.print_figures(title, sizes, nats | gaps_to_gpt(nats["GPT"], dllm), "{:.2f}")
+    blanks.print_figures(title, sizes, nats | gaps_to_gpt(nats["GPT"], dllm), "{:.3f}")
     return nats
 
 
