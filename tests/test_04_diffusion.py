@@ -331,3 +331,9 @@ def test_of_equal_scores_the_leftmost_is_taken():
 def test_where_chance_chooses_the_places_there_is_no_exact_likelihood(order, steps):
     with pytest.raises(ValueError, match="no exact likelihood"):
         diffusion.exact_nats(TableModel(3, 4), all_texts(3, 4), order, steps)
+
+
+def test_places_that_are_not_masked_rank_below_any_score():
+    scores, masked = torch.tensor([[-5.0, 3.0, -7.0]]), torch.tensor([[True, False, True]])
+    chosen = diffusion.top_ranked(scores, masked, torch.tensor([2]), torch.arange(3)[None])
+    assert torch.equal(chosen, masked)

@@ -288,13 +288,13 @@ def test_figures_at_a_diversity_lie_on_the_line_between_two_temperatures():
     assert found["words"][0] == pytest.approx(line(0.625))
     assert revise_benchmark.at_diversity(verdicts, 0.71) is revise_benchmark.at_diversity(verdicts, 0.4) is None
     rng = np.random.default_rng(0)  # the error, against repeating the measurement with noise
-    noisy = rng.normal([0.5, 0.6, 0.7], 0.003, (4000, 3)), rng.normal([0.95, 0.9, 0.8], 0.02, (4000, 3))
+    noisy = rng.normal([0.5, 0.6, 0.7], 0.012, (4000, 3)), rng.normal([0.95, 0.9, 0.8], 0.01, (4000, 3))
     spread = np.std([np.polynomial.Polynomial.fit(x, y, 1)(0.625) for x, y in zip(*noisy)])
     for verdict in verdicts:
-        verdict.distinct = verdict.distinct[0], 0.003
+        verdict.distinct, verdict.words = (verdict.distinct[0], 0.012), (verdict.words[0], 0.01)
     assert revise_benchmark.at_diversity(verdicts, 0.625)["words"][1] == pytest.approx(spread, rel=0.1)
     one = verdicts[:1]  # a single temperature, exactly there
-    assert revise_benchmark.at_diversity(one, 0.5)["words"] == pytest.approx((0.95, 0.02))
+    assert revise_benchmark.at_diversity(one, 0.5)["words"] == pytest.approx((0.95, 0.01))
 
 
 def test_the_whole_dial_and_the_rivals(run_main, monkeypatch, tmp_path):
