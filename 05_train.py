@@ -285,7 +285,7 @@ def choose_dtype(settings, device, width):
         return settings
     dtype, why = tools.native_dtype(device, width)
     chosen = "bfloat16" if agree(float(dtype == torch.bfloat16), device) else "float32"
-    if os.environ.get("RANK", "0") == "0":
+    if tools.is_first_process():
         print(f"{chosen}: {why}", file=sys.stderr)
     return replace(settings, dtype=chosen)
 
@@ -377,7 +377,7 @@ def main():
     parser = tools.training_parser(__doc__, "my_shakespeare.pt", transformer.PRESETS)
     parser.add_argument("--plain", action="store_true", help="run the plainest loop, on --data, and keep nothing")
     args = parser.parse_args()
-    if args.plain and any(vars(args)[k] != parser.get_default(k) for k in vars(args).keys() - {"plain", "data"}):
+    if args.plain and parser.changed(args, vars(args).keys() - {"plain", "data"}):
         parser.error("of the other flags, --data alone goes with --plain")
     if args.plain:
         return train_plainly(tensors.load_text(args.data))

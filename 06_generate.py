@@ -191,7 +191,7 @@ class LiveView:
         text = show_text(self.tokenizer, canvas[0], self.mask_id)
         width = max(2, width) - 1
         lines = [line[i : i + width] for line in text.split("\n") for i in range(0, max(1, len(line)), width)]
-        end = max((i + 1 for i, line in enumerate(lines) if line.strip(HIDDEN)), default=0)  # of those with letters
+        end = max((i + 1 for i, line in enumerate(lines) if line.strip(HIDDEN)), default=0)  # after the last letter
         lines = lines[: max(end, height - 1)][1 - height :]  # what fits, up to there
         back, self.lines = self.to_beginning(), len(lines)
         sys.stderr.write(back + "\n".join(lines) + "\n")  # at once, so that Ctrl-C finds either text

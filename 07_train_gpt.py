@@ -208,10 +208,8 @@ def main():
     args = parser.parse_args()
     if args.differences:
         return list_differences()
-    for name in TRAINING if args.generate else WRITING:
-        if getattr(args, name) != parser.get_default(name):
-            flag = "--" + name.replace("_", "-")
-            parser.error(f"{flag} does not go with --generate" if args.generate else f"{flag} goes with --generate")
+    for flag in parser.changed(args, TRAINING if args.generate else WRITING):
+        parser.error(f"{flag} does not go with --generate" if args.generate else f"{flag} goes with --generate")
     if args.generate:
         return write(parser, args)
     if args.evaluate:

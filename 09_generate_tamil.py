@@ -325,9 +325,8 @@ def main():
         parser.add_argument(f"--{name}", action="store_true", help=what)
     args = parser.parse_args()
     plain = not (args.kural or args.score)
-    for name in ("data",) if plain else ("prompt", "len"):
-        if getattr(args, name) != parser.get_default(name):
-            parser.error(f"--{name} goes {'with' if plain else 'without'} --kural or --score")
+    for flag in parser.changed(args, ("data",) if plain else ("prompt", "len")):
+        parser.error(f"{flag} goes {'with' if plain else 'without'} --kural or --score")
     rules = [rule for name, rule in RULES.items() if getattr(args, name)]
     if rules and not args.kural:
         parser.error("--metre and --rhyme go with --kural, which writes whole couplets")

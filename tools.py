@@ -129,6 +129,10 @@ class Parser(argparse.ArgumentParser):
     def error(self, message):
         self.exit(2, f"{self.prog}: error: {message}\n")
 
+    def changed(self, args, names):
+        """Those of the named flags, as they are typed, that are not at their defaults."""
+        return ["--" + name.replace("_", "-") for name in names if getattr(args, name) != self.get_default(name)]
+
 
 def between(kind, low, high):
     """Returns an argparse type: `kind` (int or float) within [low, high], refused with a sentence."""
@@ -170,10 +174,15 @@ def quote(path):
     return f'"{path}"' if os.name == "nt" else shlex.quote(str(path))
 
 
+def is_first_process():
+    """Whether this is the only process, or the first of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def print_command(generate, out):
     """Prints the command, `generate` and more, that writes from the best weights of the run in `out`; of several
     processes only the first one does."""
-    if os.environ.get("RANK", "0") == "0":
+    if is_first_process():
         best = best_path(out)  # there is none before the first evaluation
         print(f"{generate} --checkpoint {quote(best if best.exists() else out)}")
 

@@ -180,7 +180,7 @@ def main():
     print(f"{len(windows)} held-out windows of {L} characters, +- one standard error over the windows")
     halves = windows[::2], windows[1::2]
     curves = [information_curve(model, half, CURVE_DRAWS, generator) for half in halves]  # [L] each
-    curve = sum(len(half) * curve for half, curve in zip(halves, curves)) / len(windows)
+    curve = sum(len(half) * its_curve for half, its_curve in zip(halves, curves)) / len(windows)
     bounds = [expected_nats(curve, equal_sizes(L, -(-L // number))) for number in LETTERS_A_PASS]
     gpt_figure = comparison.in_batches(lambda part: gpt.token_nats(writers.gpt, part).mean(dim=1), windows).mean()
     show_price(measure_price(model, windows), bounds, gpt_figure, args.pictures.resolve())

@@ -161,10 +161,11 @@ def main():
         )
     parser.add_argument("--data", metavar="FILE", help="the verse it was trained on (default: data/tamil.txt)")
     args = parser.parse_args()
-    for name in ("num", "steps", "order") if args.couplets else ("steps",) if args.mending else ():
-        if getattr(args, name) != parser.get_default(name):
-            kind = "--couplets" if args.couplets else "--mending"
-            parser.error(f"--{name} does not go with {kind}, which tries several numbers of passes")
+    for flag in parser.changed(
+        args, ("num", "steps", "order") if args.couplets else ("steps",) if args.mending else ()
+    ):
+        kind = "--couplets" if args.couplets else "--mending"
+        parser.error(f"{flag} does not go with {kind}, which tries several numbers of passes")
     rules = [rule for name, rule in tamil_generation.RULES.items() if getattr(args, name)]
     if rules and (args.couplets or args.mending):
         parser.error("--metre and --rhyme go with the score; leave out --couplets or --mending")

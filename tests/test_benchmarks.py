@@ -278,14 +278,15 @@ def test_rules_that_choose_how_many():
     assert above(1.0) == above(0.9) == [True, False, False, False] and above(0.5) == [True, True, False, False]
 
 
-def test_figures_at_a_diversity_lie_on_the_line_between_two_temperatures():
+def test_figures_at_a_diversity_lie_on_the_line_through_the_temperatures():
     verdicts = [
         comparison.Verdict("", nats=(nats, 0.1), words=(words, 0.02), distinct=(distinct, 0), longest=0, pieces=[])
         for distinct, words, nats in ((0.5, 0.95, 1.2), (0.6, 0.9, 1.4), (0.7, 0.8, 1.8))
     ]
     found = revise_benchmark.at_diversity(verdicts, 0.625)
     line = np.polynomial.Polynomial.fit([0.5, 0.6, 0.7], [0.95, 0.9, 0.8], 1)
-    assert found["words"][0] == pytest.approx(line(0.625))
+    nats = np.polynomial.Polynomial.fit([0.5, 0.6, 0.7], [1.2, 1.4, 1.8], 1)
+    assert found["words"][0] == pytest.approx(line(0.625)) and found["nats"][0] == pytest.approx(nats(0.625))
     assert revise_benchmark.at_diversity(verdicts, 0.71) is revise_benchmark.at_diversity(verdicts, 0.4) is None
     rng = np.random.default_rng(0)  # the error, against repeating the measurement with noise
     noisy = rng.normal([0.5, 0.6, 0.7], 0.012, (4000, 3)), rng.normal([0.95, 0.9, 0.8], 0.01, (4000, 3))
