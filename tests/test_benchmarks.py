@@ -18,7 +18,7 @@ diffusion, generation, gpt = import_module("04_diffusion"), import_module("06_ge
 comparison, blanks = import_module("10_compare"), import_module("11_fill_blanks")
 sweep, exact = import_module("benchmarks.sweep"), import_module("benchmarks.exact")
 blanks_benchmark, tune = import_module("benchmarks.blanks"), import_module("benchmarks.tune")
-revise_benchmark = import_module("benchmarks.revise")
+revise_benchmark, calibrate = import_module("benchmarks.revise"), import_module("benchmarks.calibrate")
 
 
 @pytest.fixture
@@ -360,6 +360,81 @@ def test_a_short_tuning_run(text_of_letters, monkeypatch, extra, measured):
     with torch.inference_mode():
         equal = model(torch.zeros(1, 8, dtype=torch.long))[0]  # [8, 5] of equal tokens, told apart by their positions
     assert not torch.allclose(equal[0], equal[1], atol=0.01)
+
+
+# ---- benchmarks.calibrate
+def test_the_mean_has_the_shares_it_is_told(small_model):
+    model, _ = small_model
+    other = enlarged(model, times=5)
+    mean = calibrate.mean_of([model, other], [3, 1])
+    for name, weight in mean.state_dict().items():  # (3 x 1 + 1 x 5) / 4 = 2
+        assert torch.allclose(weight, 2 * model.state_dict()[name], atol=1e-6)
+
+
+def enlarged(model, times):
+    """A copy of a model whose weights are so many times as large."""
+    other = type(model)(model.config).eval()
+    other.load_state_dict({name: times * value for name, value in model.state_dict().items()})
+    return other
+
+
+def test_each_half_chooses_for_the_other(capsys):
+    figures = torch.full((len(calibrate.TEMPERATURES), 2), 2.0)
+    figures[0] = torch.tensor([1.9, 1.8])
+    figures[3] = torch.tensor([1.5, 1.7])  # the best for the even windows, and for all
+    figures[5] = torch.tensor([1.8, 1.6])  # the best for the odd ones
+    assert calibrate.choose_temperature(figures) == 1.15
+    out = capsys.readouterr().out
+    assert "even windows choose 1.15, which gains 0.1000 on the odd" in out
+    assert "odd windows choose 1.25, which gains 0.1000 on the even" in out
+    assert "| 1.15 | 1.5000 | 1.7000 | 1.6000 |" in out
+
+
+def test_the_figures_are_those_of_divided_logits(gpt_checkpoint, text_file):
+    """Against PyTorch's own cross-entropy of a GPT's logits."""
+    training, tensors = import_module("05_train"), import_module("01_tensors")
+    model, tokenizer, _ = training.load_checkpoint(gpt_checkpoint)
+    _, windows = tensors.split_text(text_file.read_text(encoding="utf-8"), tokenizer, 32)
+    before = model.head.weight.clone()
+    figures = calibrate.measure_halves(model, gpt.NEXT_TOKEN, windows)
+    assert torch.equal(model.head.weight, before)
+    inputs = torch.cat([torch.full_like(windows[:, :1], tokenizer.vocab_size), windows[:, :-1]], dim=1)
+    with torch.inference_mode():
+        logits = model(inputs)
+    for temperature, row in zip(calibrate.TEMPERATURES, figures):
+        for half, figure in zip((slice(0, None, 2), slice(1, None, 2)), row):
+            expected = torch.nn.functional.cross_entropy(
+                logits[half].flatten(0, 1) / temperature, windows[half].flatten()
+            )
+            assert abs(figure - expected) < 1e-5
+
+
+@pytest.mark.parametrize("kind, evaluate", [("dllm", "05_train.py"), ("gpt", "07_train_gpt.py")])
+def test_what_is_written_is_less_sure(kind, evaluate, small_checkpoint, gpt_checkpoint, text_file, tmp_path):
+    given, out = small_checkpoint if kind == "dllm" else gpt_checkpoint, tmp_path / "new" / "milder.pt"
+    out.parent.mkdir()
+    contents = torch.load(given)
+    contents["model"]["head.weight"] *= 2  # too sure
+    torch.save(contents, given)
+    code, printed, err = run_script("benchmarks/calibrate.py", given, "--data", text_file, "--out", out)
+    assert code == 0, err
+    milder = torch.load(out, weights_only=True)
+    assert milder["model"]["head.weight"].dtype == torch.bfloat16 and milder["config"] == contents["config"]
+    expected = contents["model"]["head.weight"] / calibrate.TEMPERATURES[-1]  # of random logits, the fewer the better
+    assert torch.allclose(milder["model"]["head.weight"].float(), expected, rtol=0.01)
+    code, judged, err = run_script(evaluate, "--evaluate", out, "--data", text_file)
+    assert code == 0 and judged.split(": ")[1] == printed.splitlines()[-1].split(": ")[1] + "\n", err
+    assert [path.name for path in out.parent.iterdir()] == ["milder.pt"]
+
+
+def test_checkpoints_that_do_not_go_together(small_checkpoint, gpt_checkpoint, text_file):
+    script, other = "benchmarks/calibrate.py", small_checkpoint.with_name("other.pt")
+    contents = torch.load(small_checkpoint)
+    torch.save(contents | dict(units=contents["units"][::-1]), other)
+    assert_refused(run_script(script, small_checkpoint, other, "--data", text_file), 1, "other.pt", "alphabet")
+    assert_refused(run_script(script, small_checkpoint, gpt_checkpoint, "--data", text_file), 1, "gpt.pt")
+    assert_refused(run_script(script, small_checkpoint, "--shares", 1, 2, "--data", text_file), 2, "--shares")
+    assert_refused(run_script(script, "--data", text_file), 2, "FILE")
 
 
 def test_wrong_flags_are_one_sentence(small_checkpoint, gpt_checkpoint, text_file, monkeypatch):

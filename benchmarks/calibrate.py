@@ -1,0 +1,119 @@
+"""How sure may a model be? Takes its confidence down to what text that it has not seen bears out.
+
+A model that has begun to learn its text by heart is too sure of itself elsewhere. Dividing all its logits by one number
+T changes the order of no two letters, and takes that back (temperature scaling: Guo et al. 2017, arXiv 1706.04599); the
+head's weights divided by T do it once and for all. Each half of the held-out windows chooses a T for the other half,
+which shows what is really gained. Of several checkpoints of one run, the mean of the weights is taken first, which is
+often better than each of them (Izmailov et al. 2018, arXiv 1803.05407).
+
+Run, from the folder of the project:
+            python -m benchmarks.calibrate checkpoints/my_shakespeare_best.pt
+            python -m benchmarks.calibrate checkpoints/a.pt checkpoints/b.pt --shares 3 7 --out checkpoints/mine.pt
+Last line:  the held-out figure of what was written; without --out, what the choice gains.
+
+Builds on:  lessons 1 (text), 5 (the figures of a dLLM, checkpoints) and 7 (those of a GPT).
+"""
+
+import copy
+from dataclasses import asdict, replace
+from importlib import import_module
+from pathlib import Path
+
+import tools
+from tools import UserError
+
+import torch
+from tqdm import tqdm
+
+tensors = import_module("01_tensors")
+training = import_module("05_train")
+gpt = import_module("07_train_gpt")
+
+TEMPERATURES = (1.0, 1.05, 1.1, 1.15, 1.2, 1.25, 1.3, 1.35, 1.4)
+
+
+def load_alike(paths):
+    """[(model, tokenizer, info)] of checkpoints that hold the same kind of model. Raises UserError for another kind."""
+    loaded = [training.load_checkpoint(path) for path in paths]
+    for path, (model, tokenizer, _) in zip(paths, loaded):
+        alike = replace(model.config, dropout=0) == replace(loaded[0][0].config, dropout=0)
+        if not alike or tokenizer.units != loaded[0][1].units:
+            raise UserError(f"{path} has another shape or alphabet than {paths[0]}; give checkpoints of one run.")
+    return loaded
+
+
+def mean_of(models, shares):
+    """A model whose weights are the mean of the models' weights, in these shares; they need not sum up to 1."""
+    weights, mean = [model.state_dict() for model in models], copy.deepcopy(models[0])
+    parts = [share / sum(shares) for share in shares]
+    mean.load_state_dict({name: sum(part * each[name] for part, each in zip(parts, weights)) for name in weights[0]})
+    return mean
+
+
+def tempered(model, temperature):
+    """A copy of the model whose logits are divided by `temperature`."""
+    model = copy.deepcopy(model)
+    with torch.no_grad():
+        model.head.weight /= temperature  # all of it, since the head has no bias
+    return model
+
+
+def measure_halves(model, objective, windows):
+    """[number of TEMPERATURES, 2] nats per token on the even and the odd ones of windows [N, L], with the same masks
+    for every temperature."""
+    figures = []
+    for temperature in tqdm(TEMPERATURES, desc="temperatures", leave=False, disable=None):
+        milder = tempered(model, temperature)
+        figures.append([objective.heldout(milder, half) for half in (windows[::2], windows[1::2])])
+    return torch.tensor(figures)
+
+
+def choose_temperature(figures):
+    """Prints what `measure_halves` found, and what each half's choice gains on the other. Returns the temperature that
+    is best for all."""
+    print("| logits divided by | even windows | odd windows | all |\n|---|---|---|---|")
+    for temperature, (even, odd) in zip(TEMPERATURES, figures.tolist()):
+        print(f"| {temperature} | {even:.4f} | {odd:.4f} | {(even + odd) / 2:.4f} |")
+    for half, name, others in ((0, "even", "odd"), (1, "odd", "even")):
+        choice = figures[:, half].argmin()
+        gain = figures[0, 1 - half] - figures[choice, 1 - half]
+        print(f"The {name} windows choose {TEMPERATURES[choice]}, which gains {gain:.4f} on the {others} ones.")
+    return TEMPERATURES[figures.mean(dim=1).argmin()]
+
+
+def write_model(model, tokenizer, info, objective, windows, path):
+    """Writes a checkpoint for generating, in bfloat16, and prints the held-out figure of what was written."""
+    weights = {name: value.bfloat16() for name, value in model.state_dict().items()}
+    model.load_state_dict(weights)  # rounded, computing in float32
+    progress = {name: info[name] for name in tools.PROGRESS if name in info} | dict(
+        heldout=objective.heldout(model, windows)
+    )
+    contents = dict(model=weights, config=asdict(model.config), units=tokenizer.units, **progress)
+    tools.save_checkpoint(contents, path)
+    print(f"{path}: {objective.report(model, windows)}")
+
+
+def main():
+    """The command line of benchmarks.calibrate."""
+    parser = tools.Parser(__doc__)
+    parser.add_argument("checkpoints", nargs="+", type=Path, metavar="FILE", help="checkpoints of one run")
+    parser.add_argument("--shares", nargs="+", type=tools.between(float, 0.001, 1000), metavar="N",
+                        help="of each in the mean (default: equal)")  # fmt: skip
+    parser.add_argument("--data", metavar="FILE", help="the text that it was trained on (default: TinyShakespeare)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where to write the model (default: nowhere)")
+    args = parser.parse_args()
+    shares = args.shares or [1] * len(args.checkpoints)
+    if len(shares) != len(args.checkpoints):
+        parser.error(f"{len(args.checkpoints)} checkpoints need as many --shares, not {len(shares)}")
+    loaded = load_alike(args.checkpoints)
+    model = mean_of([each for each, _, _ in loaded], shares)
+    _, tokenizer, info = loaded[-1]  # how far the run has come
+    objective = gpt.NEXT_TOKEN if model.config.causal else training.DIFFUSION
+    _, windows = tensors.split_text(tensors.load_text(args.data), tokenizer, model.config.context)
+    temperature = choose_temperature(measure_halves(model, objective, windows))
+    if args.out:
+        write_model(tempered(model, temperature), tokenizer, info, objective, windows, args.out)
+
+
+if __name__ == "__main__":
+    tools.run(main)
