@@ -1,12 +1,12 @@
-"""How sure may a model be? Takes its confidence down to what text that it has not seen bears out.
+"""How sure may a model be? Divides its logits by the number that suits text which it has not seen.
 
 A model that has begun to learn its text by heart is too sure of itself elsewhere. Dividing all its logits by one number
-T changes the order of no two letters, and takes that back (temperature scaling: Guo et al. 2017, arXiv 1706.04599); the
-head's weights divided by T do it once and for all. Each half of the held-out windows chooses a T for the other half,
-which shows what is really gained. Of several checkpoints of one run, the mean of the weights is taken first, which is
-often better than each of them (Izmailov et al. 2018, arXiv 1803.05407).
+T changes the order of no two letters, and takes that back (temperature scaling: Guo et al. 2017, arXiv 1706.04599);
+dividing the head's weights by T does it for good. Numbers from 1 up are tried. Each half of the held-out windows
+chooses a T for the other half, which shows what is really gained. Of several checkpoints of one run, the mean of the
+weights is taken first, which is often better than each of them (Izmailov et al. 2018, arXiv 1803.05407).
 
-Run, from the folder of the project:
+Run, from the folder of the project (some minutes on two cores):
             python -m benchmarks.calibrate checkpoints/my_shakespeare_best.pt
             python -m benchmarks.calibrate checkpoints/a.pt checkpoints/b.pt --shares 3 7 --out checkpoints/mine.pt
 Last line:  the held-out figure of what was written; without --out, what the choice gains.
@@ -71,14 +71,17 @@ def measure_halves(model, objective, windows):
 def choose_temperature(figures):
     """Prints what `measure_halves` found, and what each half's choice gains on the other. Returns the temperature that
     is best for all."""
-    print("| logits divided by | even windows | odd windows | all |\n|---|---|---|---|")
+    print("| logits divided by | even windows | odd windows | mean |\n|---|---|---|---|")
     for temperature, (even, odd) in zip(TEMPERATURES, figures.tolist()):
         print(f"| {temperature} | {even:.4f} | {odd:.4f} | {(even + odd) / 2:.4f} |")
     for half, name, others in ((0, "even", "odd"), (1, "odd", "even")):
         choice = figures[:, half].argmin()
-        gain = figures[0, 1 - half] - figures[choice, 1 - half]
+        gain = figures[0, 1 - half] - figures[choice, 1 - half]  # over logits as they come, which are tried first
         print(f"The {name} windows choose {TEMPERATURES[choice]}, which gains {gain:.4f} on the {others} ones.")
-    return TEMPERATURES[figures.mean(dim=1).argmin()]
+    best = TEMPERATURES[figures.mean(dim=1).argmin()]
+    if best == TEMPERATURES[-1]:
+        print(f"{best} is the largest number tried; a larger one may be better.")
+    return best
 
 
 def write_model(model, tokenizer, info, objective, windows, path):
@@ -107,9 +110,11 @@ def main():
         parser.error(f"{len(args.checkpoints)} checkpoints need as many --shares, not {len(shares)}")
     loaded = load_alike(args.checkpoints)
     model = mean_of([each for each, _, _ in loaded], shares)
-    _, tokenizer, info = loaded[-1]  # how far the run has come
+    _, tokenizer, info = max(loaded, key=lambda each: each[2].get("step", 0))  # how far the run has come
     objective = gpt.NEXT_TOKEN if model.config.causal else training.DIFFUSION
     _, windows = tensors.split_text(tensors.load_text(args.data), tokenizer, model.config.context)
+    if len(windows) < 2:
+        raise UserError(f"{args.data} has one held-out window; two halves of them are needed, so give a longer text.")
     temperature = choose_temperature(measure_halves(model, objective, windows))
     if args.out:
         write_model(tempered(model, temperature), tokenizer, info, objective, windows, args.out)

@@ -380,14 +380,17 @@ def enlarged(model, times):
 
 def test_each_half_chooses_for_the_other(capsys):
     figures = torch.full((len(calibrate.TEMPERATURES), 2), 2.0)
-    figures[0] = torch.tensor([1.9, 1.8])
+    figures[0] = torch.tensor([1.9, 1.85])
     figures[3] = torch.tensor([1.5, 1.7])  # the best for the even windows, and for all
     figures[5] = torch.tensor([1.8, 1.6])  # the best for the odd ones
     assert calibrate.choose_temperature(figures) == 1.15
     out = capsys.readouterr().out
-    assert "even windows choose 1.15, which gains 0.1000 on the odd" in out
+    assert "even windows choose 1.15, which gains 0.1500 on the odd" in out
     assert "odd windows choose 1.25, which gains 0.1000 on the even" in out
-    assert "| 1.15 | 1.5000 | 1.7000 | 1.6000 |" in out
+    assert "| 1.15 | 1.5000 | 1.7000 | 1.6000 |" in out and "largest" not in out
+    figures[-1] = 1.0
+    assert calibrate.choose_temperature(figures) == 1.4
+    assert "1.4 is the largest number tried" in capsys.readouterr().out
 
 
 def test_the_figures_are_those_of_divided_logits(gpt_checkpoint, text_file):
@@ -420,11 +423,37 @@ def test_what_is_written_is_less_sure(kind, evaluate, small_checkpoint, gpt_chec
     assert code == 0, err
     milder = torch.load(out, weights_only=True)
     assert milder["model"]["head.weight"].dtype == torch.bfloat16 and milder["config"] == contents["config"]
-    expected = contents["model"]["head.weight"] / calibrate.TEMPERATURES[-1]  # of random logits, the fewer the better
+    expected = contents["model"]["head.weight"] / calibrate.TEMPERATURES[-1]  # of random logits, the smaller the better
     assert torch.allclose(milder["model"]["head.weight"].float(), expected, rtol=0.01)
     code, judged, err = run_script(evaluate, "--evaluate", out, "--data", text_file)
     assert code == 0 and judged.split(": ")[1] == printed.splitlines()[-1].split(": ")[1] + "\n", err
     assert [path.name for path in out.parent.iterdir()] == ["milder.pt"]
+
+
+def test_a_dllm_is_measured_by_the_same_masks_each_time(small_model, text_file):
+    training, tensors = import_module("05_train"), import_module("01_tensors")
+    model, tokenizer = small_model
+    _, windows = tensors.split_text(text_file.read_text(encoding="utf-8"), tokenizer, 32)
+    figures = calibrate.measure_halves(model, training.DIFFUSION, windows)
+    for row, temperature in ((0, 1), (-1, calibrate.TEMPERATURES[-1])):
+        divided = calibrate.tempered(model, temperature)
+        for half, figure in enumerate(figures[row]):
+            assert abs(figure - training.heldout_bound(divided, windows[half::2])[0]) < 1e-6
+
+
+def test_two_checkpoints_become_one(small_checkpoint, text_file, tmp_path):
+    """In the shares that are asked for; what is recorded is of the one that has come farther."""
+    far, out = tmp_path / "far.pt", tmp_path / "mean.pt"
+    contents = torch.load(small_checkpoint)
+    twice = {name: 2 * value for name, value in contents["model"].items()}
+    torch.save(contents | dict(model=twice, step=7, characters=70, seconds=1.5), far)
+    flags = "--shares", 1, 3, "--data", text_file, "--out", out
+    code, printed, err = run_script("benchmarks/calibrate.py", far, small_checkpoint, *flags)
+    assert code == 0, err
+    mean, name = torch.load(out), "blocks.0.attention.query.weight"
+    assert torch.allclose(mean["model"][name].float(), 1.25 * contents["model"][name], rtol=0.01)
+    assert (mean["step"], mean["characters"], mean["seconds"]) == (7, 70, 1.5)
+    assert abs(mean["heldout"] - float(re.search(r": bound (\S+)", printed)[1])) < 0.1
 
 
 def test_checkpoints_that_do_not_go_together(small_checkpoint, gpt_checkpoint, text_file):
@@ -435,6 +464,9 @@ def test_checkpoints_that_do_not_go_together(small_checkpoint, gpt_checkpoint, t
     assert_refused(run_script(script, small_checkpoint, gpt_checkpoint, "--data", text_file), 1, "gpt.pt")
     assert_refused(run_script(script, small_checkpoint, "--shares", 1, 2, "--data", text_file), 2, "--shares")
     assert_refused(run_script(script, "--data", text_file), 2, "FILE")
+    short = text_file.with_name("short.txt")
+    short.write_text(text_file.read_text(encoding="utf-8")[:400], encoding="utf-8")
+    assert_refused(run_script(script, small_checkpoint, "--data", short), 1, "one held-out window")
 
 
 def test_wrong_flags_are_one_sentence(small_checkpoint, gpt_checkpoint, text_file, monkeypatch):
