@@ -21,7 +21,7 @@ Beside --out NAME.pt, the state of the run, lie NAME_best.pt (the best held-out 
 NAME.png (the curve).
 
 Later lessons take from here: Objective, DIFFUSION, heldout_bound, report_bound, load_checkpoint, load_kind, train,
-train_on_text, print_evaluation, read_config, get_lr.
+train_on_text, print_evaluation, read_config, get_lr; the benchmarks as_shipped, too.
 
 Exercises (answers in docs/answers.md; use --steps 100 --batch 8 --out checkpoints/a.pt, then b.pt, minutes each)
   1. Set lesson 4's BELL_WIDTH to 10, which is almost uniform. Why may the two bounds be compared, and the losses not?
@@ -164,6 +164,14 @@ def read_config(contents, path):
     return config, tensors.Tokenizer(units)
 
 
+def as_shipped(model):
+    """(weights, model): the weights rounded to bfloat16, as checkpoints for generating hold them, and a copy of the
+    model, in eval mode, that has these and computes in float32."""
+    weights, shipped = {name: value.bfloat16() for name, value in model.state_dict().items()}, copy.deepcopy(model)
+    shipped.load_state_dict(weights)
+    return weights, shipped.eval()
+
+
 def load_kind(path, causal, device="cpu"):
     """`load_checkpoint` for a GPT if causal, else for a dLLM. Raises UserError for the other kind."""
     model, tokenizer, info = load_checkpoint(path, device)
@@ -245,9 +253,7 @@ class Run:
 
     def evaluate(self, objective, windows):
         """Measures the weights as NAME_best.pt would store them, in bfloat16; stores them if they are the best yet."""
-        weights = {name: value.bfloat16() for name, value in self.model.state_dict().items()}
-        shipped = copy.deepcopy(self.model).eval()
-        shipped.load_state_dict(weights)  # rounded to bfloat16, computing in float32
+        weights, shipped = as_shipped(self.model)
         self.heldout = objective.heldout(shipped, windows)
         if self.heldout < self.best:
             self.best = self.heldout

@@ -9,7 +9,7 @@ weights is taken first, which is often better than each of them (Izmailov et al.
 Run, from the folder of the project (some minutes on two cores):
             python -m benchmarks.calibrate checkpoints/my_shakespeare_best.pt
             python -m benchmarks.calibrate checkpoints/a.pt checkpoints/b.pt --shares 3 7 --out checkpoints/mine.pt
-Last line:  the held-out figure of what was written; without --out, what the choice gains.
+Last line:  the held-out figure of what was written; without --out, what the choice gains, or a doubt about it.
 
 Builds on:  lessons 1 (text), 5 (the figures of a dLLM, checkpoints) and 7 (those of a GPT).
 """
@@ -86,14 +86,11 @@ def choose_temperature(figures):
 
 def write_model(model, tokenizer, info, objective, windows, path):
     """Writes a checkpoint for generating, in bfloat16, and prints the held-out figure of what was written."""
-    weights = {name: value.bfloat16() for name, value in model.state_dict().items()}
-    model.load_state_dict(weights)  # rounded, computing in float32
-    progress = {name: info[name] for name in tools.PROGRESS if name in info} | dict(
-        heldout=objective.heldout(model, windows)
-    )
-    contents = dict(model=weights, config=asdict(model.config), units=tokenizer.units, **progress)
-    tools.save_checkpoint(contents, path)
-    print(f"{path}: {objective.report(model, windows)}")
+    weights, shipped = training.as_shipped(model)
+    progress = {name: info[name] for name in tools.PROGRESS if name in info}
+    progress["heldout"] = objective.heldout(shipped, windows)
+    tools.save_checkpoint(dict(model=weights, config=asdict(model.config), units=tokenizer.units, **progress), path)
+    print(f"{path}: {objective.report(shipped, windows)}")
 
 
 def main():

@@ -106,7 +106,7 @@ MUTATIONS = [  # (file, as it is, as it might be)
     ("benchmarks/calibrate.py", "model.head.weight /= temperature", "model.head.weight /= 1.4"),
     ("benchmarks/calibrate.py", "figures[0, 1 - half] - figures[choice, 1 - half]", "figures[0, half] - figures[choice, half]"),
     ("benchmarks/calibrate.py", "or tokenizer.units != loaded[0][1].units", ""),
-    ("benchmarks/calibrate.py", "value.bfloat16() for name", "value for name"),
+    ("05_train.py", "{name: value.bfloat16() for name", "{name: value for name"),
     ("tools.py", "settings[\"batch\"] or LETTERS_A_STEP // presets[settings[\"preset\"]][\"context\"]", "settings[\"batch\"] or 32"),
     ("13_web_page.py", ".flip(1).T", ".T"),
     ("13_web_page.py", ".replace(\"<\", r\"\\u003c\")", ""),
