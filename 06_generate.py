@@ -58,7 +58,7 @@ class Sampling:
     """How to write: the settings of `sample` of lesson 4, made once from a command line, completed for each canvas."""
 
     steps: int | None = None  # passes of the model in all; None: as `complete` chooses
-    temperature: float | None = None  # None: as `complete` chooses
+    temperature: float = 0.8
     top_k: int | None = None  # draw among so many likeliest letters; None: among all
     order: str | None = None  # None: as `complete` chooses
     revise: int | None = 0  # how many of the passes revise what the others wrote; None: as `complete` chooses
@@ -69,11 +69,9 @@ class Sampling:
         Where neither order nor revise is asked for, a quarter of the passes write, or of the letters where these are
         fewer, but at most about eight letters a pass; the others revise. Where the passes are too few for that, all
         write. By default there are half as many passes as letters; where an order or a number of passes that revise is
-        asked for, as many as letters.
-        Revising cools: the temperature is then 1, and 0.8 without (lesson 12 measures both). The order is certainty
-        with a pass for every letter that is written, and random with fewer: letters of one pass do not see each other,
-        and the surest places are often neighbours, random ones rarely (lesson 10 measures it). Raises UserError where
-        no pass is left to write.
+        asked for, as many as letters. The order is certainty with a pass for every letter that is written, and random
+        with fewer: letters of one pass do not see each other, and the surest places are often neighbours, random ones
+        rarely (lesson 10 measures it). Raises UserError where no pass is left to write.
         """
         revises = self.revise is None and self.order is None
         steps, revise = self.steps or max(1, math.ceil(letters / 2) if revises else letters), self.revise or 0
@@ -88,8 +86,7 @@ class Sampling:
                 f"--revise {revise} leaves none of the {steps} passes to write; give less, or more --steps."
             )
         order = self.order or ("certainty" if steps - revise >= letters else "random")
-        temperature = self.temperature if self.temperature is not None else 1.0 if revise else 0.8
-        return dict(steps=steps, temperature=temperature, top_k=self.top_k, order=order, revise=revise)
+        return dict(steps=steps, temperature=self.temperature, top_k=self.top_k, order=order, revise=revise)
 
 
 def windows_to_fill(length, context):
@@ -246,8 +243,8 @@ def add_text_flags(flags, checkpoint, length=256):
         add(
             "--len", type=between(int, 1, 10**5), default=length, help="letters, with the prompt (default: %(default)s)"
         )
-    heat = "0: always the likeliest letter (default: 0.8; 1 where some of the passes revise)"
-    add("--temp", type=between(float, 0, 10), help=heat)
+    heat = "0: always the likeliest letter (default: %(default)s)"
+    add("--temp", type=between(float, 0, 10), default=0.8, help=heat)
     add("--topk", type=between(int, 1, 10**5), help="draw among this many likeliest letters only (default: all)")
     add("--num", type=between(int, 1, 1000), default=1, help="how many texts (default: %(default)s)")
 
@@ -287,7 +284,7 @@ def load_generator(parser, args, causal=False):
     if args.topk is not None and args.topk > tokenizer.vocab_size:
         parser.error(f"--topk {args.topk} is too large; this model has {tokenizer.vocab_size} letters to choose from")
     if causal:  # a GPT has neither order nor passes that revise
-        return model, tokenizer, Sampling(args.steps, 0.8 if args.temp is None else args.temp, args.topk)
+        return model, tokenizer, Sampling(args.steps, args.temp, args.topk)
     passes = args.steps or getattr(args, "len", None)
     if args.revise and passes and args.revise >= passes:
         found = f"the {passes} passes in all (with --revise one a letter, unless --steps says otherwise)"

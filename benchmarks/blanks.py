@@ -126,7 +126,7 @@ def gpt_fillings(writers, windows, start, end, sampling, generator):
     first, best, cached = [], [], writers.caches
     for some in windows.split(AT_ONCE):  # [n, L]
         tries = some.repeat_interleave(CONTINUATIONS, dim=0)  # [n * CONTINUATIONS, L]
-        how = sampling.complete(end - start)["temperature"], sampling.top_k, generator, cached
+        how = sampling.temperature, sampling.top_k, generator, cached
         filled = gpt.continue_text(writers.gpt, tries[:, :start], end, *how)  # [n * CONTINUATIONS, end]
         tries = torch.cat([filled, tries[:, end:]], dim=1)  # [n * CONTINUATIONS, L]
         right_side = gpt.token_nats(writers.gpt, tries)[:, end:].sum(dim=1)  # [n * CONTINUATIONS]

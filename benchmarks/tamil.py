@@ -68,7 +68,7 @@ def compare_code_points(writers, known, real, num, sampling, generator):
         print(f"{name}: ill-formed letters {listed} passes")
     gain, error = tools.mean_and_error(bits["code points"] - bits["letters"])
     print(f"letters save {gain:.1f} +- {error:.1f} bits a couplet, {gain / bits['code points'].mean():.1%}")
-    draw_ill_formed(shares, f"order {sampling.order}, temperature {sampling.complete(1)['temperature']}")
+    draw_ill_formed(shares, f"order {sampling.order}, temperature {sampling.temperature}")
 
 
 def draw_ill_formed(shares, title):

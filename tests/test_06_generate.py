@@ -61,7 +61,7 @@ def test_long_texts_are_filled_window_by_window_and_share_the_steps(small_model,
 
 def test_a_quarter_of_the_passes_write_and_the_others_revise():
     complete = lambda letters, **settings: generation.Sampling(**dict(revise=None) | settings).complete(letters)  # noqa: E731
-    assert complete(128) == dict(steps=64, temperature=1.0, top_k=None, order="random", revise=48)
+    assert complete(128) == dict(steps=64, temperature=0.8, top_k=None, order="random", revise=48)
     assert complete(128, revise=96)["steps"] == complete(128, order="margin")["steps"] == 128
     for steps, revise in ((512, 480), (128, 96), (64, 48), (32, 16), (16, 0), (4, 0), (1, 0)):
         assert complete(128, steps=steps)["revise"] == revise

@@ -144,7 +144,7 @@ function settingsFor(hidden) { // throws an Error with a sentence for a person
   const revising = number("revise") ?? (order ? 0 : Math.max(0, steps - Math.max(1, quarter, eighth)));
   const writing = steps - revising;
   if (writing < 1) throw new Error(`${revising} correction passes leave none of the ${steps} passes to write; give less, or more passes.`);
-  const temperature = number("temp") ?? (revising ? 1 : 0.8);
+  const temperature = number("temp") ?? 0.8;
   return { steps, revising, writing, order: order || (writing >= hidden ? "certainty" : "random"), temperature };
 }
 
