@@ -244,7 +244,7 @@ def add_text_flags(flags, checkpoint, length=256):
             "--len", type=between(int, 1, 10**5), default=length, help="letters, with the prompt (default: %(default)s)"
         )
     heat = "0: always the likeliest letter (default: %(default)s)"
-    add("--temp", type=between(float, 0, 10), default=0.8, help=heat)
+    add("--temp", type=between(float, 0, 10), default=Sampling.temperature, help=heat)
     add("--topk", type=between(int, 1, 10**5), help="draw among this many likeliest letters only (default: all)")
     add("--num", type=between(int, 1, 1000), default=1, help="how many texts (default: %(default)s)")
 
