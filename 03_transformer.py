@@ -12,6 +12,7 @@ Later lessons take from here: Config, PRESETS, Transformer, parameter_count, mak
 """
 
 import math
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from importlib import import_module
 
@@ -112,55 +113,65 @@ class Muon(torch.optim.Optimizer):
 
     A matrix stretches some directions and shrinks others; its singular values (SVD) say by how much. Muon replaces
     every update, roughly, by the nearest matrix whose singular values are all 1 (U V^T of its SVD), so that no
-    direction of the matrix is left behind. torch.optim.Muon with weight_decay=0 does the same, but always iterates in
-    bfloat16 (16-bit numbers, fewer digits than float32), which a CPU without such instructions only emulates, at many
-    times the cost (docs/tuning.md).
+    direction of the matrix is left behind. Weight decay, before it, takes the share lr * weight_decay off every weight:
+    what training does not renew fades, and with it some of what was learned by heart. torch.optim.Muon does the same,
+    but always iterates in bfloat16 (16-bit numbers, fewer digits than float32), which a CPU without such instructions
+    only emulates, at many times the cost (docs/tuning.md).
     """
 
-    def __init__(self, parameters, lr, momentum=0.95, dtype=torch.float32):
-        super().__init__(parameters, dict(lr=lr, momentum=momentum))
+    def __init__(self, parameters, lr, momentum=0.95, weight_decay=0.0, dtype=torch.float32):
+        super().__init__(parameters, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
         self.dtype = dtype
 
     @torch.no_grad()
     def step(self):
-        """One update of every matrix that has a gradient."""
+        """One update of every matrix that has a gradient. Matrices of one shape are orthogonalised together: a GPU is
+        quick with a few large products, and slow with many small ones."""
         for group in self.param_groups:
+            alike = defaultdict(list)
             for matrix in group["params"]:
-                if matrix.grad is None:
-                    continue
-                if not self.state[matrix]:
-                    self.state[matrix]["average"] = torch.zeros_like(matrix)
-                average = self.state[matrix]["average"]
-                average.lerp_(matrix.grad, 1 - group["momentum"])
-                update = matrix.grad.lerp(average, group["momentum"])  # Nesterov: look one step ahead
-                rows, columns = matrix.shape
+                if matrix.grad is not None:
+                    alike[matrix.shape].append(matrix)
+            for (rows, columns), matrices in alike.items():
+                ahead = torch.stack([self.look_ahead(matrix, group["momentum"]) for matrix in matrices])  # [K, M, N]
                 scale = max(1, rows / columns) ** 0.5  # else each of a tall matrix's many outputs would move less
-                matrix.add_(self.orthogonalize(update), alpha=-group["lr"] * scale)
+                for matrix, update in zip(matrices, self.orthogonalize(ahead)):
+                    matrix.mul_(1 - group["lr"] * group["weight_decay"])
+                    matrix.add_(update, alpha=-group["lr"] * scale)
 
-    def orthogonalize(self, matrix):
-        """[M, N] -> [M, N], most singular values brought to between 0.5 and 1.5 by five Newton-Schulz iterations.
+    def look_ahead(self, matrix, momentum):
+        """[M, N] the average of the gradients so far, one step ahead (Nesterov)."""
+        if not self.state[matrix]:
+            self.state[matrix]["average"] = torch.zeros_like(matrix)
+        average = self.state[matrix]["average"]
+        average.lerp_(matrix.grad, 1 - momentum)
+        return matrix.grad.lerp(average, momentum)
+
+    def orthogonalize(self, matrices):
+        """[..., M, N] -> [..., M, N], most singular values brought to 0.5 to 1.5 by five Newton-Schulz iterations.
 
         X <- a X + b (X X^T) X + c (X X^T)^2 X acts on each singular value alone, as s <- a s + b s^3 + c s^5.
         """
-        if matrix.shape[0] > matrix.shape[1]:
-            return self.orthogonalize(matrix.T).T  # X X^T is the smaller product then
+        if matrices.shape[-2] > matrices.shape[-1]:
+            return self.orthogonalize(matrices.mT).mT  # X X^T is the smaller product then
         a, b, c = 3.4445, -4.7750, 2.0315
-        x = matrix.to(self.dtype)
-        x = x / (x.norm() + 1e-7)  # no singular value is above 1 now
+        x = matrices.to(self.dtype)
+        x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)  # no singular value is above 1 now
         for _ in range(5):
-            gram = x @ x.T  # [M, M]
+            gram = x @ x.mT  # [..., M, M]
             x = a * x + (b * gram + c * gram @ gram) @ x
-        return x.to(matrix.dtype)
+        return x.to(matrices.dtype)
 
 
-def make_optimizers(model, lr, dtype):
+def make_optimizers(model, lr, dtype, weight_decay=0.0):
     """Muon for the matrices inside the blocks, which turn vectors into vectors; AdamW for the embedding and the head,
-    whose rows belong to single tokens, and for biases and norms. Returns [Muon, AdamW]; dtype is Muon's inner one."""
+    whose rows belong to single tokens, and for biases and norms; weight decay is for the matrices alone. Returns
+    [Muon, AdamW]; dtype is Muon's inner one."""
     hidden = [p for p in model.blocks.parameters() if p.ndim == 2]
     # `is` compares the objects; `p in hidden` would compare the tensors' values
     others = [p for p in model.parameters() if not any(p is matrix for matrix in hidden)]
     return [
-        Muon(hidden, lr, dtype=dtype),
+        Muon(hidden, lr, weight_decay=weight_decay, dtype=dtype),
         torch.optim.AdamW(others, lr * ADAMW_LR_RATIO, betas=(0.9, 0.95), weight_decay=0),
     ]
 

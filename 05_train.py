@@ -205,7 +205,7 @@ class Run:
         self.settings, self.tokenizer, self.device = settings, tokenizer, device
         self.dtype = getattr(torch, settings.dtype)
         self.model = transformer.Transformer(config).to(device)
-        self.optimizers = transformer.make_optimizers(self.model, settings.lr, self.dtype)
+        self.optimizers = transformer.make_optimizers(self.model, settings.lr, self.dtype, settings.weight_decay)
         self.generator = torch.Generator().manual_seed(settings.seed)  # of windows and masks
         self.step, self.characters, self.seconds, self.heldout, self.best = 0, 0, 0.0, math.inf, math.inf
         self.lr, self.losses, self.due = 0.0, [], False  # losses since the last row of the log; due: to be measured

@@ -166,8 +166,8 @@ NEXT_TOKEN = training.Objective(True, "exact", shift_right, mean_nats, report_ex
 
 # ---- The walk-through, and the command line
 WRITING = ("checkpoint", "prompt", "len", "temp", "topk", "num")
-TRAINING = ("data", "preset", "steps", "minutes", "batch", "lr", "dropout", "dtype", "no_compile", "out", "resume",
-            "evaluate")  # fmt: skip
+TRAINING = ("data", "preset", "steps", "minutes", "batch", "lr", "dropout", "weight_decay", "dtype", "no_compile",
+            "out", "resume", "evaluate")  # fmt: skip
 
 
 def list_differences():

@@ -152,7 +152,10 @@ def between(kind, low, high):
 
 
 # What is allowed on the command line, and in a checkpoint
-LIMITS = dict(batch=(int, 1, 4096), lr=(float, 0, 100), dropout=(float, 0, 0.9), seed=(int, 0, 2**63 - 1))
+LIMITS = dict(
+    batch=(int, 1, 4096), lr=(float, 0, 100), dropout=(float, 0, 0.9), weight_decay=(float, 0, 1),
+    seed=(int, 0, 2**63 - 1),
+)  # fmt: skip
 SEED = between(*LIMITS["seed"])  # the argparse type of --seed
 
 
@@ -633,7 +636,7 @@ def same_generators(device):
 # ---------------------------------------------------------------------------------------------------------
 # A training run: what it is told, and its log
 
-DEFAULTS = dict(preset="auto", batch=None, lr=0.025, dropout=0.0, seed=0, dtype="auto")
+DEFAULTS = dict(preset="auto", batch=None, lr=0.025, dropout=0.0, weight_decay=0.0, seed=0, dtype="auto")
 LETTERS_A_STEP = 4096  # in windows of the model's context, unless --batch says how many windows
 PROGRESS = dict(  # how far it has come
     step=(int, 0, 10**10), characters=(int, 0, 10**15), seconds=(float, 0, 10**10), heldout=(float, 0, math.inf),
@@ -650,6 +653,7 @@ class Settings:
     batch: int  # windows in a step
     lr: float  # Muon's
     dropout: float
+    weight_decay: float  # Muon's
     seed: int
     dtype: str  # "float32", "bfloat16", or "auto" until it is measured
     limit: float  # so many
@@ -683,6 +687,8 @@ def training_parser(doc, out, presets, data="TinyShakespeare, downloaded once", 
         type=between(*LIMITS["dropout"]),
         help=f"share of each update to drop (default: {default['dropout']})",
     )
+    decay = f"times the learning rate, the share of each hidden weight lost a step (default: {default['weight_decay']})"
+    add("--weight-decay", type=between(*LIMITS["weight_decay"]), help=decay)
     add("--seed", type=SEED, help=f"default: {default['seed']}")
     add("--dtype", choices=("auto", "float32", "bfloat16"), help="default: the one in which this machine is faster")
     add("--device", choices=DEVICES, default="auto", help="default: auto")
@@ -691,7 +697,7 @@ def training_parser(doc, out, presets, data="TinyShakespeare, downloaded once", 
     add(
         "--resume",
         action="store_true",
-        help="go on with --out; --steps or --minutes, --dropout and --device may change",
+        help="go on with --out; --steps or --minutes, --dropout, --weight-decay and --device may change",
     )
     add("--evaluate", metavar="FILE", help="train nothing: measure this checkpoint on the held-out part of --data")
     return parser

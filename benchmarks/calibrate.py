@@ -29,7 +29,7 @@ tensors = import_module("01_tensors")
 training = import_module("05_train")
 gpt = import_module("07_train_gpt")
 
-TEMPERATURES = (1.0, 1.05, 1.1, 1.15, 1.2, 1.25, 1.3, 1.35, 1.4)
+TEMPERATURES = (1.0, 1.05, 1.1, 1.15, 1.2, 1.25, 1.3, 1.35, 1.4, 1.5)
 
 
 def load_alike(paths):

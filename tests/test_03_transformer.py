@@ -1,5 +1,6 @@
 """Lesson 3: the model's size, its start, what depends on what, and its optimizers."""
 
+import copy
 import math
 from dataclasses import replace
 from importlib import import_module
@@ -55,19 +56,21 @@ def test_a_block_adds_to_what_is_there_and_the_last_norm_comes_before_the_head()
     torch.testing.assert_close(model(tokens), norm(x, model.norm) @ model.head.weight.T, atol=1e-4, rtol=1e-4)
 
 
-def test_muon_follows_pytorchs():
-    ours, theirs = torch.nn.Linear(24, 40, bias=False), torch.nn.Linear(24, 40, bias=False)
-    theirs.load_state_dict(ours.state_dict())
+@pytest.mark.parametrize("weight_decay", [0.0, 0.5])
+def test_muon_follows_pytorchs(weight_decay):
+    ours = [torch.nn.Parameter(torch.randn(shape)) for shape in ((24, 40), (40, 24), (24, 40), (24, 24))]
+    theirs = copy.deepcopy(ours)
     optimizers = [
-        transformer.Muon([ours.weight], 0.04, dtype=torch.bfloat16),
-        torch.optim.Muon([theirs.weight], 0.04, weight_decay=0, adjust_lr_fn="original"),
+        transformer.Muon(ours, 0.04, weight_decay=weight_decay, dtype=torch.bfloat16),
+        torch.optim.Muon(theirs, 0.04, weight_decay=weight_decay, adjust_lr_fn="original"),
     ]
     for _ in range(5):
-        gradient = torch.randn(40, 24)
-        for layer, optimizer in zip((ours, theirs), optimizers):
-            layer.weight.grad = gradient.clone()
+        for one, other in zip(ours, theirs):
+            one.grad = torch.randn_like(one)
+            other.grad = one.grad.clone()
+        for optimizer in optimizers:
             optimizer.step()
-    torch.testing.assert_close(ours.weight, theirs.weight, atol=5e-3, rtol=0)
+    torch.testing.assert_close(ours, theirs, atol=5e-3, rtol=0)
 
 
 @pytest.mark.parametrize("shape", [(20, 20), (20, 50), (50, 20)])

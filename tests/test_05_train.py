@@ -106,8 +106,8 @@ def wait_for(path, process):
 def train_here(tmp_path, steps=1, objective=training.DIFFUSION, text=VERSE * 5, saved=None, **changes):
     """Trains a model of one block on a text. Returns the weights that it ended with."""
     settings = tools.Settings(
-        script="test", preset="tiny", batch=4, lr=0.025, dropout=0.0, seed=0, dtype="float32", limit=steps,
-        unit="steps", data="", sha256="", out=tmp_path / "here.pt", device="cpu", compiles=False,
+        script="test", preset="tiny", batch=4, lr=0.025, dropout=0.0, weight_decay=0.0, seed=0, dtype="float32",
+        limit=steps, unit="steps", data="", sha256="", out=tmp_path / "here.pt", device="cpu", compiles=False,
     )  # fmt: skip
     settings = replace(settings, **changes)
     tokenizer = tensors.Tokenizer(sorted(set(text)))
@@ -479,12 +479,25 @@ def test_a_file_in_place_of_a_folder(tmp_path, text_file):
     assert code == 1 and "Traceback" not in err
 
 
-def test_resume_refuses_another_seed_but_takes_another_dropout(tmp_path, text_file):
+def test_weight_decay_takes_its_share_of_the_hidden_matrices_and_of_nothing_else(tmp_path, monkeypatch):
+    kept = train_here(tmp_path / "kept", lr=0.01)
+    faded = train_here(tmp_path / "faded", lr=0.01, weight_decay=0.5)
+    share = 1 - 0.01 * training.get_lr(0, 0) * 0.5
+    torch.manual_seed(0)
+    began = transformer.Transformer(transformer.Config(len(set(VERSE)), 16, 1, 2, 16)).state_dict()
+    for name, weights in kept.items():
+        decays = name.startswith("blocks") and weights.ndim == 2
+        expected = weights - (1 - share) * began[name] if decays else weights  # both took the same step beside it
+        torch.testing.assert_close(faded[name], expected, atol=1e-7, rtol=0)
+
+
+def test_resume_refuses_another_seed_but_takes_another_dropout_and_weight_decay(tmp_path, text_file):
     assert train(tmp_path, text_file, "--steps", 1)[0] == 0
     assert_refused(train(tmp_path, text_file, "--resume", "--seed", 5), 1, "--seed 0")
-    code, _, err = train(tmp_path, text_file, "--resume", "--steps", 2, "--dropout", 0.3)
+    code, _, err = train(tmp_path, text_file, "--resume", "--steps", 2, "--dropout", 0.3, "--weight-decay", 0.2)
     assert code == 0, err
     saved = load(tmp_path / "run.pt")
+    assert saved["settings"]["weight_decay"] == 0.2
     assert saved["settings"]["dropout"] == saved["config"]["dropout"] == 0.3
 
 

@@ -416,8 +416,9 @@ def test_flags_and_defaults_make_the_settings(tmp_path, capsys):
     settings, saved = settled(tmp_path / "run.pt", "--preset", "tiny", "--steps", 7, "--dtype", "bfloat16", "--seed", 3)
     assert saved is None
     assert settings == tools.Settings(
-        script="05_train.py", preset="tiny", batch=32, lr=0.025, dropout=0.0, seed=3, dtype="bfloat16", limit=7,
-        unit="steps", data="", sha256="", out=tmp_path / "run.pt", device="auto", compiles=True,
+        script="05_train.py", preset="tiny", batch=32, lr=0.025, dropout=0.0, weight_decay=0.0, seed=3,
+        dtype="bfloat16", limit=7, unit="steps", data="", sha256="", out=tmp_path / "run.pt", device="auto",
+        compiles=True,
     )  # fmt: skip
     settings, _ = settled(tmp_path / "run.pt", "--minutes", 2, "--no-compile", "--device", "cpu")
     assert (settings.limit, settings.unit, settings.preset, settings.compiles) == (2, "minutes", "small", False)
