@@ -13,6 +13,7 @@ Builds on:  lessons 1 (text), 3 (the model, its optimizers) and 4 (the objective
 Run:        python 05_train.py --plain                      (half a minute)
             python 05_train.py                              (5 minutes, and what the evaluations take)
             python 05_train.py --data my_text.txt --preset base --minutes 300 --out checkpoints/mine.pt
+            python 05_train.py --preset base --batch 64 --dropout 0.2 --weight-decay 0.1 --minutes 7   (on a fast GPU)
             python 05_train.py --evaluate checkpoints/shakespeare.pt
             torchrun --nproc_per_node=2 05_train.py         (data-parallel)
 Last line:  the command that generates text from what was trained.
