@@ -389,8 +389,8 @@ def test_each_half_chooses_for_the_other(capsys):
     assert "odd windows choose 1.25, which gains 0.1000 on the even" in out
     assert "| 1.15 | 1.5000 | 1.7000 | 1.6000 |" in out and "largest" not in out
     figures[-1] = 1.0
-    assert calibrate.choose_temperature(figures) == 1.4
-    assert "1.4 is the largest number tried" in capsys.readouterr().out
+    assert calibrate.choose_temperature(figures) == 1.5
+    assert "1.5 is the largest number tried" in capsys.readouterr().out
 
 
 def test_the_figures_are_those_of_divided_logits(gpt_checkpoint, text_file):
