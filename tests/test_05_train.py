@@ -479,7 +479,7 @@ def test_a_file_in_place_of_a_folder(tmp_path, text_file):
     assert code == 1 and "Traceback" not in err
 
 
-def test_weight_decay_takes_its_share_of_the_hidden_matrices_and_of_nothing_else(tmp_path, monkeypatch):
+def test_weight_decay_takes_its_share_of_the_hidden_matrices_and_of_nothing_else(tmp_path):
     kept = train_here(tmp_path / "kept", lr=0.01)
     faded = train_here(tmp_path / "faded", lr=0.01, weight_decay=0.5)
     share = 1 - 0.01 * training.get_lr(0, 0) * 0.5
