@@ -113,7 +113,7 @@ class Muon(torch.optim.Optimizer):
 
     A matrix stretches some directions and shrinks others; its singular values (SVD) say by how much. Muon replaces
     every update, roughly, by the nearest matrix whose singular values are all 1 (U V^T of its SVD), so that no
-    direction of the matrix is left behind. Weight decay, before it, takes the share lr * weight_decay off every weight:
+    direction of the matrix is left behind. Before that, weight decay takes the share lr * weight_decay off the matrix:
     what training does not renew fades, and with it some of what was learned by heart. torch.optim.Muon does the same,
     but always iterates in bfloat16 (16-bit numbers, fewer digits than float32), which a CPU without such instructions
     only emulates, at many times the cost (docs/tuning.md).
@@ -164,9 +164,9 @@ class Muon(torch.optim.Optimizer):
 
 
 def make_optimizers(model, lr, dtype, weight_decay=0.0):
-    """Muon for the matrices inside the blocks, which turn vectors into vectors; AdamW for the embedding and the head,
-    whose rows belong to single tokens, and for biases and norms; weight decay is for the matrices alone. Returns
-    [Muon, AdamW]; dtype is Muon's inner one."""
+    """Muon, with weight decay, for the matrices inside the blocks, which turn vectors into vectors; AdamW, without, for
+    the embedding and the head, whose rows belong to single tokens, and for biases and norms. Returns [Muon, AdamW];
+    dtype is Muon's inner one."""
     hidden = [p for p in model.blocks.parameters() if p.ndim == 2]
     # `is` compares the objects; `p in hidden` would compare the tensors' values
     others = [p for p in model.parameters() if not any(p is matrix for matrix in hidden)]
