@@ -1,6 +1,8 @@
 """Lesson 6. How does a trained model write?
 
-Starts from a canvas of masks, the prompt at its beginning if there is one, and lets the sampler of lesson 4 unmask it.
+Starts from a canvas of masks and lets the sampler of lesson 4 unmask it. What is given stays: a prompt where it begins,
+an ending where it ends (a GPT can be given none); unless you say otherwise a blank line on either side, so that whole
+speeches come out.
 Few passes (--steps) unmask many letters at once, which is fast and rough. Still, by default only a quarter of them
 write (more where that were over eight letters a pass); the others take letters back and draw them again, which mends
 more than slower writing would (lesson 12 explains and measures it; --revise says how many; 0: none). There is a pass
@@ -14,6 +16,7 @@ In a terminal you see it at work: the text is drawn after every pass. The text a
 Builds on:  lessons 1 (Tokenizer), 4 (sample) and 5 (load_kind); unless --revise 0, lesson 12, which comes later.
 Run:        python 06_generate.py                                        (some ten seconds on a laptop's CPU)
             python 06_generate.py --prompt "ROMEO:" --len 400 --steps 200 --seed 1
+            python 06_generate.py --ending "And so farewell."
             python 06_generate.py --checkpoint checkpoints/my_shakespeare_best.pt --num 3
             python 06_generate.py --checkpoint hf://OWNER/REPO/FILE.pt
             python 06_generate.py --len 128 --steps 512              (passes to spare: they all revise)
@@ -149,13 +152,21 @@ def write_and_revise(model, canvas, writing, revising, order, fillable, on_step,
     return revision.revise(model, written, revising, count, fillable=own, on_step=on_step, **how)
 
 
-def make_canvas(prompt_ids, length, num, mask_id, device):
-    """[num, length] masks after the prompt. Raises UserError if the prompt is longer than length."""
-    if len(prompt_ids) > length:
-        raise UserError(f"the prompt has {len(prompt_ids)} letters, more than --len {length}; ask for more.")
-    canvas = torch.full((num, length), mask_id, device=device)
-    canvas[:, : len(prompt_ids)] = torch.tensor(prompt_ids, dtype=torch.long, device=device)
-    return canvas
+def make_canvas(tokenizer, prompt, ending, length, num, device):
+    """[num, length] masks between two given texts, which every pass sees: a GPT could not be told how to end.
+
+    None for either: a blank line, as it stands between speeches, poems and paragraphs, so that the text begins and ends
+    as they do; nothing where the alphabet has no line break, or no room is left. Raises UserError if both are longer
+    than length.
+    """
+    blank_line = tokenizer.encode("\n\n") if "\n" in tokenizer.id_of else []
+    first = blank_line[:length] if prompt is None else tokenizer.encode(prompt)
+    last = blank_line[: max(0, length - len(first))] if ending is None else tokenizer.encode(ending)
+    if len(first) + len(last) > length:
+        given = f"the prompt and the ending have {len(first) + len(last)} letters"
+        raise UserError(f"{given}, more than --len {length}; ask for more.")
+    row = first + [tokenizer.vocab_size] * (length - len(first) - len(last)) + last
+    return torch.tensor(row, dtype=torch.long, device=device).repeat(num, 1)
 
 
 def longest_copy(pieces, text):
@@ -239,10 +250,8 @@ def add_text_flags(flags, checkpoint, length=256):
     add, here = flags.add_argument, f"checkpoints/{checkpoint.name}"
     add("--checkpoint", default=str(checkpoint), metavar="FILE", help=f"or hf://OWNER/REPO/PATH (default: {here})")
     if length:
-        add("--prompt", default="", help="how the text begins")
-        add(
-            "--len", type=between(int, 1, 10**5), default=length, help="letters, with the prompt (default: %(default)s)"
-        )
+        add("--prompt", metavar="TEXT", help="how the text begins (default: with a blank line before it)")
+        add("--len", type=between(int, 1, 10**5), default=length, help="letters, given ones too (default: %(default)s)")
     heat = "0: always the likeliest letter (default: %(default)s)"
     add("--temp", type=between(float, 0, 10), default=Sampling.temperature, help=heat)
     add("--topk", type=between(int, 1, 10**5), help="draw among this many likeliest letters only (default: all)")
@@ -254,6 +263,8 @@ def generating_parser(doc, checkpoint, length=256, revises=False):
     parser = Parser(doc)
     add = parser.add_argument
     add_text_flags(parser, checkpoint, length)
+    if length:
+        add("--ending", metavar="TEXT", help="how the text ends (default: with a blank line after it)")
     each = "one for two letters; with --revise or --order one for each" if revises else "one a letter"
     add("--steps", type=between(int, 1, 10**6), help=f"passes in all, at least one a window (default: {each})")
     usual = "three in four, fewer in haste; none with --order" if revises else "none"
@@ -306,7 +317,7 @@ def main():
         parser.error("--watch needs a terminal to draw in")
     model, tokenizer, sampling = load_generator(parser, args)
     mask_id, device = model.config.vocab_size, next(model.parameters()).device
-    canvas = make_canvas(tokenizer.encode(args.prompt), args.len, args.num, mask_id, device)
+    canvas = make_canvas(tokenizer, args.prompt, args.ending, args.len, args.num, device)
 
     frames, view = [], LiveView(tokenizer, mask_id)
     live = is_live(args)
@@ -319,7 +330,7 @@ def main():
 
     tokens = generate(model, canvas, sampling, seeded_generator(args.seed), show)
     view.erase()
-    print_texts(tokenizer.decode(row) for row in tokens)
+    print_texts(tokenizer.decode(row).strip("\n") for row in tokens)
     if args.gif:
         save_gif(Path(args.gif), frames or [tokens], tokenizer, mask_id)
 

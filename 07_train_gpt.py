@@ -188,14 +188,13 @@ def list_differences():
 def write(parser, args):
     """Writes --num texts with --checkpoint."""
     model, tokenizer, sampling = generation.load_generator(parser, args, causal=True)
-    ids = tokenizer.encode(args.prompt)
-    canvas = generation.make_canvas(ids, args.len, args.num, model.config.vocab_size, model.head.weight.device)
+    canvas = generation.make_canvas(tokenizer, args.prompt, "", args.len, args.num, model.head.weight.device)
     generator = tools.seeded_generator(args.seed)
-    prompt = canvas[:, : len(ids)]  # [num, P]: no masks, the text grows from here
+    prompt = canvas[:, canvas[0] != model.config.vocab_size]  # [num, P]: no masks, the text grows from here
     tokens = continue_text(
         model, prompt, args.len, sampling.temperature, sampling.top_k, generator, can_cache(model)
     )  # fmt: skip
-    tools.print_texts(tokenizer.decode(row) for row in tokens)
+    tools.print_texts(tokenizer.decode(row).strip("\n") for row in tokens)
 
 
 def main():

@@ -160,10 +160,10 @@ RULES = dict(metre=metre_faults, rhyme=rhyme_faults)
 
 
 # ---- Writing
-def write_verse(model, tokenizer, sampling, prompt, length, num, generator):
-    """num pieces of verse of `length` letters, the prompt included."""
-    ids = tokenizer.encode(unicodedata.normalize("NFC", prompt))
-    canvas = generation.make_canvas(ids, length, num, tokenizer.vocab_size, model.head.weight.device)  # [num, length]
+def write_verse(model, tokenizer, sampling, prompt, ending, length, num, generator):
+    """num pieces of verse of `length` letters, with the prompt and the ending (None: as in make_canvas of lesson 6)."""
+    first, last = (given and unicodedata.normalize("NFC", given) for given in (prompt, ending))
+    canvas = generation.make_canvas(tokenizer, first, last, length, num, model.head.weight.device)  # [num, length]
     return [tokenizer.decode(row) for row in generation.generate(model, canvas, sampling, generator)]
 
 
@@ -325,7 +325,7 @@ def main():
         parser.add_argument(f"--{name}", action="store_true", help=what)
     args = parser.parse_args()
     plain = not (args.kural or args.score)
-    for flag in parser.changed(args, ("data",) if plain else ("prompt", "len")):
+    for flag in parser.changed(args, ("data",) if plain else ("prompt", "ending", "len")):
         parser.error(f"{flag} goes {'with' if plain else 'without'} --kural or --score")
     rules = [rule for name, rule in RULES.items() if getattr(args, name)]
     if rules and not args.kural:
@@ -341,8 +341,8 @@ def main():
         texts = write_couplets(model, tokenizer, shapes, sampling, generator, rules)
         report_faults(texts, rules)
     else:
-        texts = write_verse(model, tokenizer, sampling, args.prompt, args.len, args.num, generator)
-    print("\n\n".join(texts))
+        texts = write_verse(model, tokenizer, sampling, args.prompt, args.ending, args.len, args.num, generator)
+    print("\n\n".join(text.strip("\n") for text in texts))
 
 
 if __name__ == "__main__":

@@ -514,7 +514,8 @@ TRAINING = (
         dict(
             script=["08_train_tamil.py", "x\x1b[31m", 5, None, "x" * 10**5], preset=["nope", None, 5, [], "small"],
             batch=[-1, 0, 10**12, 1.5, None, "2", True], lr=[NAN, None, INF, -1.0, "x", [1]],
-            dropout=[5, -1.0, NAN, None], weight_decay=[2, -0.1, NAN, None, "x"], seed=[2**70, -1, None, 1.5, "0"], dtype=["float8", "auto", None, 5, "int64"],
+            dropout=[5, -1.0, NAN, None], weight_decay=[2, -0.1, NAN, None, "x"],
+            seed=[2**70, -1, None, 1.5, "0"], dtype=["float8", "auto", None, 5, "int64"],
             limit=[0, -1, NAN, INF, None, "x", 10**30], unit=["years", None, 5],
             data=[5, None, [], "\0", "/dev/zero", "/dev/stdin", "/", "\ud800", "x" * 10**5, "nowhere.txt"],
             sha256=["0" * 64, "", None, 5, "\ud800" * 64, "x" * 10**5], extra=[1],

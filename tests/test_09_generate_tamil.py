@@ -179,7 +179,7 @@ class LovesBreaks:
 def test_a_couplet_has_the_one_break_that_is_given(temperature):
     tokenizer = tensors.Tokenizer(tamil_training.make_units("", "letters"))
     model, sampling = LovesBreaks(tokenizer), generation.Sampling(None, temperature)
-    free = tamil_generation.write_verse(model, tokenizer, sampling, "", 20, 2, torch.Generator().manual_seed(0))
+    free = tamil_generation.write_verse(model, tokenizer, sampling, "", "", 20, 2, torch.Generator().manual_seed(0))
     assert free == ["\n" * 20] * 2  # that is what it writes by itself
     shapes, generator = [(12, 9), (5, 6)], torch.Generator().manual_seed(0)
     for couplet, shape in zip(tamil_generation.write_couplets(model, tokenizer, shapes, sampling, generator), shapes):
@@ -254,11 +254,11 @@ def test_the_flags_do_what_they_say(tamil_checkpoint, one_shape, kural):
 def test_verse_has_the_length_and_the_prompt_asked_for(tamil_checkpoint):
     _, tokenizer, _ = training.load_checkpoint(tamil_checkpoint)
     code, out, err = run_script("09_generate_tamil.py", "--checkpoint", tamil_checkpoint, "--seed", 1, "--len", 30,
-                                "--prompt", "அகர ", "--num", 2)  # fmt: skip
-    assert code == 0 and err == "" and out.startswith("அகர ")
+                                "--prompt", "அகர ", "--ending", " அகர", "--num", 2)  # fmt: skip
+    assert code == 0 and err == "" and out.startswith("அகர ") and out.endswith(" அகர\n")
     assert len(tokenizer.encode(out.removesuffix("\n"))) == 30 + 2 + 30
     code, out, err = run_script("09_generate_tamil.py", "--checkpoint", tamil_checkpoint)
-    assert len(tokenizer.encode(out.removesuffix("\n"))) == 96 and re.fullmatch(r"seed \d+\n", err)
+    assert out.strip("\n") + "\n" == out and re.fullmatch(r"seed \d+\n", err)
     assert write(tamil_checkpoint, "--seed", err.split()[1]) == out
 
 
