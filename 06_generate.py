@@ -1,12 +1,13 @@
 """Lesson 6. How does a trained model write?
 
-Starts from a canvas of masks and lets the sampler of lesson 4 unmask it. What is given stays: a prompt where it begins,
-an ending where it ends (a GPT can be given none); unless you say otherwise a blank line on either side, so that whole
-speeches come out.
-Few passes (--steps) unmask many letters at once, which is fast and rough. Still, by default only a quarter of them
-write (more where that were over eight letters a pass); the others take letters back and draw them again, which mends
-more than slower writing would (lesson 12 explains and measures it; --revise says how many; 0: none). There is a pass
-for every two letters, unless you say otherwise; more of them go on mending, less and less. A text longer than the
+Starts from a canvas of masks and lets the sampler of lesson 4 unmask it. What is given stays: a prompt, and an ending
+(a GPT can be given none); unless you say otherwise a blank line on either side, so that whole speeches come out.
+
+By default a pass writes one letter, in blocks of 32 from left to right, the surest of the block first. The model is
+shown the block and as much before it, so such a pass is quick. Then, one pass for eight letters, it looks at the whole,
+takes letters back and draws them again (lesson 12 explains and measures both). With fewer passes (--steps)
+a quarter of them write, many letters at once and all over the text, which is fast and rough (more than a quarter where
+that were over eight letters a pass); the others revise (--revise says how many; 0: none). A text longer than the
 model's context is written window by window, each seeing the half before it: with a context of 128, `--steps 64
 --len 256` writes three windows, letters 1-128 in 32 passes, 65-192 (the first half of them there already) in 16, and
 129-256 in 16.
@@ -19,12 +20,12 @@ Run:        python 06_generate.py                                        (some t
             python 06_generate.py --ending "And so farewell."
             python 06_generate.py --checkpoint checkpoints/my_shakespeare_best.pt --num 3
             python 06_generate.py --checkpoint hf://OWNER/REPO/FILE.pt
-            python 06_generate.py --len 128 --steps 512              (passes to spare: they all revise)
+            python 06_generate.py --len 128 --steps 512              (passes to spare: they revise)
             python 06_generate.py --gif figures/text.gif
 Last line:  the last line of the text.
 
-Later lessons take from here: SHIPPED, SMALL, Sampling, generate, fill_spans, make_canvas, longest_copy, LiveView,
-generating_parser, add_text_flags, add_live_flags, is_live, load_generator.
+Later lessons take from here: SHIPPED, SMALL, Sampling, generate, fill_spans, make_canvas, LiveView, generating_parser,
+ add_text_flags, add_live_flags, is_live, load_generator.
 
 Exercises (answers in docs/answers.md)
   1. Write the same seed with --revise 0 and --steps 256, 64, 16 and 4. Which mistakes come with haste, and why these?
@@ -53,6 +54,8 @@ training = import_module("05_train")
 SHIPPED = ROOT / "checkpoints" / "shakespeare.pt"  # `base`
 SMALL = ROOT / "checkpoints" / "small.pt"  # `small`, three times as fast
 HIDDEN = "░"  # how a mask is shown
+BLOCK = 32  # letters that are written, seeing as many before them, until the next ones begin
+TAKEN_BACK = 4  # letters that a pass revises in a text that was written in blocks
 
 
 # ---- Generating
@@ -65,21 +68,26 @@ class Sampling:
     top_k: int | None = None  # draw among so many likeliest letters; None: among all
     order: str | None = None  # None: as `complete` chooses
     revise: int | None = 0  # how many of the passes revise what the others wrote; None: as `complete` chooses
+    block: int | None = None  # letters that are written before the next ones begin; None: all of a window
 
     def complete(self, letters):
         """{name: value} of all of them, for a canvas on which so many letters are to be written.
 
-        Where neither order nor revise is asked for, a quarter of the passes write, or of the letters where these are
-        fewer, but at most about eight letters a pass; the others revise. Where the passes are too few for that, all
-        write. By default there are half as many passes as letters; where an order or a number of passes that revise is
-        asked for, as many as letters. The order is certainty with a pass for every letter that is written, and random
-        with fewer: letters of one pass do not see each other, and the surest places are often neighbours, random ones
-        rarely (lesson 10 measures it). Raises UserError where no pass is left to write.
+        Where neither order nor revise is asked for, there are nine passes for eight letters: one for each to write it,
+        in blocks from left to right, and the others to revise; more of them, where there are more. Of fewer a quarter
+        write all over the window, but at most about eight letters a pass, and the others revise; where they are too few
+        for that, all write. Where an order or a number of passes that revise is asked for, there are as many passes as
+        letters. The order is certainty with a pass for every letter that is written, and random with fewer: letters of
+        one pass do not see each other, and the surest places are often neighbours, random ones rarely (lesson 10
+        measures it). Raises UserError where no pass is left to write.
         """
-        revises = self.revise is None and self.order is None
-        steps, revise = self.steps or max(1, math.ceil(letters / 2) if revises else letters), self.revise or 0
-        if revises:
-            revise = max(0, steps - max(1, min(steps, letters) // 4, letters // 8))
+        chooses = self.revise is None and self.order is None
+        usual = max(1, letters + letters // 8 if chooses else letters)
+        steps, revise, block = self.steps or usual, self.revise or 0, self.block
+        if chooses and steps >= usual:
+            revise, block = steps - max(1, letters), BLOCK
+        elif chooses:
+            revise = max(0, steps - max(1, steps // 4, letters // 8))
         if revise and not letters:
             raise UserError(
                 "there is no letter to write, so none to revise; leave out --revise, or ask for more letters."
@@ -89,7 +97,8 @@ class Sampling:
                 f"--revise {revise} leaves none of the {steps} passes to write; give less, or more --steps."
             )
         order = self.order or ("certainty" if steps - revise >= letters else "random")
-        return dict(steps=steps, temperature=self.temperature, top_k=self.top_k, order=order, revise=revise)
+        values = dict(steps=steps, temperature=self.temperature, top_k=self.top_k, order=order, revise=revise)
+        return values | dict(block=block)
 
 
 def windows_to_fill(length, context):
@@ -98,12 +107,13 @@ def windows_to_fill(length, context):
     return [(start, min(start + context, length)) for start in starts]
 
 
-def generate(model, canvas, sampling, generator=None, on_step=None):
-    """Fills a canvas [B, L] of any length: `sample` of lesson 4, window by window where it exceeds the context.
+def generate(model, canvas, sampling, generator=None, on_step=None, width=None):
+    """Fills a canvas [B, L] of any length: `sample` of lesson 4, window by window where it exceeds the width, which is
+    the model's context unless given.
 
-    Every window after the first is given the half context that was written before it. The rest is as in fill_spans.
+    Every window after the first is given the half window that was written before it. The rest is as in fill_spans.
     """
-    windows = windows_to_fill(canvas.shape[1], model.config.context)
+    windows = windows_to_fill(canvas.shape[1], width or model.config.context)
     return fill_spans(model, canvas, sampling, [(window, window) for window in windows], generator, on_step)
 
 
@@ -132,23 +142,33 @@ def fill_spans(model, canvas, sampling, spans, generator=None, on_step=None):
             if on_step:
                 on_step(torch.cat([canvas[:, :start], window, canvas[:, end:]], dim=1))
 
-        revised = min(share - 1, round(share * revising / passes))
+        letters = masks // len(canvas)  # of each text
+        revised = share - letters if settings["block"] else min(share - 1, round(share * revising / passes))
         window, how = canvas[:, start:end], dict(settings, generator=generator, on_step=show, fillable=fillable)
         canvas[:, start:end] = write_and_revise(model, window, share - revised, revised, **how)
         passes_left, masks_left = passes_left - share, masks_left - masks
     return canvas
 
 
-def write_and_revise(model, canvas, writing, revising, order, fillable, on_step, **how):
+def write_and_revise(model, canvas, writing, revising, order, block, fillable, on_step, **how):
     """Fills the fillable masks of a canvas [B, L] in so many passes by `sample` of lesson 4; then, in so many others,
-    takes back letters that it wrote, as many a pass as were written in one, by `revise` of lesson 12."""
-    written = diffusion.sample(model, canvas, writing, order=order, fillable=fillable, on_step=on_step, **how)
+    takes back letters that it wrote, as many a pass as were written in one, by `revise` of lesson 12.
+
+    In blocks: the model sees no more than the block and as much before it, and so a pass takes a fraction of the time;
+    that the text is fluent all the same, docs/revise.md measures. (LLaDA, arXiv 2502.09992, has blocks, too, and shows
+    the model the whole text.)
+    """
+    if block:
+        letter_by_letter = Sampling(None, how["temperature"], how["top_k"], order)
+        written = generate(model, canvas, letter_by_letter, how["generator"], on_step, 2 * block)
+    else:
+        written = diffusion.sample(model, canvas, writing, order=order, fillable=fillable, on_step=on_step, **how)
     if revising == 0:
         return written
     # a later lesson, and so imported here, where it is wanted: what a reader of lesson 6 need not know yet
     revision = import_module("12_revise")
     own = fillable & (canvas == model.config.vocab_size)  # [B, L] what was given stays
-    count = math.ceil(int(own.sum(dim=1).max()) / writing)
+    count = TAKEN_BACK if block else math.ceil(int(own.sum(dim=1).max()) / writing)
     return revision.revise(model, written, revising, count, fillable=own, on_step=on_step, **how)
 
 
@@ -167,19 +187,6 @@ def make_canvas(tokenizer, prompt, ending, length, num, device):
         raise UserError(f"{given}, more than --len {length}; ask for more.")
     row = first + [tokenizer.vocab_size] * (length - len(first) - len(last)) + last
     return torch.tensor(row, dtype=torch.long, device=device).repeat(num, 1)
-
-
-def longest_copy(pieces, text):
-    """The length of the longest passage in any of the pieces that stands in the text, letter for letter."""
-    longest = 0
-    for piece in pieces:
-        start = 0
-        while start + longest < len(piece):
-            if piece[start : start + longest + 1] in text:
-                longest += 1
-            else:
-                start += 1
-    return longest
 
 
 # ---- Showing
@@ -265,9 +272,9 @@ def generating_parser(doc, checkpoint, length=256, revises=False):
     add_text_flags(parser, checkpoint, length)
     if length:
         add("--ending", metavar="TEXT", help="how the text ends (default: with a blank line after it)")
-    each = "one for two letters; with --revise or --order one for each" if revises else "one a letter"
+    each = "nine for eight letters; with --revise or --order one for each" if revises else "one a letter"
     add("--steps", type=between(int, 1, 10**6), help=f"passes in all, at least one a window (default: {each})")
-    usual = "three in four, fewer in haste; none with --order" if revises else "none"
+    usual = "those over one a letter; three in four of fewer; none with --order" if revises else "none"
     taken_back = f"so many of the passes take letters back and draw them again (default: {usual})"
     add("--revise", type=between(int, 0, 10**6), default=None if revises else 0, metavar="N", help=taken_back)
     first = 'what comes first; "left to right" in quotes (default: certainty; random where letters share a pass)'

@@ -265,7 +265,7 @@ class Score:
 
     def overlap(self, couplet):
         """The longest passage that stands in the training text, in letters."""
-        return generation.longest_copy([self.as_letters(couplet)], self.letters)
+        return tools.longest_copy([self.as_letters(couplet)], self.letters)
 
     def figures(self):
         """{name: (function, how to print its average)}"""

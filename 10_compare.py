@@ -206,7 +206,7 @@ class Judge:
 
     def longest_copy(self, pieces):
         """The length of the longest passage in any piece that stands in the training text."""
-        return generation.longest_copy(pieces, self.text)
+        return tools.longest_copy(pieces, self.text)
 
 
 def with_error(figure, pieces):

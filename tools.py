@@ -4,7 +4,7 @@ Nothing in here is needed to understand a lesson. Its parts, in order:
 
     at work                UserError, run, StopRequest, check
     the command line       Parser, between, DEVICES, seeded_generator, print_texts, print_command
-    tables and pictures    mean_and_error, print_row, save_figure
+    tables and pictures    mean_and_error, longest_copy, print_row, save_figure
     files                  ROOT, write_safely, download, find_checkpoint
     where it runs          pick_device, native_dtype
     checkpoints on disk    save_checkpoint, read_checkpoint, check_fields, best_path
@@ -197,6 +197,19 @@ def print_command(generate, out):
 def mean_and_error(values):
     """(mean, standard error of the mean) of values [N]."""
     return values.mean().item(), values.std().item() / math.sqrt(len(values))
+
+
+def longest_copy(pieces, text):
+    """The length of the longest passage in any of the pieces that stands in the text, letter for letter."""
+    longest = 0
+    for piece in pieces:
+        start = 0
+        while start + longest < len(piece):
+            if piece[start : start + longest + 1] in text:
+                longest += 1
+            else:
+                start += 1
+    return longest
 
 
 def print_row(name, form, cells):

@@ -45,8 +45,8 @@ class Counting(torch.nn.Module):
 
 @pytest.mark.parametrize(
     "length, steps, revise, passes",
-    [(32, 5, 0, 5), (90, 30, 0, 30), (90, 1, 0, 5), (90, 1000, 0, 87), (90, None, 0, 87), (90, None, None, 44),
-     (32, 9, 6, 9), (90, 40, 30, 40), (90, 200, 150, 200), (90, 300, None, 300), (90, 1, None, 5)],
+    [(32, 5, 0, 5), (90, 30, 0, 30), (90, 1, 0, 5), (90, 1000, 0, 87), (90, None, 0, 87), (90, None, None, 97),
+     (32, 9, 6, 9), (90, 40, 30, 40), (90, 200, 150, 200), (90, 300, None, 300), (90, 44, None, 44), (90, 1, None, 5)],
 )  # fmt: skip
 def test_long_texts_are_filled_window_by_window_and_share_the_steps(small_model, length, steps, revise, passes):
     model = Counting(small_model[0])
@@ -59,17 +59,20 @@ def test_long_texts_are_filled_window_by_window_and_share_the_steps(small_model,
     assert torch.equal(seen[-1], out) and all(frame.shape == (2, length) for frame in seen)
 
 
-def test_a_quarter_of_the_passes_write_and_the_others_revise():
+def test_passes_for_all_letters_write_in_blocks_and_of_fewer_a_quarter_writes():
     complete = lambda letters, **settings: generation.Sampling(**dict(revise=None) | settings).complete(letters)  # noqa: E731
-    assert complete(128) == dict(steps=64, temperature=0.8, top_k=None, order="random", revise=48)
+    usual = dict(temperature=0.8, top_k=None)
+    assert complete(128) == dict(steps=144, order="certainty", revise=16, block=32) | usual
+    assert complete(128, steps=143) == dict(steps=143, order="random", revise=108, block=None) | usual
     assert complete(128, revise=96)["steps"] == complete(128, order="margin")["steps"] == 128
-    for steps, revise in ((512, 480), (128, 96), (64, 48), (32, 16), (16, 0), (4, 0), (1, 0)):
+    assert generation.Sampling(**complete(128)).complete(128) == complete(128)
+    for steps, revise in ((512, 384), (144, 16), (128, 96), (64, 48), (32, 16), (16, 0), (4, 0), (1, 0)):
         assert complete(128, steps=steps)["revise"] == revise
-    assert complete(3)["revise"] == 1 and complete(5)["steps"] == 3
-    assert complete(1)["revise"] == complete(0)["revise"] == 0
-    assert complete(0)["steps"] == 1
+    assert complete(7)["revise"] == complete(1)["revise"] == complete(0)["revise"] == 0
+    assert complete(8)["steps"] == 9 and complete(0)["steps"] == 1
+    assert all(complete(50, **given)["block"] is None for given in (dict(revise=0), dict(order="margin")))
     assert complete(128, order="margin")["revise"] == 0 and complete(128, order="margin", revise=5)["revise"] == 5
-    assert complete(50, revise=0) == dict(steps=50, temperature=0.8, top_k=None, order="certainty", revise=0)
+    assert complete(50, revise=0) == dict(steps=50, order="certainty", revise=0, block=None) | usual
     assert complete(50, steps=80, revise=30)["order"] == "certainty"
     assert complete(50, steps=80, revise=31)["order"] == complete(50, steps=49, revise=0)["order"] == "random"
     assert complete(50, steps=9, order="margin")["order"] == complete(50, order="margin")["order"] == "margin"
@@ -78,6 +81,26 @@ def test_a_quarter_of_the_passes_write_and_the_others_revise():
     ):  # fmt: skip
         with pytest.raises(tools.UserError, match=words):
             complete(letters, **settings)
+
+
+def test_blocks_are_written_one_after_the_other_by_a_model_that_sees_two(small_model, monkeypatch):
+    monkeypatch.setattr(generation, "BLOCK", 4)
+    mask, seen = small_model[0].config.vocab_size, []
+    canvas = torch.full((2, 24), mask)
+    canvas[:, 0], canvas[:, 22:] = 1, 2  # a letter before, and two after
+    inputs = []
+    hook = small_model[0].register_forward_hook(lambda module, args, out: inputs.append(args[0].clone()))
+    sampling = generation.Sampling(steps=26, revise=None)
+    text = generation.generate(small_model[0], canvas, sampling, torch.Generator().manual_seed(0), seen.append)
+    hook.remove()
+    assert [tokens.shape[1] for tokens in inputs] == [8] * 21 + [24] * 5
+    frames = torch.stack([seen[0], *(b for a, b in zip(seen, seen[1:]) if not torch.equal(a, b))])
+    written = frames[: 21 + 1] != mask  # [22, 2, 24]
+    assert (written.sum(dim=2) == 3 + torch.arange(22)[:, None]).all()  # a letter a pass
+    for count, end in ((7, 8), (11, 12), (15, 16), (19, 20)):  # the first window has two blocks
+        assert written[count, :, :end].all() and not written[count, :, end:22].any()
+    assert all((tokens == mask).sum(dim=1).tolist() == [generation.TAKEN_BACK] * 2 for tokens in inputs[21:])
+    assert (text[:, 0] == 1).all() and (text[:, 22:] == 2).all() and text.max() < mask
 
 
 def test_spans_see_their_window_and_fill_nothing_else(small_model):
@@ -234,8 +257,9 @@ def test_in_a_terminal_masks_disappear_before_your_eyes_unless_it_is_quiet(small
     text = run_script("06_generate.py", *flags)[1]
     drawn = in_terminal(monkeypatch, *flags)
     assert drawn.startswith("░" * 20)
-    # up, and clear: before each drawing but the first, and at the end; passes that revise draw twice
-    assert drawn.count("\x1b[") == 2 * (2 + 2 * 8 + 1)
+    # up, and clear: before each drawing but the first, and at the end; windows are drawn before their first pass, too;
+    # passes that revise draw twice
+    assert drawn.count("\x1b[") == 2 * (20 + 2 * 2 + 1)
     assert drawn.rpartition("\x1b[J")[2] == text
     assert in_terminal(monkeypatch, *flags, "--quiet") == text
     assert "░" not in in_terminal(monkeypatch, *flags, "--num", 2)
@@ -293,9 +317,9 @@ def test_what_the_hub_does_not_have_is_one_sentence(monkeypatch):
 
 def test_the_longest_copy_is_found_wherever_it_stands():
     text = "Shall I compare thee to a summer's day?"
-    assert generation.longest_copy(["xx compare it", "thee to a s"], text) == len("thee to a s")
-    assert generation.longest_copy(["qqq"], text) == 0
-    assert generation.longest_copy([text], text) == len(text)
+    assert tools.longest_copy(["xx compare it", "thee to a s"], text) == len("thee to a s")
+    assert tools.longest_copy(["qqq"], text) == 0
+    assert tools.longest_copy([text], text) == len(text)
 
 
 def test_the_shipped_model_writes_from_any_folder(tmp_path, monkeypatch):
