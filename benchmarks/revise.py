@@ -8,7 +8,7 @@ Run, from the folder of the project:
             python -m benchmarks.revise --rivals --pieces 4   (a quick look)
 Last line:  the path of a picture, `12_passes.png` in the folder --pictures; with --rivals the last row of the table.
 
-Builds on:  lessons 4 (sample, score_places, top_ranked), 10 (Writers, Judge), 12 (revise).
+Builds on:  lessons 4 (sample, score_places, top_ranked), 6 (generate), 10 (Writers, Judge), 12 (revise).
 """
 
 import time
@@ -21,6 +21,7 @@ import tools
 import torch
 
 diffusion = import_module("04_diffusion")
+generation = import_module("06_generate")
 comparison = import_module("10_compare")
 revision = import_module("12_revise")
 
@@ -29,6 +30,7 @@ PIECES = 32  # texts of each kind
 # that texts of the same diversity can be compared.
 WRITTEN = {32: ("random", (0.7, 0.8)), 64: ("random", (0.7, 0.8)), 128: ("certainty", (0.8, 0.9, 1.0))}
 REVISED = {(32, 64): (16, (1.0, 1.1, 1.2)), (128,): (32, (1.0, 1.1, 1.2)), (256, 512): (32, (1.1, 1.2, 1.4))}
+IN_BLOCKS = (0.7, 0.8, 0.9)  # temperatures of texts written as by default, in blocks, and then revised
 GPT_TEMPERATURES = (0.7, 0.8, 0.9)
 DIVERSITY = 0.62  # distinct 4-grams of the texts that are compared
 RIVAL_PASSES, RIVAL_HEAT = 64, (0.8, 1.0)  # each rival in two temperatures, since some cool by themselves
@@ -48,6 +50,12 @@ class Canvases:
         how = dict(temperature=temperature, order=order, generator=generator)
         return diffusion.sample(self.model, self.empty, passes, **how), generator
 
+    def in_blocks(self, temperature):
+        """(tokens [num, L], passes), written and revised as lesson 6 does it by default."""
+        sampling = generation.Sampling(temperature=temperature, revise=None)
+        tokens = generation.generate(self.model, self.empty, sampling, torch.Generator().manual_seed(self.seed))
+        return tokens, sampling.complete(self.L)["steps"]
+
     def revised(self, writing, temperature, marks, **how):
         """[tokens [num, L], for each of marks, numbers of passes in all], of which `writing` write."""
         tokens, generator = self.written(writing, temperature)
@@ -66,8 +74,8 @@ class Canvases:
 
 # ---- The dial
 def measure_dial(canvases, judge_texts):
-    """{"without revising" or "with revising": {passes: [Verdict at each temperature]}}, printed."""
-    dial = {"without revising": {}, "with revising": {}}
+    """{"without revising", "with revising" or "in blocks": {passes: [Verdict at each temperature]}}, printed."""
+    dial = {"without revising": {}, "with revising": {}, "in blocks": {}}
     for passes, (order, temperatures) in WRITTEN.items():
         for temperature in temperatures:
             label = f"{passes} passes, written, {order}, {temperature}"
@@ -78,6 +86,10 @@ def measure_dial(canvases, judge_texts):
             for passes, tokens in zip(marks, canvases.revised(writing, temperature, marks)):
                 verdict = judge_texts(f"{passes} passes, {writing} of them write, {temperature}", tokens)
                 dial["with revising"].setdefault(passes, []).append(verdict)
+    for temperature in IN_BLOCKS:
+        tokens, passes = canvases.in_blocks(temperature)
+        verdict = judge_texts(f"{passes} passes, in blocks, {temperature}", tokens)
+        dial["in blocks"].setdefault(passes, []).append(verdict)
     return dial
 
 
@@ -108,7 +120,8 @@ def show_dial(dial, by_gpt):
         for name, each in dial.items()
     }
     print(f"\nAt {DIVERSITY} distinct 4-grams, on straight lines through the temperatures (-: none is as diverse)\n")
-    print("| passes | known words, without revising | with | nats/character, without | with |\n|---|---|---|---|---|")
+    sides = ["known words", "nats/character"]
+    print(f"| passes | {' | '.join(f'{side}, {name}' for side in sides for name in alike)} |\n{7 * '|---'}|")
     for passes in sorted(set().union(*dial.values())):
         found = [each.get(passes) for each in alike.values()]
         words = ["{:.1%} +- {:.1%}".format(*each["words"]) if each else "-" for each in found]
@@ -116,7 +129,7 @@ def show_dial(dial, by_gpt):
         print(f"| {passes} | {' | '.join(words + nats)} |")
     gpt = at_diversity(by_gpt)
     if gpt:
-        print("| GPT | {:.1%} +- {:.1%} | | {:.2f} +- {:.2f} | |".format(*gpt["words"], *gpt["nats"]))
+        print("| GPT | {:.1%} +- {:.1%} | | | {:.2f} +- {:.2f} | | |".format(*gpt["words"], *gpt["nats"]))
     return alike, gpt
 
 
@@ -230,19 +243,26 @@ def measure_rivals(canvases, judge_texts):
         judge_texts(f"written: random, {temperature}", canvases.written(RIVAL_PASSES, temperature)[0])
 
 
-def show_cost(canvases, passes=32):
-    """Prints how the time of passes that revise compares with that of passes that write, side by side."""
-    seconds = {"write": [], "revise": []}
-    for _ in range(3):
-        for kind, work in (
-            ("write", lambda: canvases.written(passes, 1.0)),
-            ("revise", lambda: canvases.revised(passes // 4, 1.0, (passes,))),
-        ):
+def fastest(works, turns):
+    """[the fewest seconds that each of these functions took], in so many turns."""
+    seconds = [[] for _ in works]
+    for _ in range(turns):
+        for work, taken in zip(works, seconds):
             began = time.perf_counter()
             work()
-            seconds[kind].append(time.perf_counter() - began)
-    print(f"\n{passes} passes, three in four revising, take {min(seconds['revise']) / min(seconds['write']):.2f} times")
-    print("as long as all writing (fastest of 3 each, in turn).")
+            taken.append(time.perf_counter() - began)
+    return [min(taken) for taken in seconds]
+
+
+def show_cost(canvases, passes=32):
+    """Prints how the times of ways to write compare, side by side."""
+    works = lambda: canvases.written(passes, 1.0), lambda: canvases.revised(passes // 4, 1.0, (passes,))
+    written, revised = fastest(works, 3)
+    print(f"\n{passes} passes, three in four revising, take {revised / written:.2f} times as long as all writing, and")
+    one, half = Canvases(canvases.model, 1, canvases.L, canvases.seed), max(2, canvases.L // 2)
+    works = lambda: one.in_blocks(1.0), lambda: one.revised(max(1, half // 4), 1.0, (half,))
+    in_blocks, whole = fastest(works, 5)
+    print(f"one text in blocks {in_blocks / whole:.2f} times as long as {half} such passes (fastest of several, in turn).")
 
 
 def main():

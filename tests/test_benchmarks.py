@@ -305,7 +305,9 @@ def test_the_whole_dial_and_the_rivals(run_main, monkeypatch, tmp_path):
     out = run_main(revise_benchmark, "--dllm", "--pieces", 2)
     for row in "real, held out", "GPT, 0.9", "4 passes, written, random, 0.8", "12 passes, 4 of them write, 2.0":
         assert f"| {row} |" in out, row
-    assert all(re.search(rf"^\| {passes} (\| [^|]+){{4}}\|$", out, re.M) for passes in (4, 8, 12))
+    in_blocks = int(re.search(r"^\| (\d+) passes, in blocks, 0.9 \|", out, re.M).group(1))
+    assert all(re.search(rf"^\| {passes} (\| [^|]+){{6}}\|$", out, re.M) for passes in (4, 8, 12, in_blocks))
+    assert len(re.findall(r"[\d.]+ times as long as", out)) == 2
     assert pictures(tmp_path / "new") == ["12_passes.png"] and "three in four revising, take" in out
     out = run_main(revise_benchmark, "--dllm", "--pieces", 2, "--rivals")
     for row in "revised: doubted and apart, 1.0", "revised: any place, 0.8", "written: random, 1.0":
