@@ -7,8 +7,8 @@ reveal a few tokens at a time. Such a model is called a denoiser, and the row of
 
 order           exact with a perfect model,   does the bound   the default of lesson 6?       does it repeat itself?
                 one letter at a time?         speak of it?                                    (lesson 10)
-random          yes                           yes              no: it writes, then revises    no
-certainty       yes                           no               a pass a letter, --revise 0    a little
+random          yes                           yes              with few passes                no
+certainty       yes                           no               yes, in blocks; then revises   a little
 margin          yes                           no               no                             a little
 left to right   yes                           no               no; a GPT knows no other       no
 confidence      no                            no               no                             badly

@@ -262,7 +262,7 @@ def show_cost(canvases, passes=32):
     one, half = Canvases(canvases.model, 1, canvases.L, canvases.seed), max(2, canvases.L // 2)
     works = lambda: one.in_blocks(1.0), lambda: one.revised(max(1, half // 4), 1.0, (half,))
     in_blocks, whole = fastest(works, 5)
-    print(f"one text in blocks {in_blocks / whole:.2f} times as long as {half} such passes (fastest of several, in turn).")
+    print(f"one text in blocks {in_blocks / whole:.2f} times as long as {half} such passes (fastest of each, in turn).")
 
 
 def main():

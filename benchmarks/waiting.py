@@ -3,9 +3,11 @@
     python -m benchmarks.waiting              twenty minutes; nothing else should run meanwhile
 
 Times whole scripts, with their threads waiting in several ways, in turns: alone, and beside four endless loops, which
-stand for a busy laptop. GOMP_SPINCOUNT is how often a thread looks for new work before it sleeps.
+stand for a busy laptop. GOMP_SPINCOUNT is how often a thread looks for new work before it sleeps. In brackets: the
+ratio to the first column, a geometric mean over the turns, +- its standard error.
 """
 
+import math
 import os
 import statistics
 import subprocess
@@ -15,7 +17,9 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from tools import ROOT, Parser, between, run
+from tools import ROOT, Parser, between, mean_and_error, run
+
+import torch
 
 WAYS = {
     "300,000 looks, PyTorch's default": dict(GOMP_SPINCOUNT="300000"),
@@ -62,6 +66,19 @@ def seconds_of(task, way):
         return time.perf_counter() - began
 
 
+def row_of(name, times):
+    """A row of the table; times: {way: seconds of each turn}. Medians, and how they compare with the first way's."""
+    logs = torch.tensor(list(times.values()), dtype=torch.float64).log()  # [ways, turns]
+    cells = []
+    for seconds, against in zip(times.values(), logs - logs[0]):
+        cell = f"{statistics.median(seconds):.1f}"
+        if cells and len(seconds) > 1:
+            mean, error = mean_and_error(against)
+            cell += f" ({math.exp(mean):.2f} +- {math.exp(mean) * error:.2f})"
+        cells.append(cell)
+    return f"| {name} | {' | '.join(cells)} |"
+
+
 def main():
     """Prints a table for the idle machine and one for the busy one."""
     parser = Parser(__doc__)
@@ -78,10 +95,7 @@ def main():
                 for _ in range(repeats):  # in turns, so that a disturbance hits all ways alike
                     for way, variables in WAYS.items():
                         times[way].append(seconds_of(task, variables))
-            print(
-                f"| {name} | {' | '.join(f'{statistics.median(values):.1f}' for values in times.values())} |",
-                flush=True,
-            )
+            print(row_of(name, times), flush=True)
 
 
 if __name__ == "__main__":

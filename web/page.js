@@ -120,7 +120,7 @@ class Writer {
   }
 }
 
-// ---- The settings, completed as in lesson 6
+// ---- The settings, completed as in lesson 6 for half as many passes as letters
 const WHY = {
   "": "Certainty where every letter has a pass of its own, random where several share one.",
   certainty: "First the places where the likeliest letter is likeliest.",
@@ -224,7 +224,7 @@ function finish() {
   say(`Done in ${dllm.frames.at(-1).passes} passes, with seed ${seedUsed}. Hide some letters to have them filled anew.`);
   const quote = (text) => (/^[\w.-]+$/.test(text) ? text : `'${text.replace(/'/g, "'\\''")}'`), hidden = dllm.given.indexOf(MASK);
   const fromThere = dllm.given.slice(hidden).every((token) => token === MASK), text = asTyped(dllm.given);
-  const prompt = hidden ? ` --prompt ${quote(text.slice(0, text.indexOf("_")))}` : "";
+  const prompt = ` --prompt ${quote(hidden ? text.slice(0, text.indexOf("_")) : "")} --ending ''`; // no blank lines
   const what = fromThere
     ? `python 06_generate.py${prompt} --len ${dllm.given.length}`
     : `python 11_fill_blanks.py ${quote(text.replace(/[{}]/g, "\\$&"))}`;
