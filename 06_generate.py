@@ -16,7 +16,7 @@ In a terminal you see it at work: the text is drawn after every pass. The text a
 
 Builds on:  lessons 1 (Tokenizer), 4 (sample) and 5 (load_kind); unless --revise 0, lesson 12, which comes later.
 Run:        python 06_generate.py                                        (some ten seconds on a laptop's CPU)
-            python 06_generate.py --prompt "ROMEO:" --len 400 --steps 200 --seed 1
+            python 06_generate.py --prompt "ROMEO:" --len 400 --seed 1
             python 06_generate.py --ending "And so farewell."
             python 06_generate.py --checkpoint checkpoints/my_shakespeare_best.pt --num 3
             python 06_generate.py --checkpoint hf://OWNER/REPO/FILE.pt
@@ -25,7 +25,7 @@ Run:        python 06_generate.py                                        (some t
 Last line:  the last line of the text.
 
 Later lessons take from here: SHIPPED, SMALL, Sampling, generate, fill_spans, make_canvas, LiveView, generating_parser,
- add_text_flags, add_live_flags, is_live, load_generator.
+add_text_flags, add_live_flags, is_live, load_generator.
 
 Exercises (answers in docs/answers.md)
   1. Write the same seed with --revise 0 and --steps 256, 64, 16 and 4. Which mistakes come with haste, and why these?
@@ -73,10 +73,10 @@ class Sampling:
     def complete(self, letters):
         """{name: value} of all of them, for a canvas on which so many letters are to be written.
 
-        Where neither order nor revise is asked for, there are nine passes for eight letters: one for each to write it,
-        in blocks from left to right, and the others to revise; more of them, where there are more. Of fewer a quarter
-        write all over the window, but at most about eight letters a pass, and the others revise; where they are too few
-        for that, all write. Where an order or a number of passes that revise is asked for, there are as many passes as
+        Where neither order nor revise is asked for, there are nine passes for eight letters, unless `steps` says more:
+        as many as letters write one each, in blocks from left to right, and the others revise. Of fewer a quarter write
+        all over the window, but at most about eight letters a pass, and the others revise; where they are too few for
+        that, all write. Where an order or a number of passes that revise is asked for, there are as many passes as
         letters. The order is certainty with a pass for every letter that is written, and random with fewer: letters of
         one pass do not see each other, and the surest places are often neighbours, random ones rarely (lesson 10
         measures it). Raises UserError where no pass is left to write.
@@ -173,7 +173,7 @@ def write_and_revise(model, canvas, writing, revising, order, block, fillable, o
 
 
 def make_canvas(tokenizer, prompt, ending, length, num, device):
-    """[num, length] masks between two given texts, which every pass sees: a GPT could not be told how to end.
+    """[num, length] masks between a prompt and an ending. (A GPT could not be told how to end.)
 
     None for either: a blank line, as it stands between speeches, poems and paragraphs, so that the text begins and ends
     as they do; nothing where the alphabet has no line break, or no room is left. Raises UserError if both are longer
