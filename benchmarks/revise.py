@@ -30,7 +30,7 @@ PIECES = 32  # texts of each kind
 # that texts of the same diversity can be compared.
 WRITTEN = {32: ("random", (0.7, 0.8)), 64: ("random", (0.7, 0.8)), 128: ("certainty", (0.8, 0.9, 1.0))}
 REVISED = {(32, 64): (16, (1.0, 1.1, 1.2)), (128,): (32, (1.0, 1.1, 1.2)), (256, 512): (32, (1.1, 1.2, 1.4))}
-IN_BLOCKS = (0.7, 0.8, 0.9)  # temperatures of texts written as by default, in blocks, and then revised
+IN_BLOCKS = (0.8, 0.9, 1.0, 1.1)  # temperatures of texts written as by default, in blocks, and then revised
 GPT_TEMPERATURES = (0.7, 0.8, 0.9)
 DIVERSITY = 0.62  # distinct 4-grams of the texts that are compared
 RIVAL_PASSES, RIVAL_HEAT = 64, (0.8, 1.0)  # each rival in two temperatures, since some cool by themselves
