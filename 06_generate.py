@@ -1,16 +1,15 @@
 """Lesson 6. How does a trained model write?
 
 Starts from a canvas of masks and lets the sampler of lesson 4 unmask it. What is given stays: a prompt, and an ending
-(a GPT can be given none); unless you say otherwise a blank line on either side, so that whole speeches come out.
+(a GPT can be given none); unless you say otherwise a blank line on either side, as it stands between speeches.
 
 By default a pass writes one letter, in blocks of 32 from left to right, the surest of the block first. The model is
-shown the block and as much before it, so such a pass is quick. Then, one pass for eight letters, it looks at the whole,
-takes letters back and draws them again (lesson 12 explains and measures both). With fewer passes (--steps)
-a quarter of them write, many letters at once and all over the text, which is fast and rough (more than a quarter where
-that were over eight letters a pass); the others revise (--revise says how many; 0: none). A text longer than the
-model's context is written window by window, each seeing the half before it: with a context of 128, `--steps 64
---len 256` writes three windows, letters 1-128 in 32 passes, 65-192 (the first half of them there already) in 16, and
-129-256 in 16.
+shown the block and as much before it, so such a pass is quick. Then it looks at the whole, one pass for every eight
+letters, takes letters back and draws them again (lesson 12 explains it, docs/revise.md measures both). With fewer
+passes (--steps) a quarter of them write, many letters at once and all over the text, which is fast and rough; the
+others revise (--revise says how many; 0: none). A text longer than the model's context is written window by window,
+each seeing the half before it: with a context of 128, `--steps 64 --len 256` writes three windows, letters 1-128 in 32
+passes, 65-192 (the first half of them there already) in 16, and 129-256 in 16.
 
 In a terminal you see it at work: the text is drawn after every pass. The text alone goes to standard output.
 
@@ -257,7 +256,7 @@ def add_text_flags(flags, checkpoint, length=256):
     add, here = flags.add_argument, f"checkpoints/{checkpoint.name}"
     add("--checkpoint", default=str(checkpoint), metavar="FILE", help=f"or hf://OWNER/REPO/PATH (default: {here})")
     if length:
-        add("--prompt", metavar="TEXT", help="how the text begins (default: with a blank line before it)")
+        add("--prompt", metavar="TEXT", help="how the text begins (default: a blank line)")
         add("--len", type=between(int, 1, 10**5), default=length, help="letters, given ones too (default: %(default)s)")
     heat = "0: always the likeliest letter (default: %(default)s)"
     add("--temp", type=between(float, 0, 10), default=Sampling.temperature, help=heat)
@@ -271,7 +270,7 @@ def generating_parser(doc, checkpoint, length=256, revises=False):
     add = parser.add_argument
     add_text_flags(parser, checkpoint, length)
     if length:
-        add("--ending", metavar="TEXT", help="how the text ends (default: with a blank line after it)")
+        add("--ending", metavar="TEXT", help="how the text ends (default: a blank line)")
     each = "nine for eight letters; with --revise or --order one for each" if revises else "one a letter"
     add("--steps", type=between(int, 1, 10**6), help=f"passes in all, at least one a window (default: {each})")
     usual = "those over one a letter; three in four of fewer; none with --order" if revises else "none"
