@@ -27,7 +27,7 @@ def test_logits_are_those_of_the_older_code(file, expected):
 @needs_data
 def test_it_generates(tmp_path):
     code, out, err = run_script("06_generate.py", "--checkpoint", FOLDER / "dllm_step300.pt", "--len", 100, "--seed", 1)
-    assert code == 0 and len(out) == 101, err
+    assert code == 0 and 80 < len(out) <= 101, err
     gpt = run_script("06_generate.py", "--checkpoint", FOLDER / "gpt_step150.pt")
     assert_refused(gpt, 1, "GPT")
 
