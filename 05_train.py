@@ -18,8 +18,7 @@ Run:        python 05_train.py --plain                      (half a minute)
             torchrun --nproc_per_node=2 05_train.py         (data-parallel)
 Last line:  the command that generates text from what was trained.
 
-Beside --out NAME.pt, the state of the run, lie NAME_best.pt (the best held-out weights), NAME.csv (the log) and
-NAME.png (the curve).
+Beside --out NAME.pt, a run's state, lie NAME_best.pt (the best held-out weights), NAME.csv (log), NAME.png (curve).
 
 Later lessons take from here: Objective, DIFFUSION, heldout_bound, report_bound, load_checkpoint, load_kind, train,
 train_on_text, print_evaluation, read_config, get_lr; the benchmarks as_shipped, too.
@@ -81,8 +80,7 @@ def train_plainly(text, steps=300, context=64):
 # ---- The objective: what the model sees, what it must guess, and the held-out figure
 @dataclass(frozen=True)
 class Objective:
-    """What the loop must know about a kind of model. Lesson 7 trains a GPT, which guesses each letter from those
-    before it, by the same loop and another Objective."""
+    """What the loop must know about a kind of model: lesson 7 trains a GPT by the same loop and another Objective."""
 
     causal: bool  # GPT: True, lest a position see what it must guess
     label: str  # GPT: "exact", for the held-out figure is a likelihood; here "bound"
@@ -90,6 +88,10 @@ class Objective:
     heldout: Callable  # (model, windows [N, L]) -> nats per token
     report: Callable  # (model, windows [N, L]) -> the figure measured carefully, as a sentence
     write: Callable  # (model, tokenizer) -> a short sample, as text
+
+    def loss(self, logits, inputs, tokens, mask):
+        """[B] what training lowers, for logits [B, L, V]; inputs, tokens, mask [B, L] each."""
+        return diffusion.masked_cross_entropy(logits, tokens, mask)
 
 
 def write_sample(model, tokenizer):
@@ -106,8 +108,7 @@ def heldout_bound(model, windows, draws=1):
 
     The masks come from a generator of their own with a fixed seed, so that every call measures the same thing.
     """
-    generator = torch.Generator().manual_seed(0)
-    figures = []
+    generator, figures = torch.Generator().manual_seed(0), []
     for _ in range(draws):
         parts = [diffusion.bound(model, part, generator=generator) for part in windows.split(64)]
         figures.append(torch.cat(parts).mean().item())
@@ -232,9 +233,8 @@ class Run:
         tools.save_checkpoint(contents, self.settings.out)
 
     def restore(self, saved):
-        """Takes up the state that `save` wrote: weights, both optimizers, the generators of windows, masks and dropout,
-        the clock and the log. What a resumed run may change, and what it refuses, `settle` in tools.py decides; how
-        often a run is saved, Reporter there. Raises UserError when the parts do not fit together."""
+        """Takes up what `save` wrote: weights, optimizers, generators (of windows, masks, dropout), clock and log. What
+        may change then, `settle` in tools.py decides. Raises UserError when the parts do not fit together."""
         path = self.settings.out
         config, tokenizer = read_config(saved, path)
         as_here = replace(config, dropout=self.model.config.dropout) == self.model.config
@@ -297,11 +297,11 @@ def choose_dtype(settings, device, width):
     return replace(settings, dtype=chosen)
 
 
-def train(settings, objective, tokenizer, config, draw, windows, saved=None):
+def train(settings, objective, tokenizer, config, draw, windows, saved=None, weights=None):
     """Trains a model on what draw(generator) gives, tokens [B, L], of which B and L may vary.
 
-    windows [M, L] are held out, to measure it on. saved: the checkpoint of a run to go on with. Stops at
-    settings.limit, or on a stop request, and leaves settings.out and the files beside it.
+    windows [M, L] are held out, to measure it on. saved: the checkpoint of a run to go on with; weights: those that a
+    new one begins with. Stops at settings.limit, or on a stop request, and leaves settings.out and the files beside it.
     """
     rank, processes, device = join_processes(tools.pick_device(settings.device))
     if settings.batch % processes:
@@ -309,6 +309,8 @@ def train(settings, objective, tokenizer, config, draw, windows, saved=None):
     run = Run(choose_dtype(settings, device, config.dim), tokenizer, config, device)
     if saved:
         run.restore(saved)
+    elif weights:
+        run.model.load_state_dict(weights)
     if rank:
         torch.manual_seed(settings.seed + processes * run.step + rank)  # dropout must differ between processes
     compiles = settings.compiles and device.type == "cuda" and importlib.util.find_spec("triton")  # not on Windows
@@ -320,8 +322,8 @@ def train(settings, objective, tokenizer, config, draw, windows, saved=None):
 
     def loss_of(tokens, inputs, mask):
         with torch.autocast(device.type, run.dtype, enabled=run.dtype == torch.bfloat16):
-            logits = forward(inputs[mine])  # [B / processes, L, V]
-        return diffusion.masked_cross_entropy(logits.float(), tokens[mine], mask[mine]).mean()
+            logits = forward(inputs[mine]).float()  # [B / processes, L, V]
+            return objective.loss(logits, inputs[mine], tokens[mine], mask[mine]).mean()
 
     if compiles:  # once before the clock runs, since it takes a minute; the run must not notice
         with tools.same_generators(device):
