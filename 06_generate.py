@@ -276,7 +276,10 @@ def generating_parser(doc, checkpoint, length=256, revises=False):
     usual = "those over one a letter; three in four of fewer; none with --order" if revises else "none"
     taken_back = f"so many of the passes take letters back and draw them again (default: {usual})"
     add("--revise", type=between(int, 0, 10**6), default=None if revises else 0, metavar="N", help=taken_back)
-    first = 'what comes first; "left to right" in quotes (default: certainty; random where letters share a pass)'
+    first = (
+        "what comes first: the likeliest draw (confidence), the surest place (certainty), one whose best letter is far "
+        'ahead (margin), any (random), "left to right" (default: certainty; random where letters share a pass)'
+    )
     add("--order", choices=diffusion.ORDERS, help=first)
     add("--seed", type=SEED, help="the same seed and flags, the same text (default: drawn, and printed)")
     add("--device", choices=DEVICES, default="auto", help="default: auto")

@@ -389,11 +389,11 @@ def test_several_teachers_are_averaged_and_never_trained(small_model):
 
 
 def test_half_of_the_windows_are_the_writers():
-    text, written = torch.arange(100), 1000 * torch.arange(1, 4)[:, None] + torch.arange(8)  # [N], [3, 8]
+    text, written = torch.arange(100), 1000 * torch.arange(1, 6)[:, None] + torch.arange(8)  # [N], [5, 8]
     draw, generator = distill.mixed_windows(text, written, batch=6), seeded()
     drawn = torch.stack([draw(generator) for _ in range(50)])  # [50, 6, 8]
     assert (drawn[:, :3] < 100).all() and (drawn[:, :3].diff(dim=-1) == 1).all()
-    assert set(drawn[:, 3:, 0].flatten().tolist()) == {1000, 2000, 3000}
+    assert set(drawn[:, 3:, 0].flatten().tolist()) == {1000, 2000, 3000, 4000, 5000}
 
 
 def test_the_writer_writes_by_its_own_chances(monkeypatch):
