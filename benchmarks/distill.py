@@ -7,10 +7,10 @@ the same kind, their mean if there are several (distillation: Hinton et al. 2015
 where text is short: Kim et al. 2025, arXiv 2509.14786). Nothing but the training text is behind either. A GPT can be
 the pupil, too.
 
-Run, from the folder of the project; the flags are those of 05_train.py, and its defaults, but for three of them:
+Run, from the folder of the project; the flags are those of 05_train.py and these:
             python -m benchmarks.distill --preset small --teachers checkpoints/small.pt --writer checkpoints/gpt.pt
             python -m benchmarks.distill --preset small --teachers checkpoints/small.pt --writer checkpoints/gpt.pt
-                                         --start checkpoints/small.pt --minutes 60 --out checkpoints/b.pt    (one line)
+                                         --start checkpoints/small.pt --lr 0.01 --minutes 60              (one line)
 Last line:  the command that generates text from what was trained.
 
 Builds on:  lessons 1 (text), 5 (the loop) and 7 (the writer).
@@ -31,7 +31,7 @@ transformer = import_module("03_transformer")
 training = import_module("05_train")
 gpt = import_module("07_train_gpt")
 
-OWN = dict(lr=0.01, dropout=0.05, weight_decay=0.1)  # the defaults that are not lesson 5's
+OWN = dict(dropout=0.05, weight_decay=0.1)  # the defaults that are not lesson 5's
 WRITTEN = 0.5  # the share of the writer's windows in a step
 TRUTH = 0.5  # the share of an answer that is the letter which stood there; the rest is the teachers'
 
@@ -105,6 +105,17 @@ def first_weights(path, config, tokenizer):
     return model.state_dict()
 
 
+def read_models(args, settings, tokenizer):
+    """(teachers, writer, the pupil's Config, the weights that it begins with, or None). Raises UserError."""
+    device = tools.pick_device(settings.device)
+    causal = training.load_checkpoint(args.teachers[0])[0].config.causal
+    teachers = tuple(load_relative(path, causal, tokenizer, device) for path in args.teachers)
+    writer = load_relative(args.writer, True, tokenizer, device)
+    shape = transformer.PRESETS[settings.preset]
+    config = transformer.Config(tokenizer.vocab_size, **shape, causal=causal, dropout=settings.dropout)
+    return teachers, writer, config, first_weights(args.start, config, tokenizer) if args.start else None
+
+
 def main():
     """The command line of benchmarks.distill."""
     parser = tools.training_parser(__doc__, "my_taught.pt", transformer.PRESETS, **OWN)
@@ -119,20 +130,13 @@ def main():
     settings, saved = tools.settle(args, "benchmarks.distill", transformer.PRESETS, **OWN)
     text = tensors.load_text(settings.data or None)
     settings, tokenizer = tools.with_text(settings, text), tensors.Tokenizer(sorted(set(text)))
-    device = tools.pick_device(settings.device)
-    causal = training.load_checkpoint(args.teachers[0])[0].config.causal
-    teachers = tuple(load_relative(path, causal, tokenizer, device) for path in args.teachers)
-    writer = load_relative(args.writer, True, tokenizer, device)
-    shape = transformer.PRESETS[settings.preset]
-    config = transformer.Config(tokenizer.vocab_size, **shape, causal=causal, dropout=settings.dropout)
-    weights = first_weights(args.start, config, tokenizer) if args.start else None
+    teachers, writer, config, weights = read_models(args, settings, tokenizer)
     tokens, windows = tensors.split_text(text, tokenizer, config.context)
     written = write_windows(writer, args.windows, config.context, torch.Generator().manual_seed(settings.seed))
     draw = mixed_windows(tokens, written, settings.batch)
-    kind = gpt.NEXT_TOKEN if causal else training.DIFFUSION
-    objective = Taught(**vars(kind), teachers=teachers)
+    objective = Taught(**vars(gpt.NEXT_TOKEN if config.causal else training.DIFFUSION), teachers=teachers)
     training.train(settings, objective, tokenizer, config, draw, windows, saved, weights)
-    tools.print_command("python 07_train_gpt.py --generate" if causal else "python 06_generate.py", settings.out)
+    tools.print_command("python 07_train_gpt.py --generate" if config.causal else "python 06_generate.py", settings.out)
 
 
 if __name__ == "__main__":
