@@ -90,7 +90,7 @@ class Objective:
     write: Callable  # (model, tokenizer) -> a short sample, as text
 
     def loss(self, logits, inputs, tokens, mask):
-        """[B] what training lowers, for logits [B, L, V]; inputs, tokens, mask [B, L] each."""
+        """[B] what training lowers; logits [B, L, V], the others [B, L]. (benchmarks/distill.py asks teachers, too.)"""
         return diffusion.masked_cross_entropy(logits, tokens, mask)
 
 

@@ -700,7 +700,7 @@ def training_parser(doc, out, presets, data="TinyShakespeare, downloaded once", 
         type=between(*LIMITS["dropout"]),
         help=f"share of each update to drop (default: {default['dropout']})",
     )
-    decay = f"times the learning rate, the share of each hidden weight lost a step (default: {default['weight_decay']})"
+    decay = f"times the learning rate, the share that matrices lose in a step (default: {default['weight_decay']})"
     add("--weight-decay", type=between(*LIMITS["weight_decay"]), help=decay)
     add("--seed", type=SEED, help=f"default: {default['seed']}")
     add("--dtype", choices=("auto", "float32", "bfloat16"), help="default: the one in which this machine is faster")

@@ -4,18 +4,24 @@ A model that reads the same text hundreds of times learns it by heart. Two thing
 trained on the text, the writer, makes more of the kind: half of the windows in a step are its own. And what stood at a
 hidden place is only half of the answer there; the other half is how likely teachers hold each letter, trained models of
 the same kind, their mean if there are several (distillation: Hinton et al. 2015, arXiv 1503.02531; of several teachers
-where text is short: Kim et al. 2025, arXiv 2509.14786). Nothing but the training text is behind either. A GPT can be
-the pupil, too.
+where text is short: Kim et al. 2025, arXiv 2509.14786). Of text there is nothing behind either but the training text.
+GPTs as teachers have a GPT for a pupil. A pupil that begins as its own teacher (--start) is held back by it from
+learning the text by heart.
 
-Run, from the folder of the project; the flags are those of 05_train.py and these:
+Run, from the folder of the project; the flags are those of 05_train.py but --plain and --evaluate, and these:
             python -m benchmarks.distill --preset small --teachers checkpoints/small.pt --writer checkpoints/gpt.pt
             python -m benchmarks.distill --preset small --teachers checkpoints/small.pt --writer checkpoints/gpt.pt
-                                         --start checkpoints/small.pt --lr 0.01 --minutes 60              (one line)
+                --start checkpoints/small.pt --lr 0.01 --minutes 60 --out checkpoints/taught.pt    (all in one line)
 Last line:  the command that generates text from what was trained.
+
+First the writer writes, before the clock of --minutes runs: 20,000 windows take minutes on a GPU, and half an hour on
+two cores by a writer of the size of `base`. With --resume, give teachers, writer and --windows as before; they are not
+recorded.
 
 Builds on:  lessons 1 (text), 5 (the loop) and 7 (the writer).
 """
 
+import os
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -31,7 +37,7 @@ transformer = import_module("03_transformer")
 training = import_module("05_train")
 gpt = import_module("07_train_gpt")
 
-OWN = dict(dropout=0.05, weight_decay=0.1)  # the defaults that are not lesson 5's
+OWN = dict(dropout=0.05, weight_decay=0.1)  # the defaults that are not lesson 5's; not tuned
 WRITTEN = 0.5  # the share of the writer's windows in a step
 TRUTH = 0.5  # the share of an answer that is the letter which stood there; the rest is the teachers'
 
@@ -40,10 +46,11 @@ TRUTH = 0.5  # the share of an answer that is the letter which stood there; the 
 def write_windows(writer, count, length, generator):
     """[count, length] by a GPT at temperature 1. Each begins in mid-text, as the windows that it was trained on did."""
     parts, device = [], writer.head.weight.device
-    size = 4096 if device.type == "cuda" else 256  # at once; `base` keeps 4.7 MB of keys and values for each
+    size = 1024 if device.type == "cuda" else 256  # at once; `base` keeps 4.7 MB of keys and values for each
     for first in tqdm(range(0, count, size), desc="the writer writes", leave=False, disable=None):
         nothing = torch.zeros(min(size, count - first), 0, dtype=torch.long, device=device)  # [B, 0]
-        parts.append(gpt.continue_text(writer, nothing, length, generator=generator).cpu())  # [B, length]
+        tokens = gpt.continue_text(writer, nothing, length, generator=generator, cached=gpt.can_cache(writer))
+        parts.append(tokens.cpu())  # [B, length]
     return torch.cat(parts)
 
 
@@ -78,7 +85,7 @@ def soft_cross_entropy(logits, expected, tokens, mask):
 
 @dataclass(frozen=True)
 class Taught(training.Objective):
-    """Another Objective, with teachers who see what the model sees."""
+    """An Objective of lesson 5 with softer answers: the teachers see what the model sees."""
 
     teachers: tuple = ()
 
@@ -88,7 +95,7 @@ class Taught(training.Objective):
 
 
 # ---- The command line
-def load_relative(path, causal, tokenizer, device="cpu"):
+def load_trained(path, causal, tokenizer, device="cpu"):
     """The model of a checkpoint, a GPT if causal, else a dLLM, whose weights stay as they are. Raises UserError for
     another kind, and for another alphabet than the text's."""
     model, other, _ = training.load_kind(path, causal, device)
@@ -99,7 +106,7 @@ def load_relative(path, causal, tokenizer, device="cpu"):
 
 def first_weights(path, config, tokenizer):
     """The weights of the checkpoint that the pupil begins with. Raises UserError for another kind or shape."""
-    model = load_relative(path, config.causal, tokenizer)
+    model = load_trained(path, config.causal, tokenizer)
     if replace(model.config, dropout=config.dropout) != config:
         raise UserError(f"{path} has another shape than the pupil; --preset names the pupil's.")
     return model.state_dict()
@@ -109,10 +116,13 @@ def read_models(args, settings, tokenizer):
     """(teachers, writer, the pupil's Config, the weights that it begins with, or None). Raises UserError."""
     device = tools.pick_device(settings.device)
     causal = training.load_checkpoint(args.teachers[0])[0].config.causal
-    teachers = tuple(load_relative(path, causal, tokenizer, device) for path in args.teachers)
-    writer = load_relative(args.writer, True, tokenizer, device)
     shape = transformer.PRESETS[settings.preset]
     config = transformer.Config(tokenizer.vocab_size, **shape, causal=causal, dropout=settings.dropout)
+    teachers = tuple(load_trained(path, causal, tokenizer, device) for path in args.teachers)
+    for path, teacher in zip(args.teachers, teachers):
+        if teacher.config.context < config.context:
+            raise UserError(f"{path} reads {teacher.config.context} letters, its pupil {config.context}; see --preset.")
+    writer = load_trained(args.writer, True, tokenizer, device)
     return teachers, writer, config, first_weights(args.start, config, tokenizer) if args.start else None
 
 
@@ -120,13 +130,15 @@ def main():
     """The command line of benchmarks.distill."""
     parser = tools.training_parser(__doc__, "my_taught.pt", transformer.PRESETS, **OWN)
     add = parser.add_argument
-    add("--teachers", nargs="+", type=Path, required=True, metavar="FILE", help="models of the pupil's kind")
+    add("--teachers", nargs="+", type=Path, required=True, metavar="FILE", help="dLLMs, or GPTs: so is the pupil")
     add("--writer", type=Path, required=True, metavar="FILE", help="a GPT")
-    add("--windows", type=tools.between(int, 1, 10**6), default=20_000, help="that it writes (default: 20,000)")
+    add("--windows", type=tools.between(int, 1, 10**6), default=20_000, help="how many it writes (default: 20,000)")
     add("--start", type=Path, metavar="FILE", help="the checkpoint that the pupil begins with (default: as untrained)")
     args = parser.parse_args()
     if args.evaluate:
         parser.error("a pupil is measured by 05_train.py --evaluate, or 07_train_gpt.py --evaluate")
+    if "LOCAL_RANK" in os.environ:
+        parser.error("this runs in one process, not by torchrun")
     settings, saved = tools.settle(args, "benchmarks.distill", transformer.PRESETS, **OWN)
     text = tensors.load_text(settings.data or None)
     settings, tokenizer = tools.with_text(settings, text), tensors.Tokenizer(sorted(set(text)))

@@ -467,6 +467,7 @@ def test_what_cannot_teach_is_refused(distilled, small_checkpoint, gpt_checkpoin
     assert_refused(distilled("tiny", *taught, "--writer", small_checkpoint), 1, "small.pt is a dLLM")
     assert_refused(distilled("small", *taught, "--start", small_checkpoint), 1, "small.pt", "shape", "--preset")
     assert_refused(distilled("tiny", *taught, "--evaluate", small_checkpoint), 2, "05_train.py --evaluate")
+    assert_refused(distilled("base", *taught), 1, "small.pt reads 32 letters", "256")
     assert_refused(distilled("tiny"), 2, "--teachers")
     assert not (tmp_path / "taught.pt").exists()
 
