@@ -15,7 +15,7 @@ Run, from the folder of the project; the flags are those of 05_train.py but --pl
 Last line:  the command that generates text from what was trained.
 
 First the writer writes, before the clock of --minutes runs: on two cores some 700 characters/s where it has the size of
-`base`, so that 20,000 windows of 256 take two hours; fewer do (--windows), and a GPU takes minutes. With --resume, give
+`base`, so that 20,000 windows of 256 take two hours; fewer do (--windows), and a GPU is quicker. With --resume, give
 teachers, writer and --windows as before; they are not recorded.
 
 Builds on:  lessons 1 (text), 5 (the loop) and 7 (the writer).
