@@ -18,7 +18,7 @@ First the writer writes, before the clock of --minutes runs: on two cores some 7
 `base`, so that 20,000 windows of 256 take two hours; fewer do (--windows), and a GPU is quicker. With --resume, give
 teachers, writer and --windows as before; they are not recorded.
 
-Builds on:  lessons 1 (text), 5 (the loop) and 7 (the writer).
+Builds on:  lessons 1 (text), 4 (the loss), 5 (the loop) and 7 (the writer).
 """
 
 import os
@@ -34,6 +34,7 @@ from tqdm import tqdm
 
 tensors = import_module("01_tensors")
 transformer = import_module("03_transformer")
+diffusion = import_module("04_diffusion")
 training = import_module("05_train")
 gpt = import_module("07_train_gpt")
 
@@ -76,11 +77,10 @@ def expected_by(teachers, inputs):
 def soft_cross_entropy(logits, expected, tokens, mask):
     """[B] each row's mean, over its masked places, of the cross-entropy with the answer: TRUTH of it is the letter of
     tokens [B, L], the rest is spread as in expected [B, L, V]. logits [B, L, V]; mask [B, L]."""
-    logs = torch.log_softmax(logits, dim=-1)  # [B, L, V]
-    hard = -logs.gather(-1, tokens[..., None])[..., 0]  # [B, L]
-    soft = -(expected * logs).sum(dim=-1)  # [B, L]
-    losses = (TRUTH * hard + (1 - TRUTH) * soft) * mask  # [B, L]
-    return losses.sum(dim=1) / mask.sum(dim=1)
+    hard = diffusion.masked_cross_entropy(logits, tokens, mask)  # [B]
+    losses = -(expected * torch.log_softmax(logits, dim=-1)).sum(dim=-1) * mask  # [B, L]
+    soft = losses.sum(dim=1) / mask.sum(dim=1)  # [B]
+    return TRUTH * hard + (1 - TRUTH) * soft
 
 
 @dataclass(frozen=True)
