@@ -146,7 +146,7 @@ def find_lengths(model, parts):
             behind = [(blank.low + other, *mean_and_error(scores[other] - scores[best])) for other in others]
             text = ", ".join(f"{n} by {mean:.2f} +- {error:.2f}" for n, mean, error in behind)
             found = f"blank {number + 1}: {blank.low + best} letters fit best"
-            print(f"{found}; less likely, in nats of the text around it: {text}", file=sys.stderr)
+            print(f"{found}; with others the text around it is less likely, in nats: {text}", file=sys.stderr)
     return lengths
 
 
