@@ -155,23 +155,6 @@ def environment(**extra):
     return os.environ | own | extra
 
 
-@pytest.fixture(scope="session", autouse=True)
-def hostile_files(request, tmp_path_factory):
-    """(process, standard output, standard error) of tests/hostile.py, half a minute of work: it begins beside the first
-    tests, where its own, which come late, are among those that run; else None."""
-    if not any(item.path.stem == "test_hostile" for item in request.session.items):
-        yield None
-        return
-    folder = tmp_path_factory.mktemp("hostile")
-    command = [sys.executable, "-W", "ignore", ROOT / "tests" / "hostile.py", folder]
-    out, err = folder.with_suffix(".out"), folder.with_suffix(".err")
-    with out.open("wb") as printed, err.open("wb") as errors:
-        process = subprocess.Popen(command, env=environment(), stdout=printed, stderr=errors)
-        yield process, out, err
-        process.kill()
-        process.wait()
-
-
 def start(script, *arguments, **options):
     """Starts a script as a process of its own."""
     command = [sys.executable, str(ROOT / script), *map(str, arguments)]

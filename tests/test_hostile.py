@@ -4,18 +4,17 @@ import json
 
 import hostile
 import pytest
-from conftest import assert_refused, run_script
+from conftest import assert_refused, run_script, start
 
 pytest.importorskip("resource")  # not on Windows
 
 
 @pytest.fixture(scope="module")
-def answers(hostile_files):
-    """What tests/hostile.py prints: a dict for each kind of file."""
-    process, out, err = hostile_files
-    code = process.wait(timeout=280)
-    printed = out.read_text(encoding="utf-8")
-    assert code == 0, (code, printed[-300:], err.read_text(encoding="utf-8")[-2000:])
+def answers(tmp_path_factory):
+    """What tests/hostile.py prints, in half a minute: a dict for each kind of file."""
+    process = start("tests/hostile.py", tmp_path_factory.mktemp("hostile"))
+    printed, errors = process.communicate(timeout=280)
+    assert process.returncode == 0, (process.returncode, printed[-300:], errors[-2000:])
     return [json.loads(line) for line in printed.splitlines()]
 
 
