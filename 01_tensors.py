@@ -203,9 +203,9 @@ def train_guesser(model, ids, steps=1500, batch=512, lr=3e-3):
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
     losses = []
     for _ in range(steps):
-        hidden = torch.randint(1, len(ids) - 1, (batch,))  # [B] places in the text
-        neighbours = torch.stack([ids[hidden - 1], ids[hidden + 1]], dim=1)  # [B, 2]
-        loss = F.cross_entropy(model(neighbours), ids[hidden])
+        places = torch.randint(1, len(ids) - 1, (batch,))  # [B] of the letters to guess
+        neighbours = torch.stack([ids[places - 1], ids[places + 1]], dim=1)  # [B, 2]
+        loss = F.cross_entropy(model(neighbours), ids[places])
         optimizer.zero_grad()  # forget the old gradients, to which backward() would add
         loss.backward()  # d loss / d parameter, into each parameter's .grad
         optimizer.step()  # moves each parameter against its gradient

@@ -44,7 +44,7 @@ class Config:
 
 
 PRESETS = {
-    "tiny": dict(context=128, n_layers=4, n_heads=4, dim=128),
+    "tiny": dict(context=128, n_layers=4, n_heads=4, dim=128),  # for little text: lesson 8
     "small": dict(context=128, n_layers=4, n_heads=4, dim=256),
     "base": dict(context=256, n_layers=6, n_heads=6, dim=384),
 }

@@ -2,8 +2,8 @@
 
 Masked diffusion has two halves. The forward process hides tokens, at random, until nothing is left. The model learns
 the way back: to guess every hidden token from those still visible. To generate, start from nothing but masks and
-reveal a few tokens at a time. Such a model is called a denoiser, and the row of tokens that it fills a canvas.
-(The length of a text is L here, what was T before, since t is time.)
+reveal a few tokens at a time. Such a model is called a denoiser; the row of tokens that it fills, a canvas. (The length
+of a text is L here, what was T before, since t is time.)
 
 order           exact with a perfect model,   does the bound   the default of lesson 6?       does it repeat itself?
                 one letter at a time?         speak of it?                                    (lesson 10)
@@ -13,8 +13,8 @@ margin          yes                           no               no               
 left to right   yes                           no               no; a GPT knows no other       no
 confidence      no                            no               no                             badly
 
-(`sample` explains the orders; exact means at temperature 1.) All this is checked in a toy world of 4 letters and texts
-of length 4, small enough to enumerate its true distribution and the perfect model (the idea: arXiv 2602.19619).
+(`sample` explains the orders; exact: at temperature 1; lesson 6 has 0.6.) All this is checked in a toy world of 4
+letters and texts of length 4, where the true distribution and the perfect model are known (the idea: arXiv 2602.19619).
 
 Builds on:  lesson 1 (tensors, cross-entropy, nats), without importing it: any model(tokens) -> logits will do.
 Run:        python 04_diffusion.py        (about 10 seconds on a laptop's CPU)
@@ -69,7 +69,7 @@ def stratified(batch, generator=None):
 def bound(model, tokens, draws=1, generator=None):
     """[B] an unbiased estimate of the likelihood bound of each row of tokens [B, L], in nats per token.
 
-    An upper bound on -log p(x) / L: on average it is never below that, so less is better. In its discrete form: hide n
+    An upper bound on a sampler's -log p(x) / L: on average never below it, so less is better. Its discrete form: hide n
     tokens, n uniform on 1..L, and average the cross-entropy over the hidden ones:
 
         NELBO = E_n [ mean over the n masked places i of  -log p(x_i | what is visible) ]
@@ -107,7 +107,7 @@ def corrupt(tokens, t, mask_id, generator=None):
 
     The linear schedule of MDLM (arXiv 2406.07524) and LLaDA (2502.09992): alpha_t = 1 - t is the share still visible.
     Papers write the bound with it, E_t [ 1/t * sum over masked i of -log p(x_i | x_t) ] / L: the same figure, harder to
-    estimate (exercise 3). Returns (noisy [B, L], mask [B, L]).
+    estimate (exercise 3), so that here only the picture has it. Returns (noisy [B, L], mask [B, L]).
     """
     mask = torch.rand(tokens.shape, generator=generator).to(tokens.device) < t[:, None]  # [B, L]
     return tokens.masked_fill(mask, mask_id), mask

@@ -233,8 +233,8 @@ class Run:
         tools.save_checkpoint(contents, self.settings.out)
 
     def restore(self, saved):
-        """Takes up what `save` wrote: weights, optimizers, generators (of windows, masks, dropout), clock and log. What
-        may change then, `settle` in tools.py decides. Raises UserError when the parts do not fit together."""
+        """Takes up what `save` wrote: weights, optimizers, generators (of windows, masks, dropout) and clock. What may
+        change then, `settle` in tools.py decides. Raises UserError when the parts do not fit together."""
         path = self.settings.out
         config, tokenizer = read_config(saved, path)
         as_here = replace(config, dropout=self.model.config.dropout) == self.model.config

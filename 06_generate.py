@@ -3,13 +3,14 @@
 Starts from a canvas of masks and lets the sampler of lesson 4 unmask it. What is given stays: a prompt, and an ending
 (a GPT can be given none); unless you say otherwise a blank line on either side, as it stands between speeches.
 
-By default a pass writes one letter, in blocks of 32 from left to right, the surest of the block first. The model is
-shown the block and as much before it, so such a pass is quick. Then it looks at the whole, one pass for every eight
-letters, takes letters back and draws them again (lesson 12 explains it, docs/revise.md measures both). With fewer
-passes (--steps) a quarter of them write, many letters at once and all over the text, which is fast and rough; the
-others revise (--revise says how many; 0: none). A text longer than the model's context is written window by window,
-each seeing the half before it: with a context of 128, `--steps 64 --len 256` writes three windows, letters 1-128 in 32
-passes, 65-192 (the first half of them there already) in 16, and 129-256 in 16.
+By default a pass writes one letter, in blocks of 32 from left to right (the first has 64), the surest of the block
+first. The model is shown the block and as much before it, so such a pass is quick; an ending it sees in the last block.
+Then it looks at the whole, one pass for every eight letters, takes back those that it doubts and draws them again
+(lesson 12 explains it, docs/revise.md measures both). With fewer passes (--steps) a quarter of them write, or one for
+every eight letters if that is more, many letters at once and all over the text, which is fast and rough; what passes
+are left then revise (--revise says how many; 0: none). A text longer than the model's context is written window by
+window, each seeing the half before it: `--steps 128 --len 512` writes three windows of 256 letters, 1-256 in 64 passes,
+129-384 (the first half of them there already) in 32, and 257-512 in 32; of each, half write and half revise.
 
 In a terminal you see it at work: the text is drawn after every pass. The text alone goes to standard output.
 
@@ -73,18 +74,18 @@ class Sampling:
         """{name: value} of all of them, for a canvas on which so many letters are to be written.
 
         Where neither order nor revise is asked for, there are nine passes for eight letters, unless `steps` says more:
-        as many as letters write one each, in blocks from left to right, and the others revise. Of fewer a quarter write
-        all over the window, but at most about eight letters a pass, and the others revise; where they are too few for
-        that, all write. Where an order or a number of passes that revise is asked for, there are as many passes as
-        letters. The order is certainty with a pass for every letter that is written, and random with fewer: letters of
-        one pass do not see each other, and the surest places are often neighbours, random ones rarely (lesson 10
-        measures it). Raises UserError where no pass is left to write.
+        as many as letters write one each, in blocks from left to right, and the others revise. Where `steps` says less,
+        a quarter of them write, or one for every eight letters if that is more, and those that are left revise. Where
+        an order or a number of passes that revise is asked for, there are as many passes as letters. The order is
+        certainty with a pass for every letter that is written, and random with fewer: letters of one pass do not see
+        each other, and the surest places are often neighbours, random ones rarely (lesson 10 measures it). Raises
+        UserError where no pass is left to write.
         """
         chooses = self.revise is None and self.order is None
         usual = max(1, letters + letters // 8 if chooses else letters)
         steps, revise, block = self.steps or usual, self.revise or 0, self.block
         if chooses and steps >= usual:
-            revise, block = steps - max(1, letters), BLOCK
+            revise, block = steps - letters if letters else 0, BLOCK
         elif chooses:
             revise = max(0, steps - max(1, steps // 4, letters // 8))
         if revise and not letters:
@@ -153,9 +154,9 @@ def write_and_revise(model, canvas, writing, revising, order, block, fillable, o
     """Fills the fillable masks of a canvas [B, L] in so many passes by `sample` of lesson 4; then, in so many others,
     takes back letters that it wrote, as many a pass as were written in one, by `revise` of lesson 12.
 
-    In blocks: the model sees no more than the block and as much before it, and so a pass takes a fraction of the time;
-    that the text is fluent all the same, docs/revise.md measures. (LLaDA, arXiv 2502.09992, has blocks, too, and shows
-    the model the whole text.)
+    In blocks, where the whole canvas is fillable: the model sees no more than the block and as much before it, and so a
+    pass takes a fraction of the time; that the text is fluent all the same, docs/revise.md measures. (LLaDA, arXiv
+    2502.09992, has blocks, too, and shows the model the whole text.)
     """
     if block:
         letter_by_letter = Sampling(None, how["temperature"], how["top_k"], order)
@@ -273,7 +274,7 @@ def generating_parser(doc, checkpoint, length=256, revises=False):
         add("--ending", metavar="TEXT", help="how the text ends (default: a blank line)")
     each = "nine for eight letters; with --revise or --order one for each" if revises else "one a letter"
     add("--steps", type=between(int, 1, 10**6), help=f"passes in all, at least one a window (default: {each})")
-    usual = "those over one a letter; three in four of fewer; none with --order" if revises else "none"
+    usual = "those over one a letter; of fewer up to three in four; none with --order" if revises else "none"
     taken_back = f"so many of the passes take letters back and draw them again (default: {usual})"
     add("--revise", type=between(int, 0, 10**6), default=None if revises else 0, metavar="N", help=taken_back)
     first = (

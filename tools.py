@@ -34,9 +34,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 # PyTorch's threads (OpenMP) look 300,000 times for new work before they sleep. Alone that is quick; where another
-# program wants the processor, too, both slow down many times. 5,000 looks cost nothing alone, and keep a busy machine
-# usable (docs/tuning.md has both). Linux only: macOS and Windows use other thread pools, which do not read it. It has
-# to stand before the first import of torch.
+# program wants the processor, too, both slow down many times. 5,000 looks keep a busy machine usable; alone they cost
+# nothing in writing, and some 9% in training (docs/tuning.md has both). Linux only: macOS and Windows use other thread
+# pools, which do not read it. It has to stand before the first import of torch.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
@@ -698,7 +698,7 @@ def training_parser(doc, out, presets, data="TinyShakespeare, downloaded once", 
     add(
         "--dropout",
         type=between(*LIMITS["dropout"]),
-        help=f"share of each update to drop (default: {default['dropout']})",
+        help=f"share of each residual update to drop (default: {default['dropout']})",
     )
     decay = f"times the learning rate, the share that matrices lose in a step (default: {default['weight_decay']})"
     add("--weight-decay", type=between(*LIMITS["weight_decay"]), help=decay)
@@ -710,7 +710,7 @@ def training_parser(doc, out, presets, data="TinyShakespeare, downloaded once", 
     add(
         "--resume",
         action="store_true",
-        help="go on with --out; --steps or --minutes, --dropout, --weight-decay and --device may change",
+        help="go on with --out; --steps or --minutes, --dropout, --weight-decay, --device and --no-compile may change",
     )
     add("--evaluate", metavar="FILE", help="train nothing: measure this checkpoint on the held-out part of --data")
     return parser
