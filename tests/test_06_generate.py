@@ -70,6 +70,7 @@ def test_passes_for_all_letters_write_in_blocks_and_of_fewer_a_quarter_writes():
         assert complete(128, steps=steps)["revise"] == revise
     assert complete(7)["revise"] == complete(1)["revise"] == complete(0)["revise"] == 0
     assert complete(8)["steps"] == 9 and complete(0)["steps"] == 1
+    assert complete(0, steps=64)["revise"] == 0  # nobody asked for passes that revise
     assert all(complete(50, **given)["block"] is None for given in (dict(revise=0), dict(order="margin")))
     assert complete(128, order="margin")["revise"] == 0 and complete(128, order="margin", revise=5)["revise"] == 5
     assert complete(50, revise=0) == dict(steps=50, order="certainty", revise=0, block=None) | usual

