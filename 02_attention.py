@@ -38,7 +38,7 @@ def attend(q, k, v, causal=False):
 
     H heads look side by side, each by its own d = D/H numbers: one can look left while another looks right.
 
-    causal=True forbids looking to the right. SelfAttention uses PyTorch's fused version of the same, which is faster.
+    causal=True forbids looking to the right. SelfAttention uses `attend_fused`, which is faster.
     """
     T, d = q.shape[-2:]
     scores = q @ k.transpose(-2, -1) / math.sqrt(d)  # [B, H, T, T], row i: what position i asks of each j
@@ -47,6 +47,17 @@ def attend(q, k, v, causal=False):
         scores = scores.masked_fill(future, -torch.inf)
     weights = torch.softmax(scores, dim=-1)  # each row sums to 1
     return weights @ v  # [B, H, T, d]
+
+
+def attend_fused(q, k, v, causal=False):
+    """The same by PyTorch's own version, which never holds all of the scores at once: [B, H, T, d] -> [B, H, T, d].
+
+    In bfloat16 (lesson 5) its gradients are slow on a CPU, so that it computes in float32 there (docs/tuning.md).
+    """
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16:
+        q, k, v = q.float(), k.float(), v.float()
+    with torch.autocast(q.device.type, enabled=False):  # lesson 5's rounding to bfloat16, which would come back here
+        return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
 
 
 def rotate(x, positions):
@@ -122,8 +133,7 @@ class SelfAttention(nn.Module):
         q = self.place(self.split_heads(self.query(x)))  # [B, H, T, D/H]
         k = self.place(self.split_heads(self.key(x)))  # [B, H, T, D/H]
         v = self.split_heads(self.value(x))  # [B, H, T, D/H]
-        # `attend`, fused
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)  # GPT: nobody looks to the right
+        mixed = attend_fused(q, k, v, self.causal)  # GPT: nobody looks to the right
         return self.output(mixed.transpose(1, 2).flatten(2))  # [B, H, T, D/H] -> [B, T, D]
 
 
@@ -165,10 +175,10 @@ def show_equal_to_pytorch():
     print("\n2. Written out, and PyTorch's own")
     q, k, v = torch.randn(3, 8, 4, 256, 64)  # [B, H, T, d] each
     for causal in (False, True):
-        theirs = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
-        check(f"they agree, causal={causal}", torch.allclose(attend(q, k, v, causal), theirs, atol=1e-5))
+        agree = torch.allclose(attend(q, k, v, causal), attend_fused(q, k, v, causal), atol=1e-5)
+        check(f"they agree, causal={causal}", agree)
     ours = time_call(lambda: attend(q, k, v))
-    fused = time_call(lambda: F.scaled_dot_product_attention(q, k, v))
+    fused = time_call(lambda: attend_fused(q, k, v))
     print(f"  written out {ours * 1000:.1f} ms, fused {fused * 1000:.1f} ms: {ours / fused:.1f} times faster")
 
 
@@ -311,7 +321,7 @@ def demo():
     results = show_left_neighbour()
     print("""
 Exercises (answers in docs/answers.md; a change may make a check fail: turn that one into a comment to go on)
-  1. Pass scale=1.0 to scaled_dot_product_attention in SelfAttention.forward. Does section 5 still learn?
+  1. Pass scale=1.0 to scaled_dot_product_attention in attend_fused. Does section 5 still learn?
      And at D = 1,024 with lr=3e-4 (8 texts of 32 letters, 100 steps), with the scale and without?
   2. Ask for the letter 5 to the left instead. Which of the three kinds suffers? Does it recover within 600 steps?
   3. Call the trained "RoPE" model on texts of 256, 512 and 1,024 letters. How far does it stretch? Learned positions?
