@@ -3,8 +3,9 @@
     python -m benchmarks.waiting              twenty minutes; nothing else should run meanwhile
 
 Times whole scripts, with their threads waiting in several ways, in turns: alone, and beside four endless loops, which
-stand for a busy laptop. GOMP_SPINCOUNT is how often a thread looks for new work before it sleeps. In brackets: the
-ratio to the first column, a geometric mean over the turns, +- its standard error.
+stand for a busy laptop. Of training it times a few steps a turn, ten times as many turns: a process for each way waits
+until it is its turn. GOMP_SPINCOUNT is how often a thread looks for new work before it sleeps. In brackets: the ratio
+to the first column, a geometric mean over the turns, +- its standard error.
 """
 
 import math
@@ -12,14 +13,16 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from contextlib import contextmanager
-from pathlib import Path
+from importlib import import_module
 
-from tools import ROOT, Parser, between, mean_and_error, run
+from tools import LETTERS_A_STEP, ROOT, Parser, between, mean_and_error, native_dtype, run
 
 import torch
+
+training = import_module("05_train")
+transformer, diffusion = training.transformer, training.diffusion
 
 WAYS = {
     "300,000 looks, PyTorch's default": dict(GOMP_SPINCOUNT="300000"),
@@ -32,9 +35,8 @@ WAYS = {
 TASKS = {
     "06_generate.py, 256 letters": ("06_generate.py", "--seed", "1", "--quiet"),
     "02_attention.py": ("02_attention.py",),
-    "training `small`, 30 steps": ("05_train.py", "--preset", "small", "--steps", "30", "--batch", "16"),
-    "training `base`, 6 steps": ("05_train.py", "--preset", "base", "--steps", "6", "--batch", "16"),
 }
+STEPS = {"small": 4, "base": 2}  # of training, in one turn
 LOOPS = 4
 
 
@@ -51,19 +53,51 @@ def busy_machine(loops):
 
 
 def seconds_of(task, way):
-    """Seconds that a script takes from start to end; of training, those of its steps alone."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, str(ROOT / task[0]), *task[1:]]
-        trains = task[0].startswith("05")
-        if trains:
-            text = Path(folder) / "text.txt"  # a short one, so that the evaluations are
-            text.write_text((ROOT / "01_tensors.py").read_text(encoding="utf-8") * 3, encoding="utf-8")
-            command += ["--data", str(text), "--out", f"{folder}/run.pt"]
+    """Seconds that a script takes from start to end."""
+    began = time.perf_counter()
+    subprocess.run(
+        [sys.executable, str(ROOT / task[0]), *task[1:]], env=os.environ | way, capture_output=True, check=True
+    )
+    return time.perf_counter() - began
+
+
+def train_in_turns(preset):
+    """In a process of its own: trains for so many steps as a line of standard input says, prints their seconds, and
+    waits for the next line. Random letters, as many as 05_train.py takes in a step, in the dtype that it would take."""
+    generator = torch.Generator().manual_seed(0)
+    model = transformer.Transformer(transformer.Config(65, **transformer.PRESETS[preset]))
+    L, dtype = model.config.context, native_dtype(torch.device("cpu"), model.config.dim)[0]
+    optimizers = transformer.make_optimizers(model, lr=0.02, dtype=dtype)
+    for line in sys.stdin:
         began = time.perf_counter()
-        subprocess.run(command, env=os.environ | way, capture_output=True, text=True, check=True)
-        if trains:
-            return float(Path(folder, "run.csv").read_text().splitlines()[-1].split(",")[1])
-        return time.perf_counter() - began
+        for _ in range(int(line)):
+            tokens = torch.randint(65, (LETTERS_A_STEP // L, L), generator=generator)  # [B, L]
+            inputs, mask = training.DIFFUSION.prepare(tokens, 65, generator)  # [B, L] each
+            with torch.autocast("cpu", dtype, enabled=dtype == torch.bfloat16):
+                loss = diffusion.masked_cross_entropy(model(inputs).float(), tokens, mask).mean()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
+        print(time.perf_counter() - began, flush=True)
+
+
+def training_times(preset, turns):
+    """{way: seconds of a step in each turn} of training."""
+    program = [sys.executable, "-c", f"from benchmarks.waiting import train_in_turns as train; train({preset!r})"]
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    processes = {way: subprocess.Popen(program, env=os.environ | WAYS[way], **pipes) for way in WAYS}
+    times = {way: [] for way in WAYS}
+    for turn in range(turns + 1):
+        for way, process in processes.items():
+            print(STEPS[preset], file=process.stdin, flush=True)
+            seconds = float(process.stdout.readline())
+            if turn:  # the first is slow
+                times[way].append(seconds / STEPS[preset])
+    for process in processes.values():
+        process.communicate()  # nothing more to read: it ends
+    return times
 
 
 def row_of(name, times):
@@ -71,7 +105,7 @@ def row_of(name, times):
     logs = torch.tensor(list(times.values()), dtype=torch.float64).log()  # [ways, turns]
     cells = []
     for seconds, against in zip(times.values(), logs - logs[0]):
-        cell = f"{statistics.median(seconds):.1f}"
+        cell = f"{statistics.median(seconds):.2f}"
         if cells and len(seconds) > 1:
             mean, error = mean_and_error(against)
             cell += f" ({math.exp(mean):.2f} +- {math.exp(mean) * error:.2f})"
@@ -85,7 +119,7 @@ def main():
     parser.add_argument("--repeats", type=between(int, 1, 100), default=3, help="runs of each (default: %(default)s)")
     repeats = parser.parse_args().repeats
     for loops in (0, LOOPS):
-        print(f"\n| seconds, median of {repeats}, beside {loops} endless loops | {' | '.join(WAYS)} |")
+        print(f"\n| seconds, median, beside {loops} endless loops | {' | '.join(WAYS)} |")
         print("|---|" + "---|" * len(WAYS))
         for name, task in TASKS.items():
             if loops and task[0] != "06_generate.py":
@@ -96,6 +130,8 @@ def main():
                     for way, variables in WAYS.items():
                         times[way].append(seconds_of(task, variables))
             print(row_of(name, times), flush=True)
+        for preset in () if loops else STEPS:
+            print(row_of(f"a step of training `{preset}`", training_times(preset, 10 * repeats)), flush=True)
 
 
 if __name__ == "__main__":

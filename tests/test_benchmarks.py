@@ -1,5 +1,6 @@
 """The benchmarks: their mathematics in a toy world, and each of them to its end on two tiny models."""
 
+import io
 import itertools
 import math
 import re
@@ -19,7 +20,7 @@ comparison, blanks = import_module("10_compare"), import_module("11_fill_blanks"
 sweep, exact = import_module("benchmarks.sweep"), import_module("benchmarks.exact")
 blanks_benchmark, tune = import_module("benchmarks.blanks"), import_module("benchmarks.tune")
 revise_benchmark, calibrate = import_module("benchmarks.revise"), import_module("benchmarks.calibrate")
-distill = import_module("benchmarks.distill")
+distill, waiting = import_module("benchmarks.distill"), import_module("benchmarks.waiting")
 
 
 @pytest.fixture
@@ -591,3 +592,19 @@ def test_wrong_flags_are_one_sentence(small_checkpoint, gpt_checkpoint, text_fil
     )
     assert_refused(run_script("benchmarks/blanks.py", "--num", "1"), 2, "--num")
     assert_refused(run_script("benchmarks/tune.py", "NOWHERE=1", "--steps", 1, "--preset", "small"), 1, "NOWHERE")
+
+
+def test_waiting_trains_a_turn_for_every_line(monkeypatch, capsys):
+    steps = []
+    monkeypatch.setitem(waiting.transformer.PRESETS, "small", dict(context=8, n_layers=1, n_heads=2, dim=16))
+    monkeypatch.setattr("sys.stdin", io.StringIO("1\n3\n"))
+    monkeypatch.setattr(waiting.transformer.Muon, "step", lambda optimizer: steps.append(len(capsys.readouterr().out)))
+    waiting.train_in_turns("small")
+    assert len(steps) == 4  # one, an answer, three
+    assert [bool(printed) for printed in steps] == [False, True, False, False]
+    assert float(capsys.readouterr().out) > 0
+
+
+def test_waiting_compares_each_way_with_the_first_turn_by_turn():
+    times = {"as it is": [1.0, 2.0, 4.0], "twice as slow": [2.0, 4.0, 8.0]}
+    assert waiting.row_of("a task", times) == "| a task | 2.00 | 4.00 (2.00 +- 0.00) |"
