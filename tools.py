@@ -35,7 +35,7 @@ from pathlib import Path
 
 # PyTorch's threads (OpenMP) look 300,000 times for new work before they sleep. Alone that is quick; where another
 # program wants the processor, too, both slow down many times. 5,000 looks keep a busy machine usable; alone they cost
-# nothing in writing, and some 9% in training (docs/tuning.md has both). Linux only: macOS and Windows use other thread
+# some 2% in writing and 3% in training (docs/tuning.md has both). Linux only: macOS and Windows use other thread
 # pools, which do not read it. It has to stand before the first import of torch.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
