@@ -1,6 +1,6 @@
 """What does it cost, and gain, that PyTorch's threads soon sleep while they wait? (Linux; tools.py sets it)
 
-    python -m benchmarks.waiting              twenty minutes; nothing else should run meanwhile
+    python -m benchmarks.waiting              half an hour; nothing else should run meanwhile
 
 Times whole scripts, with their threads waiting in several ways, in turns: alone, and beside four endless loops, which
 stand for a busy laptop. Of training it times a few steps a turn, ten times as many turns: a process for each way waits
