@@ -55,9 +55,9 @@ def attend_fused(q, k, v, causal=False):
     In bfloat16 (lesson 5) its gradients are slow on a CPU, so that it computes in float32 there (docs/tuning.md).
     """
     if q.device.type == "cpu" and q.dtype == torch.bfloat16:
-        q, k, v = q.float(), k.float(), v.float()
-    with torch.autocast(q.device.type, enabled=False):  # lesson 5's rounding to bfloat16, which would come back here
-        return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        with torch.autocast("cpu", enabled=False):  # else lesson 5's rounding to bfloat16 would come back here
+            return F.scaled_dot_product_attention(q.float(), k.float(), v.float(), is_causal=causal)
+    return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
 
 
 def rotate(x, positions):
@@ -321,7 +321,7 @@ def demo():
     results = show_left_neighbour()
     print("""
 Exercises (answers in docs/answers.md; a change may make a check fail: turn that one into a comment to go on)
-  1. Pass scale=1.0 to scaled_dot_product_attention in attend_fused. Does section 5 still learn?
+  1. Pass scale=1.0 to PyTorch's attention in the last line of attend_fused. Does section 5 still learn?
      And at D = 1,024 with lr=3e-4 (8 texts of 32 letters, 100 steps), with the scale and without?
   2. Ask for the letter 5 to the left instead. Which of the three kinds suffers? Does it recover within 600 steps?
   3. Call the trained "RoPE" model on texts of 256, 512 and 1,024 letters. How far does it stretch? Learned positions?

@@ -70,7 +70,8 @@ def format_work(text, alphabet):
 
 def more_text(works, text):
     """The first nine tenths of a text, and after them the works that it has nothing of; prints which those are."""
-    tokenizer, known = tensors.Tokenizer(sorted(set(text))), runs_of_six(text)
+    alphabet, known = set(text), runs_of_six(text)
+    tokenizer = tensors.Tokenizer(sorted(alphabet))
     training, _ = tensors.split_text(text, tokenizer, context=1)  # as lesson 5 does
     parts = [tokenizer.decode(training.tolist()).strip("\n")]
     for name, work in works.items():
@@ -79,7 +80,7 @@ def more_text(works, text):
         if share > KNOWN:
             print(f"{name}: left out, {share:.0%} of its runs of six words are in TinyShakespeare")
         else:
-            parts.append(format_work(work, set(text)))
+            parts.append(format_work(work, alphabet))
             print(f"{name}: {len(parts[-1]):,} characters")
     return "\n\n".join(parts) + "\n"
 

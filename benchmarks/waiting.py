@@ -22,7 +22,7 @@ from tools import LETTERS_A_STEP, ROOT, Parser, between, mean_and_error, native_
 import torch
 
 training = import_module("05_train")
-transformer, diffusion = training.transformer, training.diffusion
+transformer = training.transformer
 
 WAYS = {
     "300,000 looks, PyTorch's default": dict(GOMP_SPINCOUNT="300000"),
@@ -74,7 +74,7 @@ def train_in_turns(preset):
             tokens = torch.randint(65, (LETTERS_A_STEP // L, L), generator=generator)  # [B, L]
             inputs, mask = training.DIFFUSION.prepare(tokens, 65, generator)  # [B, L] each
             with torch.autocast("cpu", dtype, enabled=dtype == torch.bfloat16):
-                loss = diffusion.masked_cross_entropy(model(inputs).float(), tokens, mask).mean()
+                loss = training.DIFFUSION.loss(model(inputs).float(), inputs, tokens, mask).mean()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             for optimizer in optimizers:

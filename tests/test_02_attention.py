@@ -21,11 +21,12 @@ def test_written_out_equals_fused(causal):
     torch.testing.assert_close(attention.attend(q, k, v, causal), expected, atol=1e-5, rtol=1e-4)
 
 
-def test_fused_computes_in_float32_on_a_cpu():
+@pytest.mark.parametrize("causal", [False, True])
+def test_fused_computes_in_float32_on_a_cpu(causal):
     q, k, v = torch.randn(3, 2, 3, 17, 8, dtype=torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16):
-        fused = attention.attend_fused(q, k, v)
-    written_out = attention.attend(q.float(), k.float(), v.float())
+        fused = attention.attend_fused(q, k, v, causal)
+    written_out = attention.attend(q.float(), k.float(), v.float(), causal)
     torch.testing.assert_close(fused, written_out, atol=1e-5, rtol=1e-4)  # bfloat16 itself would be 0.01 off
 
 
