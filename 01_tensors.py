@@ -101,8 +101,12 @@ class Tokenizer:
 
 def split_text(text, tokenizer, context):
     """The first 90% of a text as training tokens [N]; the rest, kept from training to measure on, in windows of as many
-    tokens as a model sees at once: [M, context]."""
-    tokens = torch.tensor(tokenizer.encode(text))
+    tokens as a model sees at once: [M, context]. Raises UserError for a short text, and for a character not in the
+    alphabet."""
+    try:
+        tokens = torch.tensor(tokenizer.encode(text))
+    except UserError as problem:
+        raise UserError(f"in the text (--data), {problem}")
     training, heldout = tokens[: len(tokens) * 9 // 10], tokens[len(tokens) * 9 // 10 :]
     if len(heldout) < context:
         raise UserError(f"the text has {len(text):,} characters; this model needs {10 * context:,} or more.")

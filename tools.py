@@ -407,10 +407,8 @@ def save_checkpoint(contents, path):
 def read_checkpoint(path):
     """Returns the dict in a checkpoint file, as torch.load(path, "cpu", weights_only=True) does. Raises UserError."""
     if not Path(path).is_file():
-        raise UserError(
-            f"there is no file {path}; the models that come with the project are in checkpoints/, "
-            "lessons 5, 7 and 8 train others."
-        )
+        here = ", ".join(sorted(each.name for each in (ROOT / "checkpoints").glob("*.pt"))) or "none"
+        raise UserError(f"there is no file {path}; checkpoints/ has {here}; lessons 5, 7 and 8 train others.")
     try:
         with open(path, "rb") as file:
             contents = rebuild(open_archive(file))

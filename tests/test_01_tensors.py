@@ -63,6 +63,8 @@ def test_split_is_ninety_to_ten_without_overlap():
     assert windows.shape == (3, 30)
     with pytest.raises(UserError, match="needs 1,010 or more"):
         tensors.split_text(text, tokenizer, context=101)
+    with pytest.raises(UserError, match=r"the text \(--data\), the character '!' at position 1001 "):
+        tensors.split_text(text + "!", tokenizer, context=30)
 
 
 def test_windows_come_from_everywhere_in_the_text():

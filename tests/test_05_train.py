@@ -435,6 +435,11 @@ def test_plain_pickle_is_not_executed(tmp_path):
     assert not (tmp_path / "exploded").exists()
 
 
+def test_a_name_that_is_not_there_is_told_those_that_are(tmp_path):
+    refused = run_script("06_generate.py", "--checkpoint", tmp_path / "shakespear.pt")
+    assert_refused(refused, 1, "gpt.pt", "shakespeare.pt", "tamil.pt")
+
+
 @pytest.mark.parametrize(
     "changes",
     [dict(context=0), dict(context=1.5), dict(context=math.nan), dict(context="128"), dict(n_layers=10**9),
