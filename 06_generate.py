@@ -24,8 +24,8 @@ Run:        python 06_generate.py                                        (some t
             python 06_generate.py --gif figures/text.gif
 Last line:  the last line of the text.
 
-Later lessons take from here: SHIPPED, SMALL, Sampling, generate, fill_spans, make_canvas, LiveView, generating_parser,
-add_text_flags, add_live_flags, is_live, load_generator.
+Later lessons take from here: SHIPPED, SMALL, Sampling, generate, fill_spans, make_canvas, generating_parser,
+add_text_flags, add_live_flags, is_live, load_generator, with_amateur.
 
 Exercises (answers in docs/answers.md)
   1. Write the same seed with --revise 0 and --steps 256, 64, 16 and 4. Which mistakes come with haste, and why these?
@@ -33,29 +33,54 @@ Exercises (answers in docs/answers.md)
   3. Compare --order confidence --temp 1 with --order random --temp 1. Which reads better? Which repeats itself?
 """
 
-import io
 import math
-import os
 import sys
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
 from tools import (
-    DEVICES, ROOT, SEED, Parser, UserError, between, find_checkpoint, pick_device, print_texts, run, seeded_generator,
-    write_safely,
+    DEVICES, ROOT, SEED, LiveView, Parser, UserError, between, find_checkpoint, pick_device, print_texts, run, save_gif,
+    seeded_generator,
 )  # fmt: skip
 
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 diffusion = import_module("04_diffusion")
 training = import_module("05_train")
 
 SHIPPED = ROOT / "checkpoints" / "shakespeare.pt"  # `base`
 SMALL = ROOT / "checkpoints" / "small.pt"  # `small`, three times as fast
-HIDDEN = "░"  # how a mask is shown
 BLOCK = 32  # letters that are written, seeing as many before them, until the next ones begin
+PLAUSIBLE = 0.2  # of the likeliest letter's probability: what a letter needs where two models write as one
 TAKEN_BACK = 4  # letters that a pass revises in a text that was written in blocks
+
+
+# ---- Two models that write as one
+class Contrast(nn.Module):
+    """Answers as a model does, the expert, where it is sure of more than a smaller one, the amateur, is sure of, too.
+
+    Both know which letters are frequent and how words are spelt; what the expert knows better is which word fits. Its
+    log p minus the amateur's is that advantage, and is added to its log p. A letter less likely to the expert than
+    PLAUSIBLE times its likeliest one is ruled out, lest a difference of two tiny numbers decide. This is contrastive
+    decoding (arXiv 2210.15097), brought to a dLLM; what it gains docs/revise.md measures. Canvases too long for the
+    amateur get the expert's own answer.
+    """
+
+    def __init__(self, expert, amateur):
+        super().__init__()
+        self.expert, self.amateur, self.config = expert, amateur, expert.config
+
+    def forward(self, tokens):
+        """tokens [B, T] -> logits [B, T, V], -inf for what is ruled out."""
+        if tokens.shape[1] > self.amateur.config.context:
+            return self.expert(tokens)
+        expert = F.log_softmax(self.expert(tokens).float(), dim=-1)  # [B, T, V]
+        amateur = F.log_softmax(self.amateur(tokens).float(), dim=-1)  # [B, T, V]
+        ruled_out = expert < expert.amax(dim=-1, keepdim=True) + math.log(PLAUSIBLE)
+        return (expert + (expert - amateur)).masked_fill(ruled_out, -torch.inf)
 
 
 # ---- Generating
@@ -189,67 +214,6 @@ def make_canvas(tokenizer, prompt, ending, length, num, device):
     return torch.tensor(row, dtype=torch.long, device=device).repeat(num, 1)
 
 
-# ---- Showing
-def show_text(tokenizer, tokens, mask_id):
-    """[L] tokens -> text, masks shown as HIDDEN."""
-    return "".join(HIDDEN if i == mask_id else tokenizer.units[i] for i in tokens.tolist())
-
-
-class LiveView:
-    """Draws a text in the terminal again and again, in the same place, as it is unmasked."""
-
-    def __init__(self, tokenizer, mask_id):
-        self.tokenizer, self.mask_id, self.lines = tokenizer, mask_id, 0
-
-    def __call__(self, canvas):
-        width, height = (n or 80 for n in os.get_terminal_size(sys.stderr.fileno()))  # some say 0
-        text = show_text(self.tokenizer, canvas[0], self.mask_id)
-        width = max(2, width) - 1
-        lines = [line[i : i + width] for line in text.split("\n") for i in range(0, max(1, len(line)), width)]
-        end = max((i + 1 for i, line in enumerate(lines) if line.strip(HIDDEN)), default=0)  # after the last letter
-        lines = lines[: max(end, height - 1)][1 - height :]  # what fits, up to there
-        back, self.lines = self.to_beginning(), len(lines)
-        sys.stderr.write(back + "\n".join(lines) + "\n")  # at once, so that Ctrl-C finds either text
-
-    def to_beginning(self):
-        """The codes that move the cursor to where the text began, and clear what is below."""
-        return f"\x1b[{self.lines}A\x1b[J" if self.lines else ""
-
-    def erase(self):
-        """Clears the text."""
-        sys.stderr.write(self.to_beginning())
-        sys.stderr.flush()
-
-
-def save_gif(path, frames, tokenizer, mask_id):
-    """Saves canvases [1, L], one after the other, as an animation. Letters stand where they stand in the last one."""
-    import matplotlib
-    from PIL import Image, ImageDraw, ImageFont
-
-    font = ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSansMono.ttf", 16)
-    places, row, column = [], 0, 0
-    for letter in (tokenizer.units[i] for i in frames[-1][0].tolist()):
-        places.append((12 + 10 * column, 10 + 22 * row))
-        row, column = (row + 1, 0) if letter == "\n" else (row, column + 1)
-    size = (max(x for x, _ in places) + 24, places[-1][1] + 34)
-    images, before = [], frames[0]
-    for frame in frames:
-        image = Image.new("RGB", size, "white")
-        draw = ImageDraw.Draw(image)
-        for place, i, was in zip(places, frame[0].tolist(), before[0].tolist()):
-            if i == mask_id:
-                draw.rectangle((place[0] + 1, place[1] + 4, place[0] + 8, place[1] + 17), fill="#d0d7e5")
-            elif tokenizer.units[i] != "\n":
-                draw.text(place, tokenizer.units[i], fill="#d2322d" if was == mask_id else "black", font=font)
-        images.append(image.quantize(256))  # fewer colours would lose the few red pixels
-        before = frame
-    durations = [80] * (len(images) - 1) + [4000]  # milliseconds; the last one stays
-    file = io.BytesIO()
-    images[0].save(file, "GIF", save_all=True, append_images=images[1:], duration=durations, loop=0)
-    write_safely(path, file.getvalue())
-    print(path, file=sys.stderr)
-
-
 # ---- The command line
 def add_text_flags(flags, checkpoint, length=256):
     """Adds to a parser, or to a group of it, the flags of every script that writes text; two of the defaults differ.
@@ -313,11 +277,23 @@ def load_generator(parser, args, causal=False):
     return model, tokenizer, Sampling(args.steps, args.temp, args.topk, args.order, args.revise)
 
 
+def with_amateur(model, tokenizer, amateur, device):
+    """A model, and beside it the amateur: a checkpoint's path, or "none". Raises UserError where alphabets differ."""
+    if amateur == "none":
+        return model
+    other, its_tokenizer, _ = training.load_kind(find_checkpoint(amateur), False, pick_device(device))
+    if its_tokenizer.units != tokenizer.units:
+        raise UserError(f"--amateur {amateur} has another alphabet than the model; none does without it.")
+    return Contrast(model, other)
+
+
 def main():
     """The command line of 06_generate.py."""
     parser = generating_parser(__doc__, SHIPPED, revises=True)
     parser.set_defaults(temp=0.6)  # less varied than 0.8, and more English (docs/revise.md)
     add_live_flags(parser)
+    beside = "a smaller model, to be surer than (default: checkpoints/small.pt for shakespeare.pt, else none)"
+    parser.add_argument("--amateur", metavar="FILE", help=beside)
     parser.add_argument("--gif", metavar="FILE", help="save the unmasking as an animation")
     args = parser.parse_args()
     if (args.watch or args.gif) and args.num > 1:
@@ -327,6 +303,8 @@ def main():
     if args.watch and not sys.stderr.isatty():
         parser.error("--watch needs a terminal to draw in")
     model, tokenizer, sampling = load_generator(parser, args)
+    is_shipped = Path(args.checkpoint).resolve() == SHIPPED  # other models know no smaller one
+    model = with_amateur(model, tokenizer, args.amateur or (str(SMALL) if is_shipped else "none"), args.device)
     mask_id, device = model.config.vocab_size, next(model.parameters()).device
     canvas = make_canvas(tokenizer, args.prompt, args.ending, args.len, args.num, device)
 

@@ -204,7 +204,7 @@ def fill_text(model, tokenizer, text, sampling, seed=None, num=1, live=False):
     parts = read_blanks(unicodedata.normalize("NFC", text), tokenizer)
     canvas = lay_out(parts, find_lengths(model, parts), mask_id).expand(num, -1).to(model.head.weight.device)
     masked = canvas[0] == mask_id
-    view = generation.LiveView(tokenizer, mask_id)
+    view = tools.LiveView(tokenizer, mask_id)
     tokens = fill(model, canvas, sampling, tools.seeded_generator(seed), view if live else None)
     view.erase()
     tools.print_texts(with_marks(tokenizer, row, masked) for row in tokens)

@@ -4,7 +4,7 @@ Nothing in here is needed to understand a lesson. Its parts, in order:
 
     at work                UserError, run, StopRequest, check
     the command line       Parser, between, DEVICES, seeded_generator, print_texts, print_command
-    tables and pictures    mean_and_error, longest_copy, print_row, save_figure
+    tables and pictures    mean_and_error, longest_copy, print_row, save_figure, LiveView, save_gif
     files                  ROOT, write_safely, download, find_checkpoint
     where it runs          pick_device, native_dtype
     checkpoints on disk    save_checkpoint, read_checkpoint, check_fields, best_path
@@ -233,6 +233,69 @@ def save_figure(figure, path):
     figure.savefig(buffer, format="png", dpi=130, bbox_inches="tight")
     write_safely(path, buffer.getbuffer())
     print(path)
+
+
+HIDDEN = "░"  # how a mask is shown
+
+
+def show_text(tokenizer, tokens, mask_id):
+    """[L] tokens -> text, masks shown as HIDDEN."""
+    return "".join(HIDDEN if i == mask_id else tokenizer.units[i] for i in tokens.tolist())
+
+
+class LiveView:
+    """Draws a text in the terminal again and again, in the same place, as it is unmasked."""
+
+    def __init__(self, tokenizer, mask_id):
+        self.tokenizer, self.mask_id, self.lines = tokenizer, mask_id, 0
+
+    def __call__(self, canvas):
+        width, height = (n or 80 for n in os.get_terminal_size(sys.stderr.fileno()))  # some say 0
+        text = show_text(self.tokenizer, canvas[0], self.mask_id)
+        width = max(2, width) - 1
+        lines = [line[i : i + width] for line in text.split("\n") for i in range(0, max(1, len(line)), width)]
+        end = max((i + 1 for i, line in enumerate(lines) if line.strip(HIDDEN)), default=0)  # after the last letter
+        lines = lines[: max(end, height - 1)][1 - height :]  # what fits, up to there
+        back, self.lines = self.to_beginning(), len(lines)
+        sys.stderr.write(back + "\n".join(lines) + "\n")  # at once, so that Ctrl-C finds either text
+
+    def to_beginning(self):
+        """The codes that move the cursor to where the text began, and clear what is below."""
+        return f"\x1b[{self.lines}A\x1b[J" if self.lines else ""
+
+    def erase(self):
+        """Clears the text."""
+        sys.stderr.write(self.to_beginning())
+        sys.stderr.flush()
+
+
+def save_gif(path, frames, tokenizer, mask_id):
+    """Saves canvases [1, L], one after the other, as an animation. Letters stand where they stand in the last one."""
+    import matplotlib
+    from PIL import Image, ImageDraw, ImageFont
+
+    font = ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSansMono.ttf", 16)
+    places, row, column = [], 0, 0
+    for letter in (tokenizer.units[i] for i in frames[-1][0].tolist()):
+        places.append((12 + 10 * column, 10 + 22 * row))
+        row, column = (row + 1, 0) if letter == "\n" else (row, column + 1)
+    size = (max(x for x, _ in places) + 24, places[-1][1] + 34)
+    images, before = [], frames[0]
+    for frame in frames:
+        image = Image.new("RGB", size, "white")
+        draw = ImageDraw.Draw(image)
+        for place, i, was in zip(places, frame[0].tolist(), before[0].tolist()):
+            if i == mask_id:
+                draw.rectangle((place[0] + 1, place[1] + 4, place[0] + 8, place[1] + 17), fill="#d0d7e5")
+            elif tokenizer.units[i] != "\n":
+                draw.text(place, tokenizer.units[i], fill="#d2322d" if was == mask_id else "black", font=font)
+        images.append(image.quantize(256))  # fewer colours would lose the few red pixels
+        before = frame
+    durations = [80] * (len(images) - 1) + [4000]  # milliseconds; the last one stays
+    file = io.BytesIO()
+    images[0].save(file, "GIF", save_all=True, append_images=images[1:], duration=durations, loop=0)
+    write_safely(path, file.getvalue())
+    print(path, file=sys.stderr)
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -38,10 +38,10 @@ APART = 8  # places, for those that must not be neighbours
 
 
 class Canvases:
-    """Empty canvases [num, L] of a model, and the ways to fill them."""
+    """Empty canvases [num, L] of a model, and the ways to fill them; in_blocks: another model, for that way alone."""
 
-    def __init__(self, model, num, L, seed):
-        self.model, self.seed, self.L = model, seed, L
+    def __init__(self, model, num, L, seed, in_blocks=None):
+        self.model, self.seed, self.L, self.writer = model, seed, L, in_blocks or model
         self.empty = torch.full((num, L), model.config.vocab_size, device=next(model.parameters()).device)
 
     def written(self, passes, temperature, order="random"):
@@ -53,7 +53,7 @@ class Canvases:
     def in_blocks(self, temperature):
         """(tokens [num, L], passes), written and revised as lesson 6 does it by default."""
         sampling = generation.Sampling(temperature=temperature, revise=None)
-        tokens = generation.generate(self.model, self.empty, sampling, torch.Generator().manual_seed(self.seed))
+        tokens = generation.generate(self.writer, self.empty, sampling, torch.Generator().manual_seed(self.seed))
         return tokens, sampling.complete(self.L)["steps"]
 
     def revised(self, writing, temperature, marks, **how):
@@ -259,7 +259,7 @@ def show_cost(canvases, passes=32):
     works = lambda: canvases.written(passes, 1.0), lambda: canvases.revised(passes // 4, 1.0, (passes,))
     written, revised = fastest(works, 3)
     print(f"\n{passes} passes, three in four revising, take {revised / written:.2f} times as long as all writing, and")
-    one, half = Canvases(canvases.model, 1, canvases.L, canvases.seed), max(2, canvases.L // 2)
+    one, half = Canvases(canvases.model, 1, canvases.L, canvases.seed, canvases.writer), max(2, canvases.L // 2)
     works = lambda: one.in_blocks(1.0), lambda: one.revised(max(1, half // 4), 1.0, (half,))
     in_blocks, whole = fastest(works, 5)
     print(f"one text in blocks {in_blocks / whole:.2f} times as long as {half} such passes (fastest of each, in turn).")
@@ -269,11 +269,14 @@ def main():
     """The command line of benchmarks.revise."""
     parser, folder = comparison.comparing_parser(__doc__, PIECES), tools.ROOT / "figures"
     parser.add_argument("--rivals", action="store_true", help=f"other ways to spend {RIVAL_PASSES} passes")
+    beside = "the amateur of lesson 6 for texts in blocks (default: none)"
+    parser.add_argument("--amateur", default="none", metavar="FILE", help=beside)
     parser.add_argument("--pictures", type=Path, default=folder, metavar="FOLDER", help="default: figures")
     args = parser.parse_args()
     writers, tokens, windows = comparison.prepare(args.dllm, args.gpt, args.device, args.data, args.len)
     judge = comparison.Judge(writers.tokenizer.decode(tokens), writers.tokenizer.vocab_size)
-    canvases = Canvases(writers.dllm, args.pieces, writers.length, args.seed)
+    pair = generation.with_amateur(writers.dllm, writers.tokenizer, args.amateur, args.device)
+    canvases = Canvases(writers.dllm, args.pieces, writers.length, args.seed, pair)
     print(comparison.TITLES)
 
     def judge_texts(label, tokens):

@@ -2,8 +2,10 @@
 
 import contextlib
 import io
+import itertools
 import os
 import runpy
+import shutil
 import sys
 import threading
 from importlib import import_module
@@ -17,6 +19,7 @@ import tools
 import torch
 
 tensors = import_module("01_tensors")
+transformer = import_module("03_transformer")
 diffusion = import_module("04_diffusion")
 generation = import_module("06_generate")
 SHIPPED = [ROOT / "checkpoints" / f"{name}.pt" for name in ("shakespeare", "small")]
@@ -171,7 +174,7 @@ def test_a_text_stands_between_blank_lines_unless_one_says_otherwise(small_model
     def shown(prompt, ending, length, tokenizer=tokenizer):
         canvas = generation.make_canvas(tokenizer, prompt, ending, length, 2, "cpu")
         assert canvas.dtype == torch.long and torch.equal(canvas[0], canvas[1])
-        return generation.show_text(tokenizer, canvas[0], tokenizer.vocab_size).replace(generation.HIDDEN, "_")
+        return tools.show_text(tokenizer, canvas[0], tokenizer.vocab_size).replace(tools.HIDDEN, "_")
 
     assert shown(None, None, 7) == "\n\n___\n\n"
     assert shown("", "", 3) == "___"
@@ -182,6 +185,70 @@ def test_a_text_stands_between_blank_lines_unless_one_says_otherwise(small_model
     for given in (("Shall", "e", 5), ("", "Shall", 4)):
         with pytest.raises(tools.UserError, match=f"{len(given[0] + given[1])} letters, more than --len {given[2]}"):
             shown(*given)
+
+
+# ---- Two models that write as one
+@pytest.fixture
+def pair():
+    """Two models of random weights, over 5 letters; the amateur sees half as many."""
+    torch.manual_seed(0)
+    shape = dict(n_layers=1, n_heads=2, dim=16)
+    expert, amateur = (transformer.Transformer(transformer.Config(5, context, **shape)) for context in (16, 8))
+    for matrix in (p for model in (expert, amateur) for p in model.parameters() if p.ndim == 2):
+        torch.nn.init.normal_(matrix, std=0.3)
+    return generation.Contrast(expert, amateur).eval()
+
+
+def test_contrast_is_the_expert_squared_over_the_amateur_where_plausible(pair):
+    tokens = torch.randint(6, (3, 8), generator=torch.Generator().manual_seed(1))  # some are masks
+    with torch.inference_mode():
+        p = torch.softmax(pair(tokens), dim=-1)  # [B, T, V]
+        expert, amateur = (torch.softmax(model(tokens), dim=-1) for model in (pair.expert, pair.amateur))
+    ruled_out = 0
+    for b, t in itertools.product(range(3), range(8)):
+        e, a = expert[b, t].tolist(), amateur[b, t].tolist()
+        worth = [x * x / y if x >= 0.2 * max(e) else 0.0 for x, y in zip(e, a)]
+        ruled_out += worth.count(0.0)
+        torch.testing.assert_close(p[b, t], torch.tensor(worth) / sum(worth), atol=1e-5, rtol=1e-4)
+    assert 0 < ruled_out < 3 * 8 * 4
+
+
+def test_a_canvas_too_long_for_the_amateur_gets_the_expert(pair):
+    tokens = torch.full((1, 9), 5)
+    with torch.inference_mode():
+        assert torch.equal(pair(tokens), pair.expert(tokens))
+        assert not torch.equal(pair(tokens[:, :8]), pair.expert(tokens[:, :8]))
+
+
+def test_no_order_or_temperature_draws_what_is_ruled_out(pair):
+    for order, temperature in itertools.product(diffusion.ORDERS, (0, 1, 10)):
+        generator = torch.Generator().manual_seed(0)
+        canvases = []
+        tokens = diffusion.sample(
+            pair, torch.full((20, 8), 5), 8, temperature, order=order, generator=generator,
+            on_step=lambda canvas: canvases.append(canvas.clone()),  # noqa: B023
+        )  # fmt: skip
+        assert tokens.max() < 5
+        for before, after in itertools.pairwise(canvases):
+            new = before != after
+            with torch.inference_mode():
+                assert pair(before)[new].gather(1, after[new][:, None]).isfinite().all()
+
+
+def test_the_shipped_model_has_the_small_one_beside_it_and_others_none(small_checkpoint, tmp_path):
+    flags = ["--len", 24, "--seed", 1, "--prompt", "ROMEO:"]
+    by_default = run_script("06_generate.py", *flags)
+    assert by_default == run_script("06_generate.py", *flags, "--amateur", ROOT / "checkpoints" / "small.pt")
+    alone = run_script("06_generate.py", *flags, "--amateur", "none")
+    assert by_default[0] == alone[0] == 0 and by_default[1] != alone[1]
+    assert alone == run_script("06_generate.py", *flags, "--amateur", "none", "--checkpoint", copied(tmp_path))
+    assert alone == run_script("06_generate.py", *flags, "--checkpoint", copied(tmp_path))
+    assert_refused(run_script("06_generate.py", "--amateur", small_checkpoint), 1, "another alphabet", "none")
+    assert_refused(run_script("06_generate.py", "--amateur", tmp_path / "no.pt"), 1, "there is no file")
+
+
+def copied(folder):
+    return shutil.copy(ROOT / "checkpoints" / "shakespeare.pt", folder / "mine.pt")
 
 
 def test_prompt_of_the_whole_length_is_given_back(small_checkpoint):
@@ -343,10 +410,10 @@ def test_a_text_longer_than_the_terminal_is_shown_where_it_grows(small_model, mo
     model, tokenizer = small_model
     mask = model.config.vocab_size
     monkeypatch.setattr("os.get_terminal_size", lambda _: os.terminal_size((11, 5)))
-    view, canvas = generation.LiveView(tokenizer, mask), torch.full((1, 100), mask)
+    view, canvas = tools.LiveView(tokenizer, mask), torch.full((1, 100), mask)
     for known, shown in ((0, range(0, 4)), (15, range(0, 4)), (75, range(4, 8)), (100, range(6, 10))):
         canvas[:, :known] = tokenizer.id_of["a"]
         view(canvas)
         lines = ["a" * max(0, min(10, known - 10 * i)) for i in shown]
         drawn = capfd.readouterr().err.split("\x1b[J")[-1]
-        assert drawn == "".join(line.ljust(10, generation.HIDDEN) + "\n" for line in lines)
+        assert drawn == "".join(line.ljust(10, tools.HIDDEN) + "\n" for line in lines)
