@@ -12,6 +12,9 @@ are left then revise (--revise says how many; 0: none). A text longer than the m
 window, each seeing the half before it: `--steps 128 --len 512` writes three windows of 256 letters, 1-256 in 64 passes,
 129-384 (the first half of them there already) in 32, and 257-512 in 32; of each, half write and half revise.
 
+Windows of up to 128 letters, and so the blocks, two shipped models write together: a letter counts more where the large
+one is surer of it than the small one is (--amateur; `Contrast` below). That reads more like English.
+
 In a terminal you see it at work: the text is drawn after every pass. The text alone goes to standard output.
 
 Builds on:  lessons 1 (Tokenizer), 4 (sample) and 5 (load_kind); unless --revise 0, lesson 12, which comes later.
@@ -20,6 +23,7 @@ Run:        python 06_generate.py                                        (some t
             python 06_generate.py --ending "And so farewell."
             python 06_generate.py --checkpoint checkpoints/my_shakespeare_best.pt --num 3
             python 06_generate.py --checkpoint hf://OWNER/REPO/FILE.pt
+            python 06_generate.py --amateur none                     (the large model alone)
             python 06_generate.py --len 128 --steps 512              (passes to spare: they revise)
             python 06_generate.py --gif figures/text.gif
 Last line:  the last line of the text.
@@ -29,8 +33,8 @@ add_text_flags, add_live_flags, is_live, load_generator, with_amateur.
 
 Exercises (answers in docs/answers.md)
   1. Write the same seed with --revise 0 and --steps 256, 64, 16 and 4. Which mistakes come with haste, and why these?
-  2. Try --temp 0 in each of the orders confidence, certainty and random. Two write the same text: why? What goes wrong?
-  3. Compare --order confidence --temp 1 with --order random --temp 1. Which reads better? Which repeats itself?
+  2. With --len 128 --amateur none, try --temp 0 in the orders confidence, certainty, random. Why do two write the same?
+  3. Likewise, compare --order confidence --temp 1 with --order random --temp 1. Which reads better, and why?
 """
 
 import math
