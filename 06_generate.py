@@ -4,7 +4,7 @@ Starts from a canvas of masks and lets the sampler of lesson 4 unmask it. What i
 (a GPT can be given none); unless you say otherwise a blank line on either side, as it stands between speeches.
 
 By default a pass writes one letter, in blocks of 32 from left to right (the first has 64), the surest of the block
-first. The model is shown the block and as much before it, so such a pass is quick; an ending it sees in the last block.
+first. The model is shown the block and as much before it, so such a pass is quick; an ending it sees in the last block, as much of it as fits.
 Then it looks at the whole, one pass for every eight letters, takes back those that it doubts and draws them again
 (lesson 12 explains it, docs/revise.md measures both). With fewer passes (--steps) a quarter of them write, or one for
 every eight letters if that is more, many letters at once and all over the text, which is fast and rough; what passes
@@ -29,12 +29,12 @@ Run:        python 06_generate.py                                        (some t
 Last line:  the last line of the text.
 
 Later lessons take from here: SHIPPED, SMALL, Sampling, generate, fill_spans, make_canvas, generating_parser,
-add_text_flags, add_live_flags, is_live, load_generator, with_amateur.
+add_text_flags, add_live_flags, is_live, load_generator.
 
 Exercises (answers in docs/answers.md)
   1. Write the same seed with --revise 0 and --steps 256, 64, 16 and 4. Which mistakes come with haste, and why these?
   2. With --len 128 --amateur none, try --temp 0 in the orders confidence, certainty, random. Why do two write the same?
-  3. Likewise, compare --order confidence --temp 1 with --order random --temp 1. Which reads better, and why?
+  3. Likewise, --num 2: compare --order confidence --temp 1 with --order random --temp 1. Which reads better, and why?
 """
 
 import math
@@ -64,7 +64,7 @@ TAKEN_BACK = 4  # letters that a pass revises in a text that was written in bloc
 
 # ---- Two models that write as one
 class Contrast(nn.Module):
-    """Answers as a model does, the expert, where it is sure of more than a smaller one, the amateur, is sure of, too.
+    """Answers as a model does, the expert, but gives more weight to what it is surer of than a smaller one, the amateur.
 
     Both know which letters are frequent and how words are spelt; what the expert knows better is which word fits. Its
     log p minus the amateur's is that advantage, and is added to its log p. A letter less likely to the expert than
@@ -78,7 +78,7 @@ class Contrast(nn.Module):
         self.expert, self.amateur, self.config = expert, amateur, expert.config
 
     def forward(self, tokens):
-        """tokens [B, T] -> logits [B, T, V], -inf for what is ruled out."""
+        """tokens [B, T] -> logits [B, T, V], -inf for what is ruled out (if T is too long for the amateur, nothing)."""
         if tokens.shape[1] > self.amateur.config.context:
             return self.expert(tokens)
         expert = F.log_softmax(self.expert(tokens).float(), dim=-1)  # [B, T, V]
@@ -181,7 +181,7 @@ def fill_spans(model, canvas, sampling, spans, generator=None, on_step=None):
 
 def write_and_revise(model, canvas, writing, revising, order, block, fillable, on_step, **how):
     """Fills the fillable masks of a canvas [B, L] in so many passes by `sample` of lesson 4; then, in so many others,
-    takes back letters that it wrote, as many a pass as were written in one, by `revise` of lesson 12.
+    takes back letters that it wrote, as many a pass as were written in one (in blocks TAKEN_BACK), by `revise` of lesson 12.
 
     In blocks, where the whole canvas is fillable: the model sees no more than the block and as much before it, and so a
     pass takes a fraction of the time; that the text is fluent all the same, docs/revise.md measures. (LLaDA, arXiv
