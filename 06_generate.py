@@ -4,7 +4,8 @@ Starts from a canvas of masks and lets the sampler of lesson 4 unmask it. What i
 (a GPT can be given none); unless you say otherwise a blank line on either side, as it stands between speeches.
 
 By default a pass writes one letter, in blocks of 32 from left to right (the first has 64), the surest of the block
-first. The model is shown the block and as much before it, so such a pass is quick; an ending it sees in the last block, as much of it as fits.
+first. The model is shown the block and as much before it, so such a pass is quick; of an ending it sees what falls
+into that.
 Then it looks at the whole, one pass for every eight letters, takes back those that it doubts and draws them again
 (lesson 12 explains it, docs/revise.md measures both). With fewer passes (--steps) a quarter of them write, or one for
 every eight letters if that is more, many letters at once and all over the text, which is fast and rough; what passes
@@ -64,7 +65,7 @@ TAKEN_BACK = 4  # letters that a pass revises in a text that was written in bloc
 
 # ---- Two models that write as one
 class Contrast(nn.Module):
-    """Answers as a model does, the expert, but gives more weight to what it is surer of than a smaller one, the amateur.
+    """Answers as a model does, the expert, but favours what it is surer of than a smaller one, the amateur.
 
     Both know which letters are frequent and how words are spelt; what the expert knows better is which word fits. Its
     log p minus the amateur's is that advantage, and is added to its log p. A letter less likely to the expert than
@@ -181,7 +182,8 @@ def fill_spans(model, canvas, sampling, spans, generator=None, on_step=None):
 
 def write_and_revise(model, canvas, writing, revising, order, block, fillable, on_step, **how):
     """Fills the fillable masks of a canvas [B, L] in so many passes by `sample` of lesson 4; then, in so many others,
-    takes back letters that it wrote, as many a pass as were written in one (in blocks TAKEN_BACK), by `revise` of lesson 12.
+    takes back letters that it wrote, as many a pass as were written in one (in blocks TAKEN_BACK), by `revise` of
+    lesson 12.
 
     In blocks, where the whole canvas is fillable: the model sees no more than the block and as much before it, and so a
     pass takes a fraction of the time; that the text is fluent all the same, docs/revise.md measures. (LLaDA, arXiv
