@@ -4,9 +4,8 @@ Starts from a canvas of masks and lets the sampler of lesson 4 unmask it. What i
 (a GPT can be given none); unless you say otherwise a blank line on either side, as it stands between speeches.
 
 By default a pass writes one letter, in blocks of 32 from left to right (the first has 64), the surest of the block
-first. The model is shown the block and as much before it, so such a pass is quick; of an ending it sees what falls
-into that.
-Then it looks at the whole, one pass for every eight letters, takes back those that it doubts and draws them again
+first. The model is shown the block and as much before it, so such a pass is quick; of an ending it sees what falls into
+that. Then it looks at the whole, one pass for every eight letters, takes back those that it doubts and draws them again
 (lesson 12 explains it, docs/revise.md measures both). With fewer passes (--steps) a quarter of them write, or one for
 every eight letters if that is more, many letters at once and all over the text, which is fast and rough; what passes
 are left then revise (--revise says how many; 0: none). A text longer than the model's context is written window by
