@@ -59,6 +59,7 @@ SHIPPED = ROOT / "checkpoints" / "shakespeare.pt"  # `base`
 SMALL = ROOT / "checkpoints" / "small.pt"  # `small`, three times as fast
 BLOCK = 32  # letters that are written, seeing as many before them, until the next ones begin
 PLAUSIBLE = 0.2  # of the likeliest letter's probability: what a letter needs where two models write as one
+ADVANTAGE = 3.0  # the most that a letter's probability is multiplied by there
 TAKEN_BACK = 4  # letters that a pass revises in a text that was written in blocks
 
 
@@ -69,8 +70,10 @@ class Contrast(nn.Module):
     Both know which letters are frequent and how words are spelt; what the expert knows better is which word fits. Its
     log p minus the amateur's is that advantage, and is added to its log p. A letter less likely to the expert than
     PLAUSIBLE times its likeliest one is ruled out, lest a difference of two tiny numbers decide. This is contrastive
-    decoding (arXiv 2210.15097), brought to a dLLM; what it gains docs/revise.md measures. Canvases too long for the
-    amateur get the expert's own answer.
+    decoding (arXiv 2210.15097), brought to a dLLM. One limit more is needed here: far from all that is written both
+    are unsure, and a letter that the expert repeats, at 6%, can be ten times what it is to the amateur. So no advantage
+    counts for more than ADVANTAGE times; without that one text in twenty ended in a page of quotation marks
+    (docs/revise.md). Canvases too long for the amateur get the expert's own answer.
     """
 
     def __init__(self, expert, amateur):
@@ -84,7 +87,8 @@ class Contrast(nn.Module):
         expert = F.log_softmax(self.expert(tokens).float(), dim=-1)  # [B, T, V]
         amateur = F.log_softmax(self.amateur(tokens).float(), dim=-1)  # [B, T, V]
         ruled_out = expert < expert.amax(dim=-1, keepdim=True) + math.log(PLAUSIBLE)
-        return (expert + (expert - amateur)).masked_fill(ruled_out, -torch.inf)
+        advantage = (expert - amateur).clamp(max=math.log(ADVANTAGE))
+        return (expert + advantage).masked_fill(ruled_out, -torch.inf)
 
 
 # ---- Generating
