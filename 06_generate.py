@@ -13,7 +13,8 @@ window, each seeing the half before it: `--steps 128 --len 512` writes three win
 129-384 (the first half of them there already) in 32, and 257-512 in 32; of each, half write and half revise.
 
 Windows of up to 128 letters, and so the blocks, two shipped models write together: a letter counts more where the large
-one is surer of it than the small one is (--amateur; `Contrast` below). That reads more like English.
+one is surer of it than the small one is (--amateur; `Contrast` below). That reads more like English. Longer windows
+that are not written in blocks, as with fewer --steps, --revise or --order, the large one writes alone.
 
 In a terminal you see it at work: the text is drawn after every pass. The text alone goes to standard output.
 
