@@ -13,9 +13,9 @@ window, each seeing the half before it: `--steps 128 --len 512` writes three win
 129-384 (the first half of them there already) in 32, and 257-512 in 32; of each, half write and half revise.
 
 Windows of up to 128 letters, and so the blocks, two shipped models write together: a letter counts more where the large
-one is surer of it than the small one is (--amateur; `Contrast` below). That reads more like English. What
-sees more at once, the passes that revise longer texts, or those that write a window of 256 without blocks (fewer
---steps, --revise, --order), is the large one's alone.
+one is surer of it than the small one is (--amateur; `Contrast` below). That reads more like English. What sees more
+at once is the large one's alone: the passes that revise a longer text, or that write it without blocks (with fewer
+--steps, --revise or --order).
 
 In a terminal you see it at work: the text is drawn after every pass. The text alone goes to standard output.
 
@@ -70,12 +70,12 @@ class Contrast(nn.Module):
     """Answers as a model does, the expert, but favours what it is surer of than a smaller one, the amateur.
 
     Both know which letters are frequent and how words are spelt; what the expert knows better is which word fits. Its
-    log p minus the amateur's is that advantage (below 0 where the amateur is surer), and is added to its log p. A letter
-    less likely to the expert than PLAUSIBLE times its likeliest one is ruled out, lest a difference of two tiny numbers
-    decide. This is contrastive decoding (arXiv 2210.15097), brought to a dLLM. One limit more is needed here: far from
-    all that is written both are unsure, and a letter that the expert repeats, at 6%, can be ten times as likely to it
-    as to the amateur. So an advantage counts for ADVANTAGE times at most; without that one text in twenty ended in
-    quotation marks (docs/revise.md). Canvases too long for the amateur get the expert's own answer.
+    log p minus the amateur's is that advantage (below 0 where the amateur is surer), and is added to its log p. A
+    letter less likely to the expert than PLAUSIBLE times its likeliest one is ruled out, lest a difference of two tiny
+    numbers decide. This is contrastive decoding (arXiv 2210.15097), brought to a dLLM. One limit more is needed here:
+    far from all that is written both are unsure, and a letter that the expert repeats, at 6%, can be ten times as
+    likely to it as to the amateur. So an advantage counts for ADVANTAGE times at most; without that one text in twenty
+    ended in quotation marks (docs/revise.md). Canvases too long for the amateur get the expert's own answer.
     """
 
     def __init__(self, expert, amateur):
