@@ -219,7 +219,7 @@ def make_canvas(tokenizer, prompt, ending, length, num, device):
     first = blank_line[:length] if prompt is None else tokenizer.encode(prompt)
     last = blank_line[: max(0, length - len(first))] if ending is None else tokenizer.encode(ending)
     if len(first) + len(last) > length:
-        given = f"the prompt and the ending have {len(first) + len(last)} letters"
+        given = f"the prompt and the ending (a blank line, where you give none) have {len(first) + len(last)} letters"
         raise UserError(f"{given}, more than --len {length}; ask for more.")
     row = first + [tokenizer.vocab_size] * (length - len(first) - len(last)) + last
     return torch.tensor(row, dtype=torch.long, device=device).repeat(num, 1)
