@@ -1,6 +1,5 @@
 """The benchmarks: their mathematics in a toy world, and each of them to its end on two tiny models."""
 
-import io
 import itertools
 import math
 import re
@@ -20,7 +19,6 @@ comparison, blanks = import_module("10_compare"), import_module("11_fill_blanks"
 sweep, exact = import_module("benchmarks.sweep"), import_module("benchmarks.exact")
 blanks_benchmark, tune = import_module("benchmarks.blanks"), import_module("benchmarks.tune")
 revise_benchmark, calibrate = import_module("benchmarks.revise"), import_module("benchmarks.calibrate")
-distill, waiting = import_module("benchmarks.distill"), import_module("benchmarks.waiting")
 
 
 @pytest.fixture
@@ -366,113 +364,6 @@ def test_a_short_tuning_run(text_of_letters, monkeypatch, extra, measured):
     assert not torch.allclose(equal[0], equal[1], atol=0.01)
 
 
-# ---- benchmarks.distill
-def test_soft_answers_are_those_of_pytorch():
-    """Against PyTorch's own cross-entropy with probabilities as targets."""
-    logits, expected = torch.randn(3, 7, 5, generator=seeded(1)), torch.rand(3, 7, 5, generator=seeded(2))
-    expected /= expected.sum(dim=-1, keepdim=True)
-    tokens, mask = torch.randint(5, (3, 7), generator=seeded(3)), torch.rand(3, 7, generator=seeded(4)) < 0.6
-    answers = distill.TRUTH * torch.eye(5)[tokens] + (1 - distill.TRUTH) * expected  # [B, L, V]
-    losses = torch.nn.functional.cross_entropy(logits.mT, answers.mT, reduction="none")  # [B, L]
-    by_row = torch.stack([row[hidden].mean() for row, hidden in zip(losses, mask)])
-    assert torch.allclose(distill.soft_cross_entropy(logits, expected, tokens, mask), by_row, atol=1e-6)
-
-
-def test_several_teachers_are_averaged_and_never_trained(small_model):
-    model, tokenizer = small_model
-    tokens = torch.randint(tokenizer.vocab_size + 1, (2, 8), generator=seeded())
-    other = enlarged(model, times=3)
-    expected = distill.expected_by((model, other), tokens)
-    with torch.no_grad():
-        both = [torch.softmax(each(tokens), dim=-1) for each in (model, other)]
-    assert torch.allclose(expected, (both[0] + both[1]) / 2) and not expected.requires_grad
-    assert torch.allclose(expected.sum(dim=-1), torch.ones(2, 8))
-
-
-def test_half_of_the_windows_are_the_writers():
-    text, written = torch.arange(100), 1000 * torch.arange(1, 6)[:, None] + torch.arange(8)  # [N], [5, 8]
-    draw, generator = distill.mixed_windows(text, written, batch=6), seeded()
-    drawn = torch.stack([draw(generator) for _ in range(50)])  # [50, 6, 8]
-    assert (drawn[:, :3] < 100).all() and (drawn[:, :3].diff(dim=-1) == 1).all()
-    assert set(drawn[:, 3:, 0].flatten().tolist()) == {1000, 2000, 3000, 4000, 5000}
-
-
-def test_the_writer_writes_by_its_own_chances():
-    """The first letters of many windows are as frequent as the GPT says; and few windows are the same."""
-    model = random_gpt(5, 8)
-    written = distill.write_windows(model, 2000, 8, seeded())
-    with torch.inference_mode():
-        chances = torch.softmax(model(torch.tensor([[5]]))[0, 0], dim=-1)
-    shares = written[:, 0].bincount(minlength=5) / 2000
-    assert written.shape == (2000, 8) and (shares - chances).abs().max() < 4 * (0.25 / 2000) ** 0.5
-    assert len(written.unique(dim=0)) > 1000
-
-
-@pytest.fixture
-def distilled(monkeypatch, small_checkpoint, gpt_checkpoint, text_file, tmp_path):
-    """Runs benchmarks.distill with a preset, made small, and more flags; it leaves taught.pt in tmp_path."""
-    transformer = import_module("03_transformer")
-    monkeypatch.setitem(transformer.PRESETS, "tiny", dict(context=32, n_layers=1, n_heads=2, dim=16))
-    monkeypatch.setitem(transformer.PRESETS, "small", dict(context=32, n_layers=2, n_heads=2, dim=16))
-
-    def run(preset, *flags):
-        given = "--writer", gpt_checkpoint, "--windows", 9, "--data", text_file, "--out", tmp_path / "taught.pt"
-        fixed = () if "--resume" in flags else ("--preset", preset, "--batch", 4, "--dtype", "float32")
-        return run_script("benchmarks/distill.py", *given, *fixed, *flags)
-
-    return run
-
-
-@pytest.mark.parametrize("kind", ["dllm", "gpt"])
-def test_a_pupil_begins_where_it_is_told_and_goes_on(kind, distilled, small_checkpoint, gpt_checkpoint, tmp_path):
-    teacher, preset = (small_checkpoint, "tiny") if kind == "dllm" else (gpt_checkpoint, "small")
-    flags = "--teachers", teacher, teacher, "--start", teacher
-    code, out, err = distilled(preset, *flags, "--lr", 1e-6, "--steps", 2)
-    assert code == 0, err
-    script = "06_generate.py" if kind == "dllm" else "07_train_gpt.py --generate"
-    assert out.strip() == f"python {script} --checkpoint {tmp_path / 'taught_best.pt'}"
-    first, taught = (torch.load(path)["model"] for path in (teacher, tmp_path / "taught.pt"))
-    moved = max((first[name] - taught[name]).abs().max() for name in first)
-    assert 0 < moved < 1e-4
-    code, out, err = distilled(preset, "--teachers", teacher, "--steps", 4, "--resume")
-    assert code == 0 and torch.load(tmp_path / "taught.pt")["step"] == 4, err
-    loaded, _, _ = import_module("05_train").load_kind(tmp_path / "taught_best.pt", causal=kind == "gpt")
-    assert loaded.config.dropout == distill.OWN["dropout"]
-
-
-def test_a_pupil_comes_nearer_to_its_teacher(distilled, small_checkpoint, text_file, tmp_path):
-    """The teacher's weights are random: one who learns from the text alone, by lesson 5, knows nothing of it."""
-    flags, given = ("--steps", 100, "--lr", 0.02), ("--data", text_file, "--out", tmp_path / "alone.pt")
-    code, _, err = distilled("tiny", "--teachers", small_checkpoint, *flags)
-    assert code == 0, err
-    code, _, err = run_script("05_train.py", "--preset", "tiny", "--batch", 4, *flags, *given)
-    assert code == 0, err
-    training = import_module("05_train")
-    paths = small_checkpoint, tmp_path / "taught.pt", tmp_path / "alone.pt"
-    teacher, taught, alone = (training.load_checkpoint(path)[0] for path in paths)
-    tokens = torch.tensor(training.load_checkpoint(small_checkpoint)[1].encode(VERSE * 20))[:1600].view(50, 32)
-    inputs, mask = diffusion.hide_some(tokens, teacher.config.vocab_size, seeded())
-    with torch.inference_mode():
-        wanted, *got = (torch.log_softmax(model(inputs)[mask], dim=-1) for model in (teacher, taught, alone))
-    near, far = (torch.nn.functional.kl_div(each, wanted.exp(), reduction="batchmean") for each in got)
-    assert near < 0.5 * far
-
-
-def test_what_cannot_teach_is_refused(distilled, small_checkpoint, gpt_checkpoint, tmp_path):
-    other = tmp_path / "other.pt"
-    contents = torch.load(small_checkpoint)
-    torch.save(contents | dict(units=contents["units"][::-1]), other)
-    taught = "--teachers", small_checkpoint
-    assert_refused(distilled("tiny", "--teachers", small_checkpoint, gpt_checkpoint), 1, "gpt.pt is a GPT")
-    assert_refused(distilled("tiny", "--teachers", other), 1, "other.pt", "alphabet")
-    assert_refused(distilled("tiny", *taught, "--writer", small_checkpoint), 1, "small.pt is a dLLM")
-    assert_refused(distilled("small", *taught, "--start", small_checkpoint), 1, "small.pt", "shape", "--preset")
-    assert_refused(distilled("tiny", *taught, "--evaluate", small_checkpoint), 2, "05_train.py --evaluate")
-    assert_refused(distilled("base", *taught), 1, "small.pt reads 32 letters", "256")
-    assert_refused(distilled("tiny"), 2, "--teachers")
-    assert not (tmp_path / "taught.pt").exists()
-
-
 # ---- benchmarks.calibrate
 def test_the_mean_has_the_shares_it_is_told(small_model):
     model, _ = small_model
@@ -592,19 +483,3 @@ def test_wrong_flags_are_one_sentence(small_checkpoint, gpt_checkpoint, text_fil
     )
     assert_refused(run_script("benchmarks/blanks.py", "--num", "1"), 2, "--num")
     assert_refused(run_script("benchmarks/tune.py", "NOWHERE=1", "--steps", 1, "--preset", "small"), 1, "NOWHERE")
-
-
-def test_waiting_trains_a_turn_for_every_line(monkeypatch, capsys):
-    steps = []
-    monkeypatch.setitem(waiting.transformer.PRESETS, "small", dict(context=8, n_layers=1, n_heads=2, dim=16))
-    monkeypatch.setattr("sys.stdin", io.StringIO("1\n3\n"))
-    monkeypatch.setattr(waiting.transformer.Muon, "step", lambda optimizer: steps.append(len(capsys.readouterr().out)))
-    waiting.train_in_turns("small")
-    assert len(steps) == 4  # one, an answer, three
-    assert [bool(printed) for printed in steps] == [False, True, False, False]
-    assert float(capsys.readouterr().out) > 0
-
-
-def test_waiting_compares_each_way_with_the_first_turn_by_turn():
-    times = {"as it is": [1.0, 2.0, 4.0], "twice as slow": [2.0, 4.0, 8.0]}
-    assert waiting.row_of("a task", times) == "| a task | 2.00 | 4.00 (2.00 +- 0.00) |"
