@@ -35,13 +35,19 @@ def bound_in_time(model, x, generator):
     return -(log_p * mask).sum(dim=1) / t / x.shape[1]
 
 
+X = torch.tensor([0, 2, 1, 1])
+
+
+def assert_mean(estimates, expected, largest_error):
+    error = estimates.std().item() / math.sqrt(len(estimates))
+    assert error < largest_error
+    assert estimates.mean().item() == pytest.approx(expected, abs=4 * error + 1e-5)
+
+
 @pytest.mark.parametrize("estimate", [diffusion.bound, bound_in_time])
 def test_both_bounds_estimate_the_enumerated_one(estimate):
-    model, x = TableModel(3, 4), torch.tensor([0, 2, 1, 1])
-    estimates = estimate(model, x.expand(40_000, -1), generator=seeded())
-    error = estimates.std().item() / math.sqrt(len(estimates))
-    assert error < 0.02
-    assert estimates.mean().item() == pytest.approx(exact_bound(model, x), abs=4 * error)
+    model = TableModel(3, 4)
+    assert_mean(estimate(model, X.expand(40_000, -1), generator=seeded()), exact_bound(model, X), 0.02)
 
 
 def test_bound_is_the_likelihood_for_the_perfect_denoiser():
@@ -52,17 +58,15 @@ def test_bound_is_the_likelihood_for_the_perfect_denoiser():
 
 @pytest.mark.parametrize("places", [[1, 2, 3], [0, 3], [2]])
 def test_bound_on_a_part_is_the_average_over_its_orders(places):
-    model, x = TableModel(3, 4), torch.tensor([0, 2, 1, 1])
-    nats = [nats_in_order(model, x, order) for order in itertools.permutations(places)]
-    estimates = diffusion.bound_on_part(model, x.expand(10_000, -1), torch.tensor(places), seeded())
-    error = estimates.std().item() / math.sqrt(len(estimates))
-    assert error < 0.02 * len(places)
-    assert estimates.mean().item() == pytest.approx(sum(nats) / len(nats), abs=4 * error + 1e-5)
+    model = TableModel(3, 4)
+    nats = [nats_in_order(model, X, order) for order in itertools.permutations(places)]
+    estimates = diffusion.bound_on_part(model, X.expand(10_000, -1), torch.tensor(places), seeded())
+    assert_mean(estimates, sum(nats) / len(nats), 0.02 * len(places))
 
 
 def test_more_draws_make_the_bound_steadier():
-    model, x = TableModel(3, 4), torch.tensor([0, 2, 1, 1]).expand(500, -1)
-    one, many = (diffusion.bound(model, x, draws, seeded()).std().item() for draws in (1, 16))
+    model, rows = TableModel(3, 4), X.expand(500, -1)
+    one, many = (diffusion.bound(model, rows, draws, seeded()).std().item() for draws in (1, 16))
     assert many == pytest.approx(one / 4, rel=0.2)
 
 
@@ -71,8 +75,7 @@ def test_corrupt_hides_each_token_with_probability_t():
     t = torch.tensor([0.2, 0.9]).repeat(2000)
     noisy, mask = diffusion.corrupt(tokens, t, 7, seeded())
     assert torch.equal(noisy == 7, mask)
-    assert mask[::2].float().mean().item() == pytest.approx(0.2, abs=0.01)
-    assert mask[1::2].float().mean().item() == pytest.approx(0.9, abs=0.01)
+    assert [mask[i::2].float().mean().item() for i in (0, 1)] == pytest.approx([0.2, 0.9], abs=0.01)
     together = (mask[::2, 0] & mask[::2, 1]).float().mean().item()
     assert together == pytest.approx(0.04, abs=0.02)  # independently
 
@@ -93,11 +96,14 @@ def test_stratified_takes_one_number_from_every_slice():
     assert (u * 50).long().tolist() != list(range(50))
 
 
-def test_bell_is_centred_and_within_range():
+def test_the_bell_is_centred_and_training_hides_by_it():
+    """A uniform share would have a standard deviation of 0.29."""
     shares = diffusion.bell(10_000, seeded())
     assert shares.min() >= 0 and shares.max() <= 1
-    assert shares.mean().item() == pytest.approx(0.5, abs=0.001)
-    assert shares.std().item() == pytest.approx(diffusion.BELL_WIDTH, rel=0.05)
+    _, mask = diffusion.hide_some(torch.zeros(4000, 200, dtype=torch.long), 5, seeded())
+    for drawn, error in (shares, 0.001), (mask.float().mean(dim=1), 0.01):
+        assert drawn.mean().item() == pytest.approx(0.5, abs=error)
+        assert drawn.std().item() == pytest.approx(diffusion.BELL_WIDTH, rel=0.05)
 
 
 def test_training_hides_at_least_one_token_and_knows_which():
@@ -106,14 +112,6 @@ def test_training_hides_at_least_one_token_and_knows_which():
     assert mask.any(dim=1).all()
     assert torch.equal(noisy == 5, mask)
     assert torch.equal(noisy[~mask], tokens[~mask])
-
-
-def test_training_hides_about_half_by_the_bell():
-    """A uniform share would have a standard deviation of 0.29."""
-    _, mask = diffusion.hide_some(torch.zeros(4000, 200, dtype=torch.long), 5, seeded())
-    shares = mask.float().mean(dim=1)
-    assert shares.mean().item() == pytest.approx(0.5, abs=0.01)
-    assert shares.std().item() == pytest.approx(diffusion.BELL_WIDTH, rel=0.05)
 
 
 def random_canvases(V, B=20, L=4):
@@ -177,40 +175,25 @@ class PeakedModel:
         return p.log().expand(len(tokens), 3, 2)
 
 
-def first_position(order, n=6000, **settings):
-    """How often each position is unmasked first."""
-    seen = []
-    canvas = torch.full((n, 3), 2)
+def shares_of_a_sample(order, **settings):
+    """(how often each position is unmasked first, how often it becomes B)."""
+    seen, canvas = [], torch.full((6000, 3), 2)
     diffusion.sample(PeakedModel(), canvas, 3, order=order, generator=seeded(), on_step=seen.append, **settings)
-    return (seen[1] != 2).float().mean(dim=0).tolist(), seen
+    return [shares.float().mean(dim=0).tolist() for shares in (seen[1] != 2, seen[-1])]
 
 
-def test_certainty_takes_the_likeliest_position_first_and_draws_fairly():
-    share, seen = first_position("certainty")
-    assert share == [0, 1, 0]
-    assert seen[-1].float().mean(dim=0).tolist() == pytest.approx([0.4, 0.95, 0.2], abs=0.03)
+@pytest.mark.parametrize(
+    "order, settings, expected, error",
+    [("certainty", {}, [0, 1, 0], 0), ("left to right", {}, [1, 0, 0], 0), ("random", {}, [1 / 3] * 3, 0.03),
+     ("certainty", dict(temperature=10.0, top_k=2), [0, 1, 0], 0),  # by the model's own probability, before both
+     ("confidence", {}, [0.01, 0.95, 0.04], 0.015)],  # B at 0.95; else A at 0.8; else whichever of 0.6 and 0.4
+)  # fmt: skip
+def test_which_position_an_order_takes_first(order, settings, expected, error):
+    assert shares_of_a_sample(order, **settings)[0] == pytest.approx(expected, abs=error)
 
 
-def test_confidence_takes_the_likeliest_draw_first():
-    share, _ = first_position("confidence")
-    by_hand = [0.05 * 0.2, 0.95, 0.05 * 0.8]  # B at 0.95; else A at 0.8; else whichever of 0.6 and 0.4
-    assert share[1] == pytest.approx(by_hand[1], abs=0.015) and share[2] == pytest.approx(by_hand[2], abs=0.015)
-
-
-def test_random_order_takes_each_position_first_equally_often():
-    share, _ = first_position("random")
-    assert share == pytest.approx([1 / 3] * 3, abs=0.03)
-
-
-def test_ranking_uses_the_models_own_probability():
-    """At a high temperature with top_k, the second position is still the one the model is surest of."""
-    share, _ = first_position("certainty", temperature=10.0, top_k=2)
-    assert share == [0, 1, 0]
-
-
-def test_left_to_right_takes_the_first_place_first():
-    share, _ = first_position("left to right")
-    assert share == [1, 0, 0]
+def test_certainty_draws_fairly():
+    assert shares_of_a_sample("certainty")[1] == pytest.approx([0.4, 0.95, 0.2], abs=0.03)
 
 
 def test_scores_of_the_orders():
@@ -234,12 +217,14 @@ def test_scores_are_told_apart_to_four_decimals_and_no_further():
     assert diffusion.top_ranked(scores, masked, torch.tensor([2, 0]), ties).tolist() == [
         [False, True, True, False], [False] * 4
     ]  # fmt: skip
+    scores, masked = torch.tensor([[-5.0, 3.0, -7.0]]), torch.tensor([[True, False, True]])
+    chosen = diffusion.top_ranked(scores, masked, torch.tensor([2]), torch.arange(3)[None])
+    assert torch.equal(chosen, masked)  # what is not masked ranks below any score
 
 
 def test_ties_are_broken_at_random():
-    model = SimpleNamespace(config=SimpleNamespace(vocab_size=2))
     flat = lambda tokens: torch.zeros(*tokens.shape, 2) + 1e-7 * torch.arange(tokens.shape[1])[:, None]  # noqa: E731
-    flat.config = model.config
+    flat.config = SimpleNamespace(vocab_size=2)
     seen = []
     diffusion.sample(flat, torch.full((6000, 3), 2), 3, order="certainty", generator=seeded(), on_step=seen.append)
     assert (seen[1] != 2).float().mean(dim=0).tolist() == pytest.approx([1 / 3] * 3, abs=0.03)
@@ -290,10 +275,8 @@ def nats_by_hand(model, text, order, steps):
     return nats / L
 
 
-WAYS = list(itertools.product(diffusion.EXACT_ORDERS, (1, 2, 3, 4, 9)))
-
-
-@pytest.mark.parametrize("order, steps", WAYS)
+@pytest.mark.parametrize("order", diffusion.EXACT_ORDERS)
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 9])
 def test_exact_likelihoods_are_those_by_hand_and_sum_to_one(order, steps):
     model, texts = TableModel(3, 4), all_texts(3, 4)
     nats = diffusion.exact_nats(model, texts, order, steps)
@@ -331,9 +314,3 @@ def test_of_equal_scores_the_leftmost_is_taken():
 def test_where_chance_chooses_the_places_there_is_no_exact_likelihood(order, steps):
     with pytest.raises(ValueError, match="no exact likelihood"):
         diffusion.exact_nats(TableModel(3, 4), all_texts(3, 4), order, steps)
-
-
-def test_places_that_are_not_masked_rank_below_any_score():
-    scores, masked = torch.tensor([[-5.0, 3.0, -7.0]]), torch.tensor([[True, False, True]])
-    chosen = diffusion.top_ranked(scores, masked, torch.tensor([2]), torch.arange(3)[None])
-    assert torch.equal(chosen, masked)
