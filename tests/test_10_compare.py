@@ -6,7 +6,7 @@ import shutil
 from importlib import import_module
 
 import pytest
-from conftest import VERSE, assert_refused, random_gpt, run_script
+from conftest import VERSE, assert_refused, random_gpt, run_script, seeded
 
 import torch
 
@@ -27,7 +27,7 @@ def test_judge_worked_out_by_hand():
 
 
 def test_judge_looks_at_the_five_characters_before():
-    bits = torch.randint(2, (2000,), generator=torch.Generator().manual_seed(0)).tolist()
+    bits = torch.randint(2, (2000,), generator=seeded()).tolist()
     judge = comparison.Judge("".join("ab"[bit] for bit in bits), 2)
     p = [judge.probability("abbabab"[7 - length :], "a") for length in range(8)]
     assert len(set(p[:6])) == 6 and p[5] == p[6] == p[7]
@@ -44,7 +44,7 @@ def test_judge_gives_probabilities_that_sum_to_one(history):
 
 def test_judge_finds_order_in_order_and_not_in_a_shuffle():
     judge = comparison.Judge(VERSE * 3, len(set(VERSE)))
-    shuffled = "".join(VERSE[i] for i in torch.randperm(len(VERSE), generator=torch.Generator().manual_seed(0)))
+    shuffled = "".join(VERSE[i] for i in torch.randperm(len(VERSE), generator=seeded()))
     assert judge.nats([VERSE]) < 0.5 < judge.nats([shuffled]) - 2
 
 
@@ -94,52 +94,39 @@ def test_another_seed_another_text(writers):
     assert writers.by_gpt(1.0, 2, 50, 0, cached=False) == writers.by_gpt(1.0, 2, 50, 0)
 
 
-def nats_of_letters(model, text, sees):
-    """-log p of each letter of a text [L], each guessed from what sees(i) says."""
-    with torch.inference_mode():
-        logits = [sees(model, i) for i in range(len(text))]
-    return torch.stack([-torch.log_softmax(row, dim=-1)[text[i]] for i, row in enumerate(logits)])
-
-
+@torch.inference_mode()
 def exact_by_hand(writers, windows):
-    """{name: [N]} of the GPT and of left to right, a letter and a window at a time."""
-    V, figures = writers.tokenizer.vocab_size, {"GPT": [], "dLLM, left to right": []}
-    for text in windows:
-        started = torch.cat([torch.tensor([V]), text])
-
-        def left_side(model, i):
-            return model(started[None, : i + 1])[0, -1]
-
-        def masked(model, i):
-            return model(torch.where(torch.arange(len(text)) < i, text, V)[None])[0, i]
-
-        figures["GPT"].append(nats_of_letters(writers.gpt, text, left_side).mean())
-        figures["dLLM, left to right"].append(nats_of_letters(writers.dllm, text, masked).mean())
-    return {name: torch.stack(nats) for name, nats in figures.items()}
+    """{name: [N]} of the GPT and of left to right, for windows [N, L], a letter at a time."""
+    V, L, figures = writers.tokenizer.vocab_size, windows.shape[1], {"GPT": 0, "dLLM, left to right": 0}
+    for i in range(L):
+        left_side = torch.cat([torch.full_like(windows[:, :1], V), windows[:, :i]], dim=1)
+        masked = torch.where(torch.arange(L) < i, windows, V)
+        for name, logits in zip(figures, (writers.gpt(left_side)[:, -1], writers.dllm(masked)[:, i])):  # [N, V]
+            figures[name] -= torch.log_softmax(logits, dim=-1)[torch.arange(len(windows)), windows[:, i]] / L
+    return figures
 
 
 def test_exact_against_exact(writers, capsys, monkeypatch):
     """The table's figures are those of the right model on the right windows, the differences are of equal windows, and
     the bound stands apart."""
     monkeypatch.setattr(comparison, "AT_ONCE", 2)
-    windows = torch.randint(writers.tokenizer.vocab_size, (3, 32), generator=torch.Generator().manual_seed(0))
+    windows = torch.randint(writers.tokenizer.vocab_size, (3, 32), generator=seeded())
     figures = comparison.show_exact_nats(writers, windows)
     assert list(figures) == ["GPT", "dLLM, left to right", "dLLM, certainty", "dLLM, margin"]
-    by_hand = exact_by_hand(writers, windows)
-    for name, nats in by_hand.items():
+    for name, nats in exact_by_hand(writers, windows).items():
         torch.testing.assert_close(figures[name], nats, atol=1e-4, rtol=0)
     assert not torch.allclose(figures["dLLM, certainty"], figures["dLLM, margin"], atol=1e-3)
     out = capsys.readouterr().out
     rows = {cells[0]: cells[1:] for line in out.splitlines() if (cells := [c.strip() for c in line.split("|")[1:-1]])}
     say = lambda nats: f"{nats.mean():.3f} +- {nats.std() / 3**0.5:.3f}"  # noqa: E731
-    gap = figures["dLLM, left to right"] - figures["GPT"]
-    assert rows["GPT"] == [say(figures["GPT"]), "", ""]
-    assert rows["dLLM, left to right"] == [say(figures["dLLM, left to right"]), say(gap), ""]
+    of_gpt, left_to_right = figures["GPT"], figures["dLLM, left to right"]
+    assert rows["GPT"] == [say(of_gpt), "", ""]
+    assert rows["dLLM, left to right"] == [say(left_to_right), say(left_to_right - of_gpt), ""]
     assert rows["dLLM, random"][:2] == ["", ""] and re.fullmatch(r"\d\.\d+ \+- 0\.\d+", rows["dLLM, random"][2])
     best = min((name for name in figures if name != "GPT"), key=lambda name: figures[name].mean())
-    gap = (figures[best] - figures["GPT"]).mean().item()
-    sentence = f"{best} (its best order here) needs {abs(gap):.3f} +- "
-    assert sentence in out and f"nats/character {'more' if gap > 0 else 'less'} than the GPT" in out
+    gap = (figures[best] - of_gpt).mean().item()
+    assert f"{best} (its best order here) needs {abs(gap):.3f} +- " in out
+    assert f"nats/character {'more' if gap > 0 else 'less'} than the GPT" in out
 
 
 def test_the_short_comparison(small_checkpoint, gpt_checkpoint, text_file, writers):
@@ -190,13 +177,9 @@ def gpt_of(units, context, path):
     return path
 
 
-def test_another_alphabet_cannot_be_compared(small_checkpoint, tmp_path):
-    other = gpt_of(["a", "b", "c"], 32, tmp_path / "gpt.pt")
+def test_alphabets_must_be_equal_and_of_two_contexts_the_shorter_counts(small_checkpoint, tmp_path):
+    other, short = gpt_of(["a", "b", "c"], 32, tmp_path / "o.pt"), gpt_of(sorted(set(VERSE)), 16, tmp_path / "gpt.pt")
     assert_refused(run_script("10_compare.py", "--dllm", small_checkpoint, "--gpt", other), 1, "alphabet")
-
-
-def test_of_two_contexts_the_shorter_counts(small_checkpoint, tmp_path):
-    short = gpt_of(sorted(set(VERSE)), 16, tmp_path / "gpt.pt")
     assert comparison.Writers(str(small_checkpoint), str(short)).length == 16
     assert comparison.Writers(str(small_checkpoint), str(short), length=9).length == 9
 
