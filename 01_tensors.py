@@ -19,7 +19,10 @@ import math
 import re
 from pathlib import Path
 
-from tools import CONTROL, ROOT, Parser, UserError, check, download, new_figure, run, save_figure
+from tools.checkpoints import CONTROL
+from tools.command_line import Parser, UserError, check, run
+from tools.files import ROOT, download
+from tools.pictures import new_figure, save_figure
 
 import torch
 from torch import nn

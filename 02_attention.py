@@ -17,7 +17,8 @@ Later lessons take from here: SelfAttention.
 import math
 import time
 
-from tools import Parser, check, new_figure, run, save_figure
+from tools.command_line import Parser, check, run
+from tools.pictures import new_figure, save_figure
 
 import torch
 from torch import nn

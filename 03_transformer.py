@@ -16,7 +16,8 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from importlib import import_module
 
-from tools import Parser, check, new_figure, run, save_figure
+from tools.command_line import Parser, check, run
+from tools.pictures import new_figure, save_figure
 
 import torch
 from torch import nn

@@ -28,7 +28,8 @@ import itertools
 from functools import partial
 from types import SimpleNamespace
 
-from tools import Parser, check, mean_and_error, new_figure, run, save_figure
+from tools.command_line import Parser, check, run
+from tools.pictures import mean_and_error, new_figure, save_figure
 
 import torch
 from torch.nn import functional as F

@@ -12,40 +12,51 @@ goes on by --resume as if nothing had happened; and it can share the work out am
 Builds on:  lessons 1 (text), 3 (the model, its optimizers) and 4 (the objective, the bound, sample).
 Run:        python 05_train.py --plain                      (half a minute)
             python 05_train.py                              (5 minutes, and what the evaluations take)
-            python 05_train.py --data my_text.txt --preset base --minutes 300 --out checkpoints/mine.pt
+            python 05_train.py --data my_text.txt --preset base --minutes 300 --out checkpoints/mine.safetensors
             python 05_train.py --preset base --batch 64 --dropout 0.2 --weight-decay 0.1 --minutes 7   (on a fast GPU)
-            python 05_train.py --evaluate checkpoints/shakespeare.pt
+            python 05_train.py --evaluate checkpoints/shakespeare.safetensors
             torchrun --nproc_per_node=2 05_train.py         (data-parallel)
 Last line:  the command that generates text from what was trained.
 
-Beside --out NAME.pt, a run's state, lie NAME_best.pt (the best held-out weights), NAME.csv (log), NAME.png (curve).
+Beside a run's state, --out NAME.safetensors, lie NAME_best.safetensors (the best held-out weights), NAME.csv (the log)
+and NAME.png (the curve).
 
 Later lessons take from here: Objective, DIFFUSION, heldout_bound, report_bound, load_checkpoint, load_kind, train,
-train_on_text, print_evaluation, read_config, get_lr; the benchmarks as_shipped, too.
+train_on_text, print_evaluation, read_config, get_lr.
 
-Exercises (answers in docs/answers.md; use --steps 100 --batch 8 --out checkpoints/a.pt, then b.pt, minutes each)
+Exercises (answers in docs/answers.md; use --steps 100 --batch 8 and another --out for each run, minutes each)
   1. Set lesson 4's BELL_WIDTH to 10, which is almost uniform. Why may the two bounds be compared, and the losses not?
   2. Set lesson 2's START_STRENGTH to 0. How far is the bound behind, and what does the sample look like?
   3. Change nothing but --seed. How far apart are the bounds, and which gaps between two recipes would you believe?
 """
 
-import copy
 import importlib.util
 import math
-import os
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib import import_module
 
-import tools
-from tools import UserError, mean_and_error
+from tools.checkpoints import (
+    CONFIG,
+    check_count,
+    check_fields,
+    checked_units,
+    load_weights,
+    progress_of,
+    read_checkpoint,
+)
+from tools.checkpoints import unfit
+from tools.command_line import StopRequest, UserError, print_command, run
+from tools.devices import agree, pick_device, rank_and_number, same_generators
+from tools.older_checkpoints import convert
+from tools.pictures import mean_and_error
+from tools.settings import settle, training_parser
+from tools.training_run import Reporter, Run
 
 import torch
 import torch.distributed as dist
 from torch import nn
-from tqdm import tqdm
 
 tensors = import_module("01_tensors")
 transformer = import_module("03_transformer")
@@ -88,10 +99,7 @@ class Objective:
     heldout: Callable  # (model, windows [N, L]) -> nats per token
     report: Callable  # (model, windows [N, L]) -> the figure measured carefully, as a sentence
     write: Callable  # (model, tokenizer) -> a short sample, as text
-
-    def loss(self, logits, inputs, tokens, mask):
-        """[B] what training lowers; logits [B, L, V], the others [B, L]. (benchmarks/distill.py asks teachers, too.)"""
-        return diffusion.masked_cross_entropy(logits, tokens, mask)
+    reader: Callable = lambda model: model  # (model) -> what turns inputs into logits: the model, or lesson 15's reader
 
 
 def write_sample(model, tokenizer):
@@ -130,48 +138,35 @@ DIFFUSION = Objective(False, "bound", diffusion.hide_some, quick_bound, report_b
 
 
 # ---- A model from a checkpoint
-CONFIG = dict(
-    vocab_size=(int, 1, 10**5), context=(int, 2, 10**5), n_layers=(int, 1, 200), n_heads=(int, 1, 256),
-    dim=(int, 2, 10**4), causal=[True, False], dropout=(float, 0, 0.9),
-)  # fmt: skip
-
-
 def load_checkpoint(path, device="cpu"):
     """Returns (model in eval mode, tokenizer, info) from a checkpoint file; info is a dict of what else is
     recorded: config, step, characters, seconds, heldout.
 
-    Also reads the older published format, by way of older_checkpoints.py. Raises UserError.
+    Also reads the older published format. Raises UserError.
     """
-    contents = tools.read_checkpoint(path)
-    info = tools.progress_of(contents, path)
+    contents = read_checkpoint(path)
+    info = progress_of(contents, path)
     if "token_emb.weight" in contents["model"]:
-        model, tokenizer = import_module("older_checkpoints").convert(contents, path)
+        model, units = convert(contents, path, transformer.Config)
     else:
-        config, tokenizer = read_config(contents, path)
-        model, info = transformer.Transformer(config), dict(config=asdict(config), **info)
-        tools.check_weights(contents["model"], model, path)
-        model.load_state_dict(contents["model"])
-    return model.to(device).eval(), tokenizer, info
+        config, units = read_config(contents, path)
+        with torch.device("meta"):  # without memory: the weights come from the file
+            model = transformer.Transformer(config)
+        load_weights(model, contents["model"], path)
+        info["config"] = asdict(config)
+    return model.to(device).eval(), tensors.Tokenizer(units), info
 
 
 def read_config(contents, path):
-    """(Config, Tokenizer) of a checkpoint's dict. Raises UserError unless they, and the number of its weights, fit
+    """(Config, units) of a checkpoint's dict. Raises UserError unless they, and the number of its weights, fit
     together: a model may be made then, which has the size of the file."""
-    tools.check_fields(contents.get("config"), CONFIG, path)
+    check_fields(contents.get("config"), CONFIG, path)
     config = transformer.Config(**contents["config"])
-    units = tools.checked_units(contents.get("units"), config.vocab_size, path)
+    units = checked_units(contents.get("units"), config.vocab_size, path)
     if config.dim % (2 * config.n_heads) or config.dim < 8 * config.n_heads:
-        raise tools.unfit(path, f"{config.n_heads} heads do not share {config.dim}")
-    tools.check_count(contents["model"], transformer.parameter_count(config), path)
-    return config, tensors.Tokenizer(units)
-
-
-def as_shipped(model):
-    """(weights, model): the weights rounded to bfloat16, as checkpoints for generating hold them, and a copy of the
-    model, in eval mode, that has these and computes in float32."""
-    weights, shipped = {name: value.bfloat16() for name, value in model.state_dict().items()}, copy.deepcopy(model)
-    shipped.load_state_dict(weights)
-    return weights, shipped.eval()
+        raise unfit(path, f"{config.n_heads} heads do not share {config.dim}")
+    check_count(contents["model"], transformer.parameter_count(config), path)
+    return config, units
 
 
 def load_kind(path, causal, device="cpu"):
@@ -199,158 +194,73 @@ def get_lr(step, progress):
     return min(1, (step + 1) / WARMUP_STEPS) * (1 - (1 - FINAL_LR) * progress)
 
 
-class Run:
-    """What a checkpoint must hold to go on: the model, its optimizers, the generators, and how far it has come."""
-
-    def __init__(self, settings, tokenizer, config, device):
-        torch.manual_seed(settings.seed)  # for the weights to start from
-        self.settings, self.tokenizer, self.device = settings, tokenizer, device
-        self.dtype = getattr(torch, settings.dtype)
-        self.model = transformer.Transformer(config).to(device)
-        self.optimizers = transformer.make_optimizers(self.model, settings.lr, self.dtype, settings.weight_decay)
-        self.generator = torch.Generator().manual_seed(settings.seed)  # of windows and masks
-        self.step, self.characters, self.seconds, self.heldout, self.best = 0, 0, 0.0, math.inf, math.inf
-        self.lr, self.losses, self.due = 0.0, [], False  # losses since the last row of the log; due: to be measured
-
-    def progress(self):
-        """The share of the run that is done, from 0 to 1, in steps or in training time."""
-        done = self.step if self.settings.unit == "steps" else self.seconds / 60
-        return min(1.0, done / self.settings.limit)
-
-    def contents(self, weights):
-        """A checkpoint for generating: the weights, and what is needed to use them."""
-        return dict(
-            model=weights, config=asdict(self.model.config), units=self.tokenizer.units,
-            step=self.step, characters=self.characters, seconds=self.seconds, heldout=self.heldout,
-        )  # fmt: skip
-
-    def save(self):
-        """Writes a checkpoint for going on to --out."""
-        contents = self.contents(self.model.state_dict())
-        contents |= dict(settings=self.settings.saved(), lr=self.lr, losses=self.losses, due=self.due)
-        contents["optimizers"] = [optimizer.state_dict()["state"] for optimizer in self.optimizers]
-        contents["generators"] = dict(batches=self.generator.get_state(), **tools.generator_states(self.device))
-        tools.save_checkpoint(contents, self.settings.out)
-
-    def restore(self, saved):
-        """Takes up what `save` wrote: weights, optimizers, generators (of windows, masks, dropout) and clock. What may
-        change then, `settle` in tools.py decides. Raises UserError when the parts do not fit together."""
-        path = self.settings.out
-        config, tokenizer = read_config(saved, path)
-        as_here = replace(config, dropout=self.model.config.dropout) == self.model.config
-        if not as_here or tokenizer.units != self.tokenizer.units:
-            raise tools.unfit(path, "its model is another one than its settings and its text make")
-        tools.check_weights(saved["model"], self.model, path)
-        tools.check_optimizers(saved["optimizers"], self.optimizers, path)
-        self.model.load_state_dict(saved["model"])
-        for optimizer, state in zip(self.optimizers, saved["optimizers"]):
-            optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-        tools.restore_generators(saved.get("generators"), self.generator, self.device, path)
-        for name in ("step", "characters", "seconds", "heldout", "lr", "losses", "due"):
-            setattr(self, name, saved[name])
-        best = tools.best_path(path)
-        if best.exists():
-            self.best = tools.progress_of(tools.read_checkpoint(best), best).get("heldout", math.inf)
-
-    def evaluate(self, objective, windows):
-        """Measures the weights as NAME_best.pt would store them, in bfloat16; stores them if they are the best yet."""
-        weights, shipped = as_shipped(self.model)
-        self.heldout = objective.heldout(shipped, windows)
-        if self.heldout < self.best:
-            self.best = self.heldout
-            tools.save_checkpoint(self.contents(weights), tools.best_path(self.settings.out))
-        figure = f"step {self.step:,}: held-out {objective.label} {self.heldout:.3f} nats/character"
-        tqdm.write(f"\n{figure}\n{objective.write(shipped, self.tokenizer)}", sys.stderr)
-
-
-def join_processes(device):
-    """Returns (rank, number of processes, this one's device). torchrun starts several copies of a script, which share
-    each batch out among them; this joins them. A script started plainly is process 0 of 1."""
-    if "LOCAL_RANK" not in os.environ:
-        return 0, 1, device
-    if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(device)
-    else:
-        device = torch.device("cpu")  # gloo has no mps
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return dist.get_rank(), dist.get_world_size(), device
-
-
-def agree(number, device):
-    """Returns the first process's number in every process, so that all go by one clock and stop at one step."""
-    if dist.is_initialized():
-        number = torch.tensor(number, dtype=torch.float64, device=device)
-        dist.broadcast(number, src=0)
-        number = number.item()
-    return number
-
-
-def choose_dtype(settings, device, width):
-    """The settings with the dtype that is faster here, unless it was given; the first process decides."""
-    if settings.dtype != "auto":
-        return settings
-    dtype, why = tools.native_dtype(device, width)
-    chosen = "bfloat16" if agree(float(dtype == torch.bfloat16), device) else "float32"
-    if tools.is_first_process():
-        print(f"{chosen}: {why}", file=sys.stderr)
-    return replace(settings, dtype=chosen)
+def begin(settings, tokenizer, config, saved=None, weights=None):
+    """The Run that train works on. saved: the checkpoint of a run to go on with; weights: those to begin a new one."""
+    torch.manual_seed(settings.seed)  # for the weights to start from
+    model = transformer.Transformer(config).to(settings.device)
+    if weights:
+        model.load_state_dict(weights)
+    dtype = getattr(torch, settings.dtype)
+    optimizers = transformer.make_optimizers(model, settings.lr, dtype, settings.weight_decay)
+    run = Run(settings, model, optimizers, asdict(config), tokenizer)
+    if saved:
+        run.restore(saved)
+    return run
 
 
 def train(settings, objective, tokenizer, config, draw, windows, saved=None, weights=None):
     """Trains a model on what draw(generator) gives, tokens [B, L], of which B and L may vary.
 
-    windows [M, L] are held out, to measure it on. saved: the checkpoint of a run to go on with; weights: those that a
-    new one begins with. Stops at settings.limit, or on a stop request, and leaves settings.out and the files beside it.
+    windows [M, L] are held out, to measure it on. saved and weights are as in `begin`. Stops at settings.limit, or on
+    a stop request, and leaves settings.out and the files beside it.
     """
-    rank, processes, device = join_processes(tools.pick_device(settings.device))
+    rank, processes = rank_and_number()
     if settings.batch % processes:
         raise UserError(f"--batch {settings.batch} cannot be shared out evenly among {processes} processes.")
-    run = Run(choose_dtype(settings, device, config.dim), tokenizer, config, device)
-    if saved:
-        run.restore(saved)
-    elif weights:
-        run.model.load_state_dict(weights)
+    run = begin(settings, tokenizer, config, saved, weights)
     if rank:
         torch.manual_seed(settings.seed + processes * run.step + rank)  # dropout must differ between processes
+    device, dtype = run.device, getattr(torch, settings.dtype)
     compiles = settings.compiles and device.type == "cuda" and importlib.util.find_spec("triton")  # not on Windows
-    forward = torch.compile(run.model) if compiles else run.model
+    forward = objective.reader(run.model)
+    forward = torch.compile(forward) if compiles else forward
     forward = nn.parallel.DistributedDataParallel(forward) if processes > 1 else forward
     mine = slice(rank, None, processes)  # this process's rows
-    reporter = tools.Reporter(run, objective, windows.to(device)) if rank == 0 else None
-    stop = tools.StopRequest()
 
     def loss_of(tokens, inputs, mask):
-        with torch.autocast(device.type, run.dtype, enabled=run.dtype == torch.bfloat16):
+        with torch.autocast(device.type, dtype, enabled=dtype == torch.bfloat16):
             logits = forward(inputs[mine]).float()  # [B / processes, L, V]
-            return objective.loss(logits, inputs[mine], tokens[mine], mask[mine]).mean()
+            return diffusion.masked_cross_entropy(logits, tokens[mine], mask[mine]).mean()
 
     if compiles:  # once before the clock runs, since it takes a minute; the run must not notice
-        with tools.same_generators(device):
-            tokens = draw(torch.Generator().manual_seed(0)).to(device)
-            loss_of(tokens, tokens, torch.ones_like(tokens, dtype=torch.bool)).backward()
+        with same_generators(device):
+            generator = torch.Generator().manual_seed(0)
+            tokens = draw(generator).to(device)
+            loss_of(tokens, *objective.prepare(tokens, config.vocab_size, generator)).backward()
         run.model.zero_grad()
 
-    while (progress := agree(1.0 if stop.made else run.progress(), device)) < 1:
-        began = time.perf_counter()
-        run.lr = settings.lr * get_lr(run.step, progress)
-        for optimizer, ratio in zip(run.optimizers, (1, transformer.ADAMW_LR_RATIO)):
-            optimizer.param_groups[0]["lr"] = run.lr * ratio
+    reporter = Reporter(run, objective, windows.to(device), new=not saved) if rank == 0 else None
+    with StopRequest() as stop:
+        while (progress := agree(1.0 if stop.made else run.progress(), device)) < 1:
+            began = time.perf_counter()
+            run.lr = settings.lr * get_lr(run.step, progress)
+            for optimizer, ratio in zip(run.optimizers, (1, transformer.ADAMW_LR_RATIO)):
+                optimizer.param_groups[0]["lr"] = run.lr * ratio
 
-        tokens = draw(run.generator).to(device)  # [B, L]
-        inputs, mask = objective.prepare(tokens, config.vocab_size, run.generator)  # [B, L] each
-        loss = loss_of(tokens, inputs, mask)
-        loss.backward()
-        nn.utils.clip_grad_norm_(run.model.parameters(), 1.0)  # a rare huge gradient must not throw it far off
-        for optimizer in run.optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
+            tokens = draw(run.generator).to(device)  # [B, L]
+            inputs, mask = objective.prepare(tokens, config.vocab_size, run.generator)  # [B, L] each
+            loss = loss_of(tokens, inputs, mask)
+            loss.backward()
+            nn.utils.clip_grad_norm_(run.model.parameters(), 1.0)  # a rare huge gradient must not throw it far off
+            for optimizer in run.optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
 
-        run.step, run.characters = run.step + 1, run.characters + tokens.numel()
-        loss = loss.item()  # waits for the device, so that the clock tells the truth
-        run.seconds += time.perf_counter() - began
-        if reporter:
-            reporter.report(loss, progress)
+            run.step, run.characters = run.step + 1, run.characters + tokens.numel()
+            loss = loss.item()  # waits for the device, so that the clock tells the truth
+            run.seconds += time.perf_counter() - began
+            if reporter:
+                reporter.report(loss, progress)
 
     if reporter:
         reporter.finish()
@@ -359,10 +269,8 @@ def train(settings, objective, tokenizer, config, draw, windows, saved=None, wei
 
 
 # ---- The command line
-def train_on_text(settings, saved, objective, generate):
-    """Trains on settings.data and prints the command that writes text, which begins with `generate`."""
-    text = tensors.load_text(settings.data or None)
-    settings = tools.with_text(settings, text)
+def train_on_text(settings, text, saved, objective, generate):
+    """Trains on a text and prints the command that writes from what was trained, which begins with `generate`."""
     units = sorted(set(text))
     shape = transformer.PRESETS[settings.preset]
     config = transformer.Config(len(units), **shape, causal=objective.causal, dropout=settings.dropout)  # GPT: True
@@ -370,12 +278,12 @@ def train_on_text(settings, saved, objective, generate):
     tokens, windows = tensors.split_text(text, tokenizer, config.context)
     draw = tensors.random_windows(tokens, config.context, settings.batch)
     train(settings, objective, tokenizer, config, draw, windows, saved)
-    tools.print_command(generate, settings.out)
+    print_command(generate, settings.out)
 
 
 def print_evaluation(args, objective):
     """Prints the held-out figure of the checkpoint --evaluate."""
-    model, tokenizer, _ = load_kind(args.evaluate, objective.causal, tools.pick_device(args.device))
+    model, tokenizer, _ = load_kind(args.evaluate, objective.causal, pick_device(args.device))
     _, windows = tensors.split_text(tensors.load_text(args.data), tokenizer, model.config.context)
     figure = objective.report(model, windows.to(model.head.weight.device))
     print(f"{args.evaluate} on {args.data or 'TinyShakespeare'}: {figure}")
@@ -383,18 +291,18 @@ def print_evaluation(args, objective):
 
 def main():
     """The command line of 05_train.py."""
-    parser = tools.training_parser(__doc__, "my_shakespeare.pt", transformer.PRESETS)
+    parser = training_parser(__doc__, "my_shakespeare.safetensors", transformer.PRESETS)
     parser.add_argument("--plain", action="store_true", help="run the plainest loop, on --data, and keep nothing")
     args = parser.parse_args()
     if args.plain and parser.changed(args, vars(args).keys() - {"plain", "data"}):
         parser.error("of the other flags, --data alone goes with --plain")
     if args.plain:
         return train_plainly(tensors.load_text(args.data))
-    if args.evaluate:
+    if args.evaluate is not None:
         return print_evaluation(args, DIFFUSION)
-    settings, saved = tools.settle(args, "05_train.py", transformer.PRESETS)
-    train_on_text(settings, saved, DIFFUSION, "python 06_generate.py")
+    settings, text, saved = settle(args, "05_train.py", transformer.PRESETS, tensors.load_text)
+    train_on_text(settings, text, saved, DIFFUSION, "python 06_generate.py")
 
 
 if __name__ == "__main__":
-    tools.run(main)
+    run(main)

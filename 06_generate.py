@@ -23,8 +23,8 @@ Builds on:  lessons 1 (Tokenizer), 4 (sample) and 5 (load_kind); unless --revise
 Run:        python 06_generate.py                                        (some ten seconds on a laptop's CPU)
             python 06_generate.py --prompt "ROMEO:" --len 400 --seed 1
             python 06_generate.py --ending "And so farewell."
-            python 06_generate.py --checkpoint checkpoints/my_shakespeare_best.pt --num 3
-            python 06_generate.py --checkpoint hf://OWNER/REPO/FILE.pt
+            python 06_generate.py --checkpoint checkpoints/my_shakespeare_best.safetensors --num 3
+            python 06_generate.py --checkpoint hf://OWNER/REPO/FILE.safetensors
             python 06_generate.py --amateur none                     (the large model alone)
             python 06_generate.py --len 128 --steps 512              (passes to spare: they revise)
             python 06_generate.py --gif figures/text.gif
@@ -45,10 +45,10 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from tools import (
-    DEVICES, ROOT, SEED, LiveView, Parser, UserError, between, find_checkpoint, pick_device, print_texts, run, save_gif,
-    seeded_generator,
-)  # fmt: skip
+from tools.command_line import DEVICES, Parser, SEED, UserError, between, print_texts, run, seeded_generator
+from tools.devices import pick_device
+from tools.files import ROOT, find_checkpoint
+from tools.pictures import LiveView, save_gif
 
 import torch
 import torch.nn.functional as F
@@ -57,8 +57,8 @@ from torch import nn
 diffusion = import_module("04_diffusion")
 training = import_module("05_train")
 
-SHIPPED = ROOT / "checkpoints" / "shakespeare.pt"  # `base`
-SMALL = ROOT / "checkpoints" / "small.pt"  # `small`, three times as fast
+SHIPPED = ROOT / "checkpoints" / "shakespeare.safetensors"  # `base`
+SMALL = ROOT / "checkpoints" / "small.safetensors"  # `small`, three times as fast
 BLOCK = 32  # letters that are written, seeing as many before them, until the next ones begin
 PLAUSIBLE = 0.2  # of the likeliest letter's probability: what a letter needs where two models write as one
 ADVANTAGE = 3.0  # the most that a letter's probability is multiplied by there
@@ -303,7 +303,7 @@ def main():
     parser = generating_parser(__doc__, SHIPPED, revises=True)
     parser.set_defaults(temp=0.6)  # less varied than 0.8, and more English (docs/revise.md)
     add_live_flags(parser)
-    beside = "a smaller model, to be surer than (default: checkpoints/small.pt for shakespeare.pt, else none)"
+    beside = "a smaller model, to be surer than (default: the shipped small one, for the shipped large one)"
     parser.add_argument("--amateur", metavar="FILE", help=beside)
     parser.add_argument("--gif", metavar="FILE", help="save the unmasking as an animation")
     args = parser.parse_args()

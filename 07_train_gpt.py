@@ -9,19 +9,19 @@ the other, with a cache that makes it fast).
 Builds on:  lessons 1 (text), 2 (attention), 3 (the model), 4 (draw_tokens), 5 (the loop) and 6 (flags).
 Run:        python 07_train_gpt.py --differences
             python 07_train_gpt.py                                 (5 minutes, and what the evaluations take)
-            python 07_train_gpt.py --dropout 0.1 --minutes 20 --out checkpoints/gpt20.pt
-            python 07_train_gpt.py --evaluate checkpoints/gpt.pt
+            python 07_train_gpt.py --dropout 0.1 --minutes 20 --out checkpoints/gpt20.safetensors
+            python 07_train_gpt.py --evaluate checkpoints/gpt.safetensors
             python 07_train_gpt.py --generate --prompt "ROMEO:" --len 400
-            python 07_train_gpt.py --generate --checkpoint checkpoints/my_gpt_best.pt
+            python 07_train_gpt.py --generate --checkpoint checkpoints/my_gpt_best.safetensors
 Last line:  the command that generates text from what was trained; with --generate, the last line of the text.
 
 The held-out figure is exact: a GPT gives each text a probability, and needs no bound. On little text it soon learns by
-heart: --dropout hinders that, and the best held-out weights are kept in NAME_best.pt.
+heart: --dropout hinders that, and the best held-out weights are kept in NAME_best.safetensors.
 
 Later lessons take from here: SMALL_GPT, continue_text, can_cache, token_nats, report_exact.
 
 Exercises (answers in docs/answers.md; use --preset small --steps 200 --batch 8 --data with a file of the first 50,000
-characters of data/tinyshakespeare.txt, and --out checkpoints/a.pt, then b.pt: a minute each)
+characters of data/tinyshakespeare.txt, and another --out for each run: a minute each)
   1. Let shift_right return `tokens` instead of `inputs`. How low does the loss fall, what is the sample like? Why?
   2. Train without dropout and with --dropout 0.2. Which training loss is lower, which held-out figure?
   3. In continue_text, replace L // 2 by L - 1, to keep as much as fits. How much slower does it write 400 characters?
@@ -31,7 +31,9 @@ import copy
 import math
 from importlib import import_module
 
-import tools
+from tools.command_line import print_texts, run, seeded_generator
+from tools.files import ROOT
+from tools.settings import settle, training_parser
 
 import torch
 from torch import nn
@@ -43,8 +45,8 @@ diffusion = import_module("04_diffusion")
 training = import_module("05_train")
 generation = import_module("06_generate")
 
-SHIPPED_GPT = tools.ROOT / "checkpoints" / "gpt.pt"  # `base`
-SMALL_GPT = tools.ROOT / "checkpoints" / "gpt_small.pt"
+SHIPPED_GPT = ROOT / "checkpoints" / "gpt.safetensors"  # `base`
+SMALL_GPT = ROOT / "checkpoints" / "gpt_small.safetensors"
 
 
 # ---- The objective: guess the next character
@@ -178,7 +180,7 @@ def list_differences():
     }
     for mark, title in groups.items():
         print(title)
-        for path in sorted(tools.ROOT.glob("0[2-7]_*.py")):
+        for path in sorted(ROOT.glob("0[2-7]_*.py")):
             for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
                 code, found, why = line.partition(f"  # {mark}: ")
                 if found:
@@ -189,17 +191,17 @@ def write(parser, args):
     """Writes --num texts with --checkpoint."""
     model, tokenizer, sampling = generation.load_generator(parser, args, causal=True)
     canvas = generation.make_canvas(tokenizer, args.prompt, "", args.len, args.num, model.head.weight.device)
-    generator = tools.seeded_generator(args.seed)
+    generator = seeded_generator(args.seed)
     prompt = canvas[:, canvas[0] != model.config.vocab_size]  # [num, P]: no masks, the text grows from here
     tokens = continue_text(
         model, prompt, args.len, sampling.temperature, sampling.top_k, generator, can_cache(model)
     )  # fmt: skip
-    tools.print_texts(tokenizer.decode(row).strip("\n") for row in tokens)
+    print_texts(tokenizer.decode(row).strip("\n") for row in tokens)
 
 
 def main():
     """The command line of 07_train_gpt.py."""
-    parser = tools.training_parser(__doc__, "my_gpt.pt", transformer.PRESETS)
+    parser = training_parser(__doc__, "my_gpt.safetensors", transformer.PRESETS)
     parser.add_argument("--differences", action="store_true", help="train nothing: print the lines that make a GPT")
     parser.add_argument("--generate", action="store_true", help="train nothing: write text with --checkpoint")
     seeded = "--seed, too: the same seed and flags, the same text (default: drawn, and printed)"
@@ -211,11 +213,11 @@ def main():
         parser.error(f"{flag} does not go with --generate" if args.generate else f"{flag} goes with --generate")
     if args.generate:
         return write(parser, args)
-    if args.evaluate:
+    if args.evaluate is not None:
         return training.print_evaluation(args, NEXT_TOKEN)
-    settings, saved = tools.settle(args, "07_train_gpt.py", transformer.PRESETS)
-    training.train_on_text(settings, saved, NEXT_TOKEN, "python 07_train_gpt.py --generate")
+    settings, text, saved = settle(args, "07_train_gpt.py", transformer.PRESETS, tensors.load_text)
+    training.train_on_text(settings, text, saved, NEXT_TOKEN, "python 07_train_gpt.py --generate")
 
 
 if __name__ == "__main__":
-    tools.run(main)
+    run(main)

@@ -10,9 +10,9 @@ window.
 Builds on:  lessons 1 (Tokenizer), 3 (presets), 4 (bound), 5 (the loop); tamil_dataset.py (what a letter is, the poems).
 Run:        python tamil_dataset.py                               (first: it fetches the poems)
             python 08_train_tamil.py                              (5 minutes, and what the evaluations take)
-            python 08_train_tamil.py --units codepoints --out checkpoints/codepoints.pt
-            python 08_train_tamil.py --data data/tamil_wiki.txt --preset small --out checkpoints/prose.pt
-            python 08_train_tamil.py --evaluate checkpoints/tamil.pt
+            python 08_train_tamil.py --units codepoints --out checkpoints/codepoints.safetensors
+            python 08_train_tamil.py --data data/tamil_wiki.txt --preset small --out checkpoints/prose.safetensors
+            python 08_train_tamil.py --evaluate checkpoints/tamil.safetensors
 Last line:  the command that generates verse from what was trained; with --evaluate, the bits per couplet.
 
 Poems are separated by blank lines; of every ten in a row one, drawn by lot, is held out, so that all works are
@@ -22,7 +22,7 @@ What lesson 5's loop calls a character is a token here: a letter, or, with --uni
 Lesson 9 and benchmarks/tamil.py take from here: letter_grid, load_tamil, keep_known, split_poems_for_training,
 couplets_or_refuse, by_length, bits_per_couplet.
 
-Exercises (answers in docs/answers.md; use --steps 100 --batch 8 --out checkpoints/a.pt, then b.pt, seconds each)
+Exercises (answers in docs/answers.md; use --steps 100 --batch 8 and another --out for each run, seconds each)
   1. Train with --units codepoints. Why may the two held-out figures in nats per token not be compared? What may be?
   2. Set COUPLET_SHARE to 0, and compare the bits per couplet. What did the windows of one couplet teach?
   3. How many of the letters of letter_grid, every consonant with every vowel, occur in the training text? What does the
@@ -37,8 +37,10 @@ from collections import Counter
 from importlib import import_module
 from itertools import product
 
-import tools
-from tools import UserError
+from tools.command_line import UserError, print_command, run
+from tools.devices import pick_device
+from tools.pictures import mean_and_error
+from tools.settings import settle, training_parser
 
 import torch
 
@@ -181,18 +183,14 @@ def tokens_per_letter(tokenizer, text):
     return len(tokenizer.encode(text)) / len(letters.pattern.findall(text))
 
 
-def train_on_poems(settings, saved, kind):
-    """Trains on the poems in settings.data; saved: the checkpoint of a run to go on with, or None; kind: for a new run,
+def train_on_poems(settings, text, saved, kind):
+    """Trains on the poems of a text; saved: the checkpoint of a run to go on with, or None; kind: for a new run,
     of its units.
 
     Of a saved run the alphabet alone is taken from its file; all else follows from its settings and the text.
     """
-    text = load_tamil(settings.data)
-    settings = tools.with_text(settings, text)
-    if saved:
-        _, tokenizer = training.read_config(saved, settings.out)
-    else:
-        tokenizer = tensors.Tokenizer(make_units(text, kind))
+    units = training.read_config(saved, settings.out)[1] if saved else make_units(text, kind)
+    tokenizer = tensors.Tokenizer(units)
     text = keep_known(tokenizer, text)
     poems, heldout = split_poems_for_training(text)
     shape = transformer.PRESETS[settings.preset]
@@ -204,30 +202,30 @@ def train_on_poems(settings, saved, kind):
     windows = tensors.consecutive_windows(tokens, context)
     draw = poem_windows(tokenizer, poems, couplets_of(poems), context, settings.batch)
     training.train(settings, training.DIFFUSION, tokenizer, config, draw, windows, saved)
-    tools.print_command("python 09_generate_tamil.py", settings.out)
+    print_command("python 09_generate_tamil.py", settings.out)
 
 
 def print_bits(path, model, tokenizer, text):
     """Prints the bits per held-out couplet of the model in the file `path`."""
     _, heldout = split_poems_for_training(keep_known(tokenizer, text))
     couplets = couplets_or_refuse(heldout)
-    bits, error = tools.mean_and_error(bits_per_couplet(model, tokenizer, couplets))
+    bits, error = mean_and_error(bits_per_couplet(model, tokenizer, couplets))
     print(f"{path}: bound {bits:.1f} +- {error:.1f} bits per couplet ({len(couplets)} couplets)")
 
 
 def main():
     """The command line of 08_train_tamil.py."""
-    parser = tools.training_parser(__doc__, "my_tamil.pt", transformer.PRESETS, "data/tamil.txt", **OWN)
+    parser = training_parser(__doc__, "my_tamil.safetensors", transformer.PRESETS, "data/tamil.txt", **OWN)
     parser.add_argument("--units", choices=("letters", "codepoints"), help="what a token is (default: letters)")
     args = parser.parse_args()
-    if args.units and (args.resume or args.evaluate):
+    if args.units and (args.resume or args.evaluate is not None):
         parser.error("--units belongs to a new run; leave it out with --resume and --evaluate")
-    if args.evaluate:
-        model, tokenizer, _ = training.load_kind(args.evaluate, False, tools.pick_device(args.device))
+    if args.evaluate is not None:
+        model, tokenizer, _ = training.load_kind(args.evaluate, False, pick_device(args.device))
         return print_bits(args.evaluate, model, tokenizer, load_tamil(args.data))
-    settings, saved = tools.settle(args, "08_train_tamil.py", transformer.PRESETS, **OWN)
-    train_on_poems(settings, saved, args.units or "letters")
+    settings, text, saved = settle(args, "08_train_tamil.py", transformer.PRESETS, load_tamil, **OWN)
+    train_on_poems(settings, text, saved, args.units or "letters")
 
 
 if __name__ == "__main__":
-    tools.run(main)
+    run(main)

@@ -29,7 +29,9 @@ import unicodedata
 from importlib import import_module
 from itertools import product
 
-import tools
+from tools.command_line import run, seeded_generator
+from tools.files import ROOT
+from tools.pictures import longest_copy, mean_and_error, print_row
 
 import torch
 
@@ -37,7 +39,7 @@ generation = import_module("06_generate")
 tamil_training = import_module("08_train_tamil")
 tamil = import_module("tamil_dataset")
 
-SHIPPED_TAMIL = tools.ROOT / "checkpoints" / "tamil.pt"
+SHIPPED_TAMIL = ROOT / "checkpoints" / "tamil.safetensors"
 SHORT_VOWELS = "அஇஉஎஒ"
 SHORT_U = ("கு", "சு", "டு", "து", "பு", "று", "வு")  # in speech lost before a vowel; of vu that is a simplification
 WORD = r"[\u0b80-\u0bff]+"
@@ -265,7 +267,7 @@ class Score:
 
     def overlap(self, couplet):
         """The longest passage that stands in the training text, in letters."""
-        return tools.longest_copy([self.as_letters(couplet)], self.letters)
+        return longest_copy([self.as_letters(couplet)], self.letters)
 
     def figures(self):
         """{name: (function, how to print its average)}"""
@@ -283,7 +285,7 @@ class Score:
 def average(function, groups):
     """(mean, standard error) of a figure over groups of couplets, the mean of a group being one value."""
     values = torch.tensor([[float(function(couplet)) for couplet in group] for group in groups])  # [groups, in each]
-    return tools.mean_and_error(values.mean(dim=1))
+    return mean_and_error(values.mean(dim=1))
 
 
 def shuffle_words(couplet, source):
@@ -305,11 +307,11 @@ def print_score(model, tokenizer, verse, num, sampling, generator, rules=()):
     print(f"| | {' | '.join(titles)} |\n|---|---|---|---|")
     columns = [[couplet] for couplet in written], [[couplet] for couplet in real], shuffled
     for name, (function, form) in Score(text).figures().items():
-        tools.print_row(name, form, [average(function, groups) for groups in columns])
+        print_row(name, form, [average(function, groups) for groups in columns])
     firsts = [[group[0] for group in groups] for groups in columns]
     bits = [tamil_training.bits_per_couplet(model, tokenizer, couplets) for couplets in firsts]
     name = "the model's bound, bits per couplet (of the first shuffle)"
-    tools.print_row(name, "{:.1f}", map(tools.mean_and_error, bits))
+    print_row(name, "{:.1f}", map(mean_and_error, bits))
 
 
 # ---- The command line
@@ -331,7 +333,7 @@ def main():
     if rules and not args.kural:
         parser.error("--metre and --rhyme go with --kural, which writes whole couplets")
     model, tokenizer, sampling = generation.load_generator(parser, args)
-    generator = tools.seeded_generator(args.seed)
+    generator = seeded_generator(args.seed)
     if args.score:
         num, verse = max(args.num, SCORED), read_couplets(tokenizer, args.data)
         return print_score(model, tokenizer, verse, num, sampling, generator)
@@ -346,4 +348,4 @@ def main():
 
 
 if __name__ == "__main__":
-    tools.run(main)
+    run(main)

@@ -11,7 +11,7 @@ among them, and draws the pictures; `python -m benchmarks.exact` shows what a sa
 
 Builds on:  lessons 1 (text), 4 (bound, exact_nats), 5 (load_kind), 6 (Sampling, generate), 7 (token_nats, writing).
 Run:        python 10_compare.py            (about a minute on a laptop's CPU)
-            python 10_compare.py --dllm checkpoints/my_shakespeare_best.pt --gpt checkpoints/my_gpt_best.pt
+            python 10_compare.py --dllm checkpoints/mine_best.safetensors --gpt checkpoints/my_gpt_best.safetensors
 Last line:  how much faster the cache makes the GPT.
 
 Later lessons take from here: Judge, Writers, prepare, spread, comparing_parser. The benchmarks take the rest, too.
@@ -31,8 +31,11 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 
-import tools
-from tools import UserError, between, mean_and_error
+from tools.command_line import DEVICES, Parser, UserError, between, run
+from tools.devices import pick_device
+from tools.files import find_checkpoint
+from tools.pictures import longest_copy, mean_and_error
+from tools.training_run import Log
 
 import torch
 from tqdm import tqdm
@@ -57,8 +60,8 @@ class Writers:
     def __init__(self, dllm, gpt_name, device="auto", length=None):
         """dllm, gpt_name: checkpoints. length: of windows and pieces, None for the shorter of their contexts. Raises
         UserError."""
-        self.device = tools.pick_device(device)
-        files = tools.find_checkpoint(dllm), tools.find_checkpoint(gpt_name)
+        self.device = pick_device(device)
+        files = find_checkpoint(dllm), find_checkpoint(gpt_name)
         self.dllm, self.tokenizer, dllm_info = training.load_kind(files[0], False, self.device)
         self.gpt, other, gpt_info = training.load_kind(files[1], True, self.device)
         if self.tokenizer.units != other.units:
@@ -86,8 +89,8 @@ class Writers:
 
 
 def log_beside(path):
-    """The rows of the log beside a checkpoint NAME.pt or NAME_best.pt; none if there is no log."""
-    return tools.Log(path.with_name(path.stem.removesuffix("_best") + ".csv"), step=math.inf).rows
+    """The rows of the log beside a checkpoint NAME.safetensors or NAME_best.safetensors; none if there is no log."""
+    return Log(path.with_name(path.stem.removesuffix("_best") + ".csv"), step=math.inf).rows
 
 
 def prepare(dllm, gpt_name, device, data, length=None):
@@ -206,7 +209,7 @@ class Judge:
 
     def longest_copy(self, pieces):
         """The length of the longest passage in any piece that stands in the training text."""
-        return tools.longest_copy(pieces, self.text)
+        return longest_copy(pieces, self.text)
 
 
 def with_error(figure, pieces):
@@ -312,16 +315,16 @@ def show_speed(writers):
 # ---- The command line
 def comparing_parser(doc, pieces=None):
     """The flags that this lesson and its benchmarks share; pieces: the default of --pieces, None for none."""
-    parser = tools.Parser(doc)
+    parser = Parser(doc)
     add = parser.add_argument
-    add("--dllm", default=str(generation.SMALL), metavar="FILE", help="default: checkpoints/small.pt")
-    add("--gpt", default=str(gpt.SMALL_GPT), metavar="FILE", help="default: checkpoints/gpt_small.pt")
+    add("--dllm", default=str(generation.SMALL), metavar="FILE", help="default: checkpoints/small.safetensors")
+    add("--gpt", default=str(gpt.SMALL_GPT), metavar="FILE", help="default: checkpoints/gpt_small.safetensors")
     add("--data", metavar="FILE", help="the text that both were trained on (default: TinyShakespeare, downloaded once)")
     add("--len", type=between(int, 8, 10**5), help="letters of a window, and of a piece (default: the shorter context)")
     if pieces:
         add("--pieces", type=between(int, 2, 10**5), default=pieces, help="of each kind of text (default: %(default)s)")
     add("--seed", type=between(int, 0, 2**63 - 2), default=0, help="default: %(default)s")
-    add("--device", choices=tools.DEVICES, default="auto", help="default: auto")
+    add("--device", choices=DEVICES, default="auto", help="default: auto")
     return parser
 
 
@@ -346,4 +349,4 @@ def main():
 
 
 if __name__ == "__main__":
-    tools.run(main)
+    run(main)

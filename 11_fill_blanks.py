@@ -35,8 +35,9 @@ import unicodedata
 from dataclasses import dataclass
 from importlib import import_module
 
-import tools
-from tools import UserError, mean_and_error
+from tools.command_line import UserError, check, print_texts, run, seeded_generator
+from tools.files import find_checkpoint
+from tools.pictures import LiveView, mean_and_error, print_row
 
 import torch
 
@@ -166,12 +167,12 @@ def group_blanks(masked, context):
     """
     longest = len(masked) if len(masked) <= context else context // 2
     groups = []
-    for run in re.finditer("1+", "".join("01"[m] for m in masked)):
-        check_fits(run.end() - run.start(), context)
-        if groups and run.end() - groups[-1][0] <= longest:
-            groups[-1] = (groups[-1][0], run.end())
+    for blank in re.finditer("1+", "".join("01"[m] for m in masked)):
+        check_fits(blank.end() - blank.start(), context)
+        if groups and blank.end() - groups[-1][0] <= longest:
+            groups[-1] = (groups[-1][0], blank.end())
         else:
-            groups.append(run.span())
+            groups.append(blank.span())
     return groups
 
 
@@ -204,10 +205,10 @@ def fill_text(model, tokenizer, text, sampling, seed=None, num=1, live=False):
     parts = read_blanks(unicodedata.normalize("NFC", text), tokenizer)
     canvas = lay_out(parts, find_lengths(model, parts), mask_id).expand(num, -1).to(model.head.weight.device)
     masked = canvas[0] == mask_id
-    view = tools.LiveView(tokenizer, mask_id)
-    tokens = fill(model, canvas, sampling, tools.seeded_generator(seed), view if live else None)
+    view = LiveView(tokenizer, mask_id)
+    tokens = fill(model, canvas, sampling, seeded_generator(seed), view if live else None)
     view.erase()
-    tools.print_texts(with_marks(tokenizer, row, masked) for row in tokens)
+    print_texts(with_marks(tokenizer, row, masked) for row in tokens)
     return torch.equal(tokens[:, ~masked], canvas[:, ~masked])
 
 
@@ -221,7 +222,7 @@ def print_figures(title, sizes, results, form):
     """Prints {who: [N figures, for each of sizes]} as a table of means and standard errors."""
     print(f"\n| {title} | {' | '.join(f'blank of {size}' for size in sizes)} |\n|---|{'---|' * len(sizes)}")
     for who, figures in results.items():
-        tools.print_row(who, form, map(mean_and_error, figures))
+        print_row(who, form, map(mean_and_error, figures))
 
 
 def show_worth(writers, windows):
@@ -251,7 +252,7 @@ def show_sides(model, tokenizer, line="The king will hear the voice of his peopl
         each = [diffusion.bound_on_part(model, rows[i : i + 1], places[i : i + 1]).item() for i in places]
         nats.append(sum(each) / len(line))
     print(f"1. The letters of {line!r}, nats each: {nats[0]:.2f} given the left side, {nats[1]:.2f} given both")
-    tools.check("the right side makes a hidden letter likelier", nats[1] < nats[0])
+    check("the right side makes a hidden letter likelier", nats[1] < nats[0])
 
 
 def demo(model, tokenizer, writers, windows, sampling, seed, num, live):
@@ -261,7 +262,7 @@ def demo(model, tokenizer, writers, windows, sampling, seed, num, live):
     for number, text in enumerate(texts, 2):
         print(f"\n{number}. {text}")
         unchanged = fill_text(model, tokenizer, text, sampling, seed, num, live)
-        tools.check("what was given stands there unchanged", unchanged)
+        check("what was given stands there unchanged", unchanged)
     print("\n4. What the right side is worth, for blanks in the middle of a text, +- one standard error over the texts")
     show_worth(writers, comparison.spread(windows, max(2, min(WINDOWS, len(windows)))).to(writers.device))
 
@@ -287,7 +288,12 @@ def main():
     add("text", nargs="?", metavar="TEXT", help="the text with its blanks")
     add("--file", metavar="FILE", help="the text is in this file")
     generation.add_live_flags(parser)
-    add("--gpt", default=str(gpt.SMALL_GPT), metavar="FILE", help="the walk's GPT (default: checkpoints/gpt_small.pt)")
+    add(
+        "--gpt",
+        default=str(gpt.SMALL_GPT),
+        metavar="FILE",
+        help="the walk's GPT (default: the shipped small one)",
+    )
     add("--data", metavar="FILE", help="what the walk's models were trained on (default: TinyShakespeare)")
     args = parser.parse_args()
     if args.text is not None and args.file is not None:
@@ -299,11 +305,11 @@ def main():
     text = given_text(args.text, args.file)
     if text is not None:
         return fill_text(model, tokenizer, text, **how)
-    is_shipped = tools.find_checkpoint(args.checkpoint).resolve() == generation.SHIPPED
+    is_shipped = find_checkpoint(args.checkpoint).resolve() == generation.SHIPPED
     rival = str(generation.SMALL) if is_shipped else args.checkpoint  # of the GPT's size
     writers, _, windows = comparison.prepare(rival, args.gpt, args.device, args.data)
     demo(model, tokenizer, writers, windows, **how)
 
 
 if __name__ == "__main__":
-    tools.run(main)
+    run(main)

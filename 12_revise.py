@@ -27,8 +27,8 @@ Exercises (answers in docs/answers.md)
 import itertools
 from importlib import import_module
 
-import tools
-from tools import check
+from tools.command_line import check, run
+from tools.pictures import new_figure, save_figure
 
 import torch
 
@@ -307,7 +307,7 @@ def show_repair(generator, rounds=150):
 # ---- The walk
 def draw_walk(toy, words, lines):
     """Saves the picture of both: total variation, and known words, against passes. lines: {name: known words}."""
-    figure, (left, right) = tools.new_figure(1, 2, figsize=(12, 4.5), layout="constrained")
+    figure, (left, right) = new_figure(1, 2, figsize=(12, 4.5), layout="constrained")
     for name, distances in toy.items():
         left.plot(TOY_PASSES, distances, "o-", label=name)
     left.set(xscale="symlog", xlabel="passes", ylabel="total variation from the truth", title="the toy world")
@@ -320,7 +320,7 @@ def draw_walk(toy, words, lines):
         axes.set_xticks(ticks, ticks)
         axes.minorticks_off()
         axes.legend()
-    tools.save_figure(figure, "12_revise.png")
+    save_figure(figure, "12_revise.png")
 
 
 def main():
@@ -340,4 +340,4 @@ def main():
 
 
 if __name__ == "__main__":
-    tools.run(main)
+    run(main)

@@ -19,9 +19,9 @@ installed: it runs the page's own script, taken out of the page.
 
 Builds on:  lessons 1 (Tokenizer), 3 (Transformer), 4 (sample), 5 (load_kind), 7 (continue_text), 10 (Writers).
 Run:        python 13_web_page.py                                              (some seconds)
-            python 13_web_page.py --gpt checkpoints/gpt_small.pt --out figures/race.html
-            python 13_web_page.py --checkpoint checkpoints/tamil.pt
-            python 13_web_page.py --checkpoint checkpoints/mine.pt --out mine.html
+            python 13_web_page.py --gpt checkpoints/gpt_small.safetensors --out figures/race.html
+            python 13_web_page.py --checkpoint checkpoints/tamil.safetensors
+            python 13_web_page.py --checkpoint checkpoints/mine.safetensors --out mine.html
 Last line:  the path of the page.
 
 Exercises (answers in docs/answers.md)
@@ -42,8 +42,8 @@ from html import escape
 from importlib import import_module
 from pathlib import Path
 
-import tools
-from tools import UserError, check
+from tools.command_line import Parser, UserError, check, quote, run
+from tools.files import ROOT, find_checkpoint, write_safely
 
 import torch
 
@@ -54,7 +54,7 @@ gpt = import_module("07_train_gpt")
 comparison = import_module("10_compare")
 
 CARRIED = generation.SMALL  # the model that the page carries unless another one is given
-WEB = tools.ROOT / "web"
+WEB = ROOT / "web"
 MAX_PAGE = 100 * 10**6  # bytes; a browser would take long to unpack more
 TEXTS = (
     (0.0, "certainty", 128),
@@ -94,7 +94,7 @@ def build_page(models, units, checkpoint):
     read = lambda name: (WEB / name).read_text(encoding="utf-8")  # noqa: E731
     product = base64.b64encode((WEB / "product.wasm").read_bytes()).decode()
     described = [entry_of(name, model) for name, model in models.items()]
-    contents = dict(units=units, models=described, wasm=product, checkpoint=tools.quote(checkpoint))
+    contents = dict(units=units, models=described, wasm=product, checkpoint=quote(checkpoint))
     script = '<script id="weights-{}" type="text/plain">{}</script>'
     parts = dict(
         title=escape(described[0]["name"]),
@@ -177,26 +177,26 @@ def show_packing(model):
 # ---- The command line
 def main():
     """The command line of 13_web_page.py."""
-    parser = tools.Parser(__doc__)
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("--checkpoint", default=str(CARRIED), metavar="FILE", help=f"the dLLM (default: checkpoints/{CARRIED.name})")
     add("--gpt", metavar="FILE", help="a GPT of the same alphabet, to write beside it (default: none)")
     add("--out", type=Path, metavar="FILE", help="where the page goes (default: figures/NAME.html)")
     args = parser.parse_args()
     name = Path(args.checkpoint).stem
-    out = args.out or tools.ROOT / "figures" / f"{name}.html"
+    out = args.out or ROOT / "figures" / f"{name}.html"
     if out.suffix != ".html":
         parser.error(f"--out {out} is no name for a page; it must end in .html")
     if args.gpt:
         writers = comparison.Writers(args.checkpoint, args.gpt, "cpu")
         tokenizer, models = writers.tokenizer, {name: writers.dllm, f"{Path(args.gpt).stem} (GPT)": writers.gpt}
     else:
-        model, tokenizer, _ = training.load_kind(tools.find_checkpoint(args.checkpoint), False)
+        model, tokenizer, _ = training.load_kind(find_checkpoint(args.checkpoint), False)
         models = {name: model}
     page = build_page(
         models, tokenizer.units, args.checkpoint if args.checkpoint != str(CARRIED) else f"checkpoints/{CARRIED.name}"
     )
-    tools.write_safely(out, page.encode())
+    write_safely(out, page.encode())
     print(f"1. The page: {len(page.encode()) / 1e6:.2f} MB")
     show_packing(models[name])
     print("\n2. The same in two languages")
@@ -205,4 +205,4 @@ def main():
 
 
 if __name__ == "__main__":
-    tools.run(main)
+    run(main)

@@ -36,9 +36,10 @@ import numpy as np
 
 import path_files
 import robot_maps
-import tools
 from robot_maps import FINE, ROBOT, control_points, length_of, low_pass, spline
-from tools import ROOT, UserError, check
+from tools.checkpoints import load_weights, read_checkpoint
+from tools.command_line import Parser, SEED, UserError, between, check, run
+from tools.files import ROOT
 
 import torch
 from torch import nn
@@ -57,7 +58,7 @@ SHARPEST = 2.5  # 1/m, the largest curvature that the robot can drive: a turning
 BENT, NEAR, FAR = 0.1, 4.0, 0.5  # `cost`: weights of curvature squared, and of a clearance below FAR, in m, squared
 MARGIN = 4  # control points that are masked on either side of a collision
 SAMPLES, PASSES, TEMPERATURE, ROUNDS = 8, 8, 1.0, 12
-SHIPPED_PATHS = ROOT / "checkpoints" / "paths.pt"
+SHIPPED_PATHS = ROOT / "checkpoints" / "paths.safetensors"
 
 
 # ---- A path as tokens
@@ -136,11 +137,12 @@ class PathModel(transformer.Transformer):
 
 def load_model(path):
     """The PathModel in a checkpoint, in eval mode. Raises UserError."""
-    contents, model = tools.read_checkpoint(path), PathModel()
+    contents = read_checkpoint(path)
     if contents.get("config") != asdict(CONFIG):
         raise UserError(f"{path} is no model of paths; path_training.py trains one.")
-    tools.check_weights(contents["model"], model, path)
-    model.load_state_dict(contents["model"])
+    with torch.device("meta"):
+        model = PathModel()
+    load_weights(model, contents["model"], path)
     return model.eval()
 
 
@@ -319,16 +321,16 @@ def bend_bag(model, args, generator):
 
 def main():
     """The command line of 14_robot_paths.py."""
-    parser = tools.Parser(__doc__)
-    add, metres = parser.add_argument, tools.between(float, -(10**5), 10**5)
+    parser = Parser(__doc__)
+    add, metres = parser.add_argument, between(float, -(10**5), 10**5)
     add("--map", type=Path, metavar="FILE", help="the map: Nav2's .yaml beside its image, or MovingAI's .map")
     add("--start", type=metres, nargs=2, metavar=("X", "Y"), help="in m, in the map's frame")
     add("--goal", type=metres, nargs=2, metavar=("X", "Y"), help="the same")
     add("--obstacle", type=metres, nargs=3, metavar=("X", "Y", "RADIUS"), help="a disc that is not on the map")
     add("--bag", type=Path, metavar="IN", help="bend every nav_msgs/msg/Path of this rosbag2")
     add("--out", type=Path, metavar="OUT", help=".csv (x, y, yaw), .png or .gif; with --bag a bag")
-    add("--checkpoint", default=str(SHIPPED_PATHS), metavar="FILE", help="default: checkpoints/paths.pt")
-    add("--seed", type=tools.SEED, default=0, help="default: 0")
+    add("--checkpoint", default=str(SHIPPED_PATHS), metavar="FILE", help="default: checkpoints/paths.safetensors")
+    add("--seed", type=SEED, default=0, help="default: 0")
     args = parser.parse_args()
     if bool(args.bag or args.start or args.goal) != bool(args.out):
         parser.error("--out goes with --bag, or with --start and --goal, and these with --out")
@@ -347,4 +349,4 @@ def main():
 
 
 if __name__ == "__main__":
-    tools.run(main)
+    run(main)

@@ -19,7 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from robot_maps import length_of
-from tools import Parser, UserError, new_figure, run, write_safely
+from tools.command_line import Parser, UserError, run
+from tools.files import write_safely
+from tools.pictures import new_figure
 
 PATH = "nav_msgs/msg/Path"
 STEP = 0.05  # m from one pose to the next in what is written

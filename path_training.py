@@ -10,7 +10,7 @@ that was solved, and the span around it solved again, what is outside fixed. The
 teacher's tokens.
 
 Run:        python path_training.py                   (15,000 problems, 5 minutes on a core; then 15 of training on two)
-            python path_training.py --number 1000 --minutes 1 --out checkpoints/few_paths.pt
+            python path_training.py --number 1000 --minutes 1 --out checkpoints/few_paths.safetensors
 Builds on:  lessons 3 (optimizers), 4 (the loss), 5 (get_lr), 14 (Corridor, PathModel); robot_maps.py.
 Last line:  the path of the checkpoint.
 
@@ -30,7 +30,9 @@ import numpy as np
 
 import path_files
 import robot_maps
-import tools
+from tools.checkpoints import save_checkpoint
+from tools.command_line import Parser, StopRequest, between, run
+from tools.files import ROOT, write_safely
 from robot_maps import KEEP
 
 import torch
@@ -42,7 +44,7 @@ diffusion = import_module("04_diffusion")
 training = import_module("05_train")
 robot_paths = import_module("14_robot_paths")
 
-DATA = tools.ROOT / "data" / "robot_paths"  # where the problems are kept
+DATA = ROOT / "data" / "robot_paths"  # where the problems are kept
 FORBIDDEN = 1000.0  # for a collision, and for each 1/m of curvature over
 SHARP = robot_paths.SHARPEST - 0.3  # 1/m; between control points the curve may be a little more bent than at them
 
@@ -191,7 +193,7 @@ def save_arrays(arrays, path):
     """Writes arrays as an .npz file."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
-    tools.write_safely(path, buffer.getbuffer())
+    write_safely(path, buffer.getbuffer())
 
 
 # ---- The training
@@ -242,7 +244,7 @@ def train_paths(data, out, minutes, size=96, lr=0.025):
     heldout = {name: array[: len(array) // 20] for name, array in data.items()}
     data = {name: array[len(array) // 20 :] for name, array in data.items()}
     torch.manual_seed(0)
-    model, generator, stop = robot_paths.PathModel(), torch.Generator().manual_seed(0), tools.StopRequest()
+    model, generator, stop = robot_paths.PathModel(), torch.Generator().manual_seed(0), StopRequest()
     optimizers = transformer.make_optimizers(model, lr, torch.float32)
     began, saved, step, progress = time.perf_counter(), 0.0, 0, 0.0
     while progress < 1 and not stop.made:
@@ -261,9 +263,7 @@ def train_paths(data, out, minutes, size=96, lr=0.025):
             figure = measure(model, heldout)
             print(f"step {step:,}  {seconds:.0f} s  loss {loss.item():.3f}  held-out {figure:.3f}", flush=True)
             weights = {name: value.bfloat16() for name, value in model.state_dict().items()}
-            tools.save_checkpoint(
-                dict(model=weights, config=asdict(robot_paths.CONFIG), step=step, seconds=seconds), out
-            )
+            save_checkpoint(dict(model=weights, config=asdict(robot_paths.CONFIG), step=step, seconds=seconds), out)
     print(out)
 
 
@@ -293,16 +293,16 @@ def load_problems(number):
 
 def main():
     """The command line of path_training.py."""
-    parser = tools.Parser(__doc__)
+    parser = Parser(__doc__)
     add = parser.add_argument
-    add("--number", type=tools.between(int, 1000, 10**6), default=15_000, help="problems (default: %(default)s)")
-    add("--minutes", type=tools.between(float, 0.01, 10**4), default=15, help="of training (default: %(default)s)")
-    out = tools.ROOT / "checkpoints" / "my_paths.pt"
-    add("--out", type=Path, default=out, metavar="FILE", help="default: checkpoints/my_paths.pt")
+    add("--number", type=between(int, 1000, 10**6), default=15_000, help="problems (default: %(default)s)")
+    add("--minutes", type=between(float, 0.01, 10**4), default=15, help="of training (default: %(default)s)")
+    out = ROOT / "checkpoints" / "my_paths.safetensors"
+    add("--out", type=Path, default=out, metavar="FILE", help="default: checkpoints/my_paths.safetensors")
     args = parser.parse_args()
     path_files.refuse_existing(args.out)
     train_paths(load_problems(args.number), args.out, args.minutes)
 
 
 if __name__ == "__main__":
-    tools.run(main)
+    run(main)

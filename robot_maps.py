@@ -18,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tools import ROOT, Parser, UserError, download, run
+from tools.command_line import Parser, UserError, run
+from tools.files import ROOT, download
 
 MAPS = ROOT / "data" / "maps"
 NAV2 = "https://raw.githubusercontent.com/ros-navigation/navigation2/a3a97043ee93d92fe8d70ec56d183933169beb1c/"

@@ -25,7 +25,8 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tools import ROOT, Parser, UserError, download, run, write_safely
+from tools.command_line import Parser, UserError, run
+from tools.files import ROOT, download, write_safely
 
 DATA = ROOT / "data"
 TAMIL_TEXT = DATA / "tamil.txt"

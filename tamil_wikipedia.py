@@ -37,7 +37,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 import tamil_dataset as tamil
-from tools import ROOT, Parser, UserError, between, run, within
+from tools.command_line import Parser, UserError, between, run
+from tools.files import ROOT, within
 
 FOLDER = ROOT / "data"
 API = "https://ta.wikipedia.org/w/api.php"

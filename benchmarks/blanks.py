@@ -21,8 +21,9 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
-import tools
-from tools import mean_and_error
+from tools.command_line import between, run, seeded_generator
+from tools.files import ROOT
+from tools.pictures import mean_and_error, new_figure, print_row, save_figure
 
 import torch
 from tqdm import tqdm
@@ -189,13 +190,13 @@ def score_found_lengths(writers, windows):
     print(f"\n| {title} | share |\n|---|---|")
     agree = f"two sets of {blanks.DRAWS} draws choose the same length"
     for name, column in zip(("found", "found, or missed by 1", agree), torch.tensor(found).float().T):
-        tools.print_row(name, "{:.1%}", [mean_and_error(column)])
+        print_row(name, "{:.1%}", [mean_and_error(column)])
 
 
 # ---- The picture, and the command line
 def draw_scores(nats, right, folder):
     """Saves the picture of both figures against the size of the blank."""
-    figure, panels = tools.new_figure(1, 2, figsize=(11, 4), layout="constrained")
+    figure, panels = new_figure(1, 2, figsize=(11, 4), layout="constrained")
     labels = "nats/character of the truth, exact", "share of characters right"
     for axes, results, label in zip(panels, (nats, right), labels):
         for who, figures in results.items():
@@ -205,17 +206,17 @@ def draw_scores(nats, right, folder):
         axes.set_xticks(SIZES, SIZES)
         axes.minorticks_off()
         axes.legend()
-    tools.save_figure(figure, folder / "11_blanks.png")
+    save_figure(figure, folder / "11_blanks.png")
 
 
 def main():
     """The command line of benchmarks.blanks."""
-    parser, folder = generation.generating_parser(__doc__, generation.SMALL, length=None), tools.ROOT / "figures"
+    parser, folder = generation.generating_parser(__doc__, generation.SMALL, length=None), ROOT / "figures"
     parser.set_defaults(num=WINDOWS)
     add = parser.add_argument
-    add("--gpt", default=str(gpt.SMALL_GPT), metavar="FILE", help="default: checkpoints/gpt_small.pt")
+    add("--gpt", default=str(gpt.SMALL_GPT), metavar="FILE", help="default: checkpoints/gpt_small.safetensors")
     add("--data", metavar="FILE", help="the text that both were trained on (default: TinyShakespeare)")
-    add("--len", type=tools.between(int, max(SIZES), 10**5), help="letters of a window (default: the models' context)")
+    add("--len", type=between(int, max(SIZES), 10**5), help="letters of a window (default: the models' context)")
     add("--exact", action="store_true", help="the exact figures alone, of all blanks but the longest")
     add("--pictures", type=Path, default=folder, metavar="FOLDER", help="default: figures")
     args = parser.parse_args()
@@ -231,10 +232,10 @@ def main():
     if args.exact:
         return
     show_bounds_on_them(writers, windows, spans, nats["GPT"])
-    right = score_fillings(writers, judge, windows, spans, sampling, tools.seeded_generator(args.seed))
+    right = score_fillings(writers, judge, windows, spans, sampling, seeded_generator(args.seed))
     score_found_lengths(writers, comparison.spread(windows, min(LENGTH_WINDOWS, len(windows))))
     draw_scores(nats, right, args.pictures.resolve())
 
 
 if __name__ == "__main__":
-    tools.run(main)
+    run(main)

@@ -7,8 +7,8 @@ chooses a T for the other half, which shows what is really gained. Of several ch
 weights is taken first, which is often better than each of them (Izmailov et al. 2018, arXiv 1803.05407).
 
 Run, from the folder of the project (some minutes on two cores):
-            python -m benchmarks.calibrate checkpoints/my_shakespeare_best.pt
-            python -m benchmarks.calibrate checkpoints/a.pt checkpoints/b.pt --shares 3 7 --out checkpoints/mine.pt
+            python -m benchmarks.calibrate checkpoints/my_shakespeare_best.safetensors
+            python -m benchmarks.calibrate a.safetensors b.safetensors --shares 3 7 --out mine.safetensors
 Last line:  the held-out figure of what was written; without --out, what the choice gains, or a doubt about it.
 
 Builds on:  lessons 1 (text), 5 (the figures of a dLLM, checkpoints) and 7 (those of a GPT).
@@ -19,8 +19,8 @@ from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
 
-import tools
-from tools import UserError
+from tools.checkpoints import PROGRESS, as_shipped, save_checkpoint
+from tools.command_line import Parser, UserError, between, run
 
 import torch
 from tqdm import tqdm
@@ -86,18 +86,18 @@ def choose_temperature(figures):
 
 def write_model(model, tokenizer, info, objective, windows, path):
     """Writes a checkpoint for generating, in bfloat16, and prints the held-out figure of what was written."""
-    weights, shipped = training.as_shipped(model)
-    progress = {name: info[name] for name in tools.PROGRESS if name in info}
+    weights, shipped = as_shipped(model)
+    progress = {name: info[name] for name in PROGRESS if name in info}
     progress["heldout"] = objective.heldout(shipped, windows)
-    tools.save_checkpoint(dict(model=weights, config=asdict(model.config), units=tokenizer.units, **progress), path)
+    save_checkpoint(dict(model=weights, config=asdict(model.config), units=tokenizer.units, **progress), path)
     print(f"{path}: {objective.report(shipped, windows)}")
 
 
 def main():
     """The command line of benchmarks.calibrate."""
-    parser = tools.Parser(__doc__)
+    parser = Parser(__doc__)
     parser.add_argument("checkpoints", nargs="+", type=Path, metavar="FILE", help="checkpoints of one run")
-    parser.add_argument("--shares", nargs="+", type=tools.between(float, 0.001, 1000), metavar="N",
+    parser.add_argument("--shares", nargs="+", type=between(float, 0.001, 1000), metavar="N",
                         help="of each in the mean (default: equal)")  # fmt: skip
     parser.add_argument("--data", metavar="FILE", help="the text that it was trained on (default: TinyShakespeare)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where to write the model (default: nowhere)")
@@ -118,4 +118,4 @@ def main():
 
 
 if __name__ == "__main__":
-    tools.run(main)
+    run(main)

@@ -20,8 +20,9 @@ from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 
-import tools
-from tools import mean_and_error
+from tools.command_line import between, run
+from tools.files import ROOT
+from tools.pictures import mean_and_error, new_figure, save_figure
 
 import torch
 from torch.nn import functional as F
@@ -55,7 +56,7 @@ def show_price(price, bounds, gpt_figure, folder):
     print(f"| letters a pass | {' | '.join(price)} | random: a bound |\n|---|{'---|' * (len(price) + 1)}")
     for number, *cells, bound in zip(LETTERS_A_PASS, *price.values(), bounds):
         print(f"| {number} | {' | '.join('{:.3f} +- {:.3f}'.format(*cell) for cell in cells)} | {bound:.3f} |")
-    figure, axes = tools.new_figure(figsize=(7, 4.5))
+    figure, axes = new_figure(figsize=(7, 4.5))
     for order, points in price.items():
         means, errors = zip(*points)
         axes.errorbar(LETTERS_A_PASS, means, errors, fmt="o-", label=f"dLLM, {order}: exact")
@@ -65,7 +66,7 @@ def show_price(price, bounds, gpt_figure, folder):
     axes.set_xticks(LETTERS_A_PASS, LETTERS_A_PASS)
     axes.minorticks_off()
     axes.legend()
-    tools.save_figure(figure, folder / "10_exact.png")
+    save_figure(figure, folder / "10_exact.png")
 
 
 # ---- Random order: how many letters in each pass?
@@ -169,8 +170,8 @@ def show_schedules(model, windows, curve, generator):
 # ---- The command line
 def main():
     """The command line of benchmarks.exact."""
-    parser, folder = comparison.comparing_parser(__doc__), tools.ROOT / "figures"
-    counted = tools.between(int, 4, 10**5)
+    parser, folder = comparison.comparing_parser(__doc__), ROOT / "figures"
+    counted = between(int, 4, 10**5)
     parser.add_argument("--windows", type=counted, default=WINDOWS, help="of held-out text (default: %(default)s)")
     parser.add_argument("--pictures", type=Path, default=folder, metavar="FOLDER", help="default: figures")
     args = parser.parse_args()
@@ -188,4 +189,4 @@ def main():
 
 
 if __name__ == "__main__":
-    tools.run(main)
+    run(main)

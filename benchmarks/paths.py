@@ -30,7 +30,9 @@ import numpy as np
 import path_files
 import path_training
 import robot_maps
-import tools
+from tools.command_line import Parser, SEED, UserError, between, run
+from tools.files import ROOT
+from tools.pictures import new_figure, save_figure
 from robot_maps import KEEP, control_points, judge, length_of, low_pass, smooth_simply, spline
 
 import torch
@@ -89,7 +91,7 @@ def replan(path, grid):
     """A new plan from end to end, inflated; None where there is none."""
     try:
         return robot_maps.plan(grid, path[0], path[-1])
-    except tools.UserError:
+    except UserError:
         return None
 
 
@@ -228,7 +230,7 @@ def print_gaps(results, one, others):
 
 def draw_examples(model, grids, seed, folder):
     """Saves a panel for each {name: map} with its first problem of repair, and what three ways make of it."""
-    figure, axes = tools.new_figure(1, len(grids), figsize=(4 * len(grids), 4), squeeze=False)
+    figure, axes = new_figure(1, len(grids), figsize=(4 * len(grids), 4), squeeze=False)
     for panel, (name, grid) in zip(axes[0], grids.items()):
         blocked, path = repair_problem(grid, np.random.default_rng(seed))
         path_files.draw_map(panel, blocked, path)
@@ -238,19 +240,24 @@ def draw_examples(model, grids, seed, folder):
                 panel.plot(*found.T, label=way)
         panel.set_title(name)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="lower center", ncols=4)
-    tools.save_figure(figure, folder / "14_benchmark.png")
+    save_figure(figure, folder / "14_benchmark.png")
 
 
 def main():
     """The command line of benchmarks.paths."""
-    parser = tools.Parser(__doc__)
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("--maps", nargs="+", choices=list(NAMES), default=list(NAMES), help="default: all")
-    add("--num", type=tools.between(int, 2, 10_000), default=100, help="problems of each kind (default: 100)")
-    add("--seed", type=tools.SEED, default=0, help="default: 0")
-    add("--checkpoint", default=str(robot_paths.SHIPPED_PATHS), metavar="FILE", help="default: checkpoints/paths.pt")
+    add("--num", type=between(int, 2, 10_000), default=100, help="problems of each kind (default: 100)")
+    add("--seed", type=SEED, default=0, help="default: 0")
+    add(
+        "--checkpoint",
+        default=str(robot_paths.SHIPPED_PATHS),
+        metavar="FILE",
+        help="default: checkpoints/paths.safetensors",
+    )
     add("--keep", type=Path, metavar="FILE", help="an .npz file: keep there what was measured, do not measure it again")
-    add("--pictures", type=Path, default=tools.ROOT / "figures", metavar="FOLDER", help="default: figures")
+    add("--pictures", type=Path, default=ROOT / "figures", metavar="FOLDER", help="default: figures")
     args = parser.parse_args()
     model = robot_paths.load_model(args.checkpoint)
     print(f"{args.num} problems of each kind on each map; length: mean, over successes, against the path as given")
@@ -270,4 +277,4 @@ def main():
 
 
 if __name__ == "__main__":
-    tools.run(main)
+    run(main)

@@ -16,7 +16,9 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
-import tools
+from tools.command_line import run
+from tools.files import ROOT
+from tools.pictures import new_figure, save_figure
 
 import torch
 
@@ -135,7 +137,7 @@ def show_dial(dial, by_gpt):
 
 def draw_dial(alike, gpt, real, folder):
     """Saves the picture: known words and nats against passes, at the same diversity; the GPT and real text as lines."""
-    figure, panels = tools.new_figure(1, 2, figsize=(12, 4.5), layout="constrained")
+    figure, panels = new_figure(1, 2, figsize=(12, 4.5), layout="constrained")
     sides = ("share of known words", "words"), ("nats per character to the judge", "nats")
     for axes, (label, side) in zip(panels, sides):
         for name, points in alike.items():
@@ -149,7 +151,7 @@ def draw_dial(alike, gpt, real, folder):
         axes.set_xticks([32, 64, 128, 256, 512], [32, 64, 128, 256, 512])
         axes.minorticks_off()
     panels[0].legend(fontsize=8)
-    tools.save_figure(figure, folder / "12_passes.png")
+    save_figure(figure, folder / "12_passes.png")
 
 
 # ---- Rivals
@@ -267,7 +269,7 @@ def show_cost(canvases, passes=32):
 
 def main():
     """The command line of benchmarks.revise."""
-    parser, folder = comparison.comparing_parser(__doc__, PIECES), tools.ROOT / "figures"
+    parser, folder = comparison.comparing_parser(__doc__, PIECES), ROOT / "figures"
     parser.add_argument("--rivals", action="store_true", help=f"other ways to spend {RIVAL_PASSES} passes")
     beside = "the amateur of lesson 6 for texts in blocks (default: none)"
     parser.add_argument("--amateur", default="none", metavar="FILE", help=beside)
@@ -297,4 +299,4 @@ def main():
 
 
 if __name__ == "__main__":
-    tools.run(main)
+    run(main)

@@ -16,7 +16,9 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
-import tools
+from tools.command_line import between, run
+from tools.files import ROOT
+from tools.pictures import new_figure, save_figure
 
 import torch
 
@@ -52,7 +54,7 @@ def show_figures(writers, windows, seen):
 
 def draw_curves(writers, folder):
     """Saves the learning curves of both, from their logs."""
-    figure, axes = tools.new_figure(figsize=(7, 4.5))
+    figure, axes = new_figure(figsize=(7, 4.5))
     kinds = ("dLLM", "bound", "tab:blue"), ("GPT", "exact", "tab:red")
     for (name, figure_is, color), rows in zip(kinds, writers.logs):
         if not rows:
@@ -64,7 +66,7 @@ def draw_curves(writers, folder):
             axes.plot(x, y, style, color=color, label=f"{name}, {label}", markersize=4)
     axes.set(xscale="log", xlabel="million characters of training", ylabel="nats per character", ylim=(1, 3))
     axes.legend()
-    tools.save_figure(figure, folder / "10_curves.png")
+    save_figure(figure, folder / "10_curves.png")
 
 
 # ---- All ways of writing, judged
@@ -140,7 +142,7 @@ def draw_steps(verdicts, length, folder):
     letters a pass."""
     import matplotlib
 
-    figure, panels = tools.new_figure(1, 3, figsize=(15, 5), sharex=True, sharey=True, layout="constrained")
+    figure, panels = new_figure(1, 3, figsize=(15, 5), sharex=True, sharey=True, layout="constrained")
     colors = matplotlib.colormaps["viridis"](torch.linspace(0, 0.9, len(LETTERS_A_PASS)).numpy())
 
     def draw(axes, points, style, **options):
@@ -165,7 +167,7 @@ def draw_steps(verdicts, length, folder):
         axes.set(title=title, xlabel="diversity: share of distinct 4-grams")
     panels[0].set_ylabel("nats per character to the judge: less is more fluent")
     panels[1].legend(fontsize=8)
-    tools.save_figure(figure, folder / "10_steps.png")
+    save_figure(figure, folder / "10_steps.png")
 
 
 # ---- Speed
@@ -196,7 +198,7 @@ def show_all_speeds(writers, verdicts, temperature=0.8):
 
 def draw_speed(rates, folder):
     """Saves the picture of the speeds."""
-    figure, axes = tools.new_figure(figsize=(7, 4))
+    figure, axes = new_figure(figsize=(7, 4))
     dllm = [(passes, rate) for name, passes, rate in rates if name.startswith("dLLM")]
     axes.plot(*zip(*dllm), "o-", label="dLLM")
     for (name, passes, rate), mark in zip([row for row in rates if row[0].startswith("GPT")], "Ds"):
@@ -205,15 +207,15 @@ def draw_speed(rates, folder):
     axes.set_xticks([passes for passes, _ in dllm], [passes for passes, _ in dllm])
     axes.minorticks_off()
     axes.legend()
-    tools.save_figure(figure, folder / "10_speed.png")
+    save_figure(figure, folder / "10_speed.png")
 
 
 # ---- The command line
 def main():
     """The command line of benchmarks.sweep."""
     parser = comparison.comparing_parser(__doc__, PIECES)
-    add, folder = parser.add_argument, tools.ROOT / "figures"
-    counted = tools.between(int, 2, 10**5)
+    add, folder = parser.add_argument, ROOT / "figures"
+    counted = between(int, 2, 10**5)
     add("--exact-windows", type=counted, default=WINDOWS, help="for the exact figures (default: %(default)s)")
     add("--curves", action="store_true", help="nothing but what each model was given, and the learning curves")
     add("--pictures", type=Path, default=folder, metavar="FOLDER", help="where pictures go (default: figures)")
@@ -241,4 +243,4 @@ def main():
 
 
 if __name__ == "__main__":
-    tools.run(main)
+    run(main)

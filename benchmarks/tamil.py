@@ -4,7 +4,7 @@ All of it needs data/tamil.txt (python tamil_dataset.py makes it), or the verse 
 
 Run, from the folder of the project:
             python -m benchmarks.tamil --seed 1                            (the score; two minutes)
-            python -m benchmarks.tamil --seed 1 --codepoints checkpoints/codepoints_best.pt
+            python -m benchmarks.tamil --seed 1 --codepoints checkpoints/codepoints_best.safetensors
             python -m benchmarks.tamil --seed 1 --metre                    (the couplets mended; four minutes)
             python -m benchmarks.tamil --seed 1 --mending                  (what passes buy; four minutes)
             python -m benchmarks.tamil --seed 1 --couplets                 (every third word hidden; one minute)
@@ -21,7 +21,10 @@ from dataclasses import replace
 from importlib import import_module
 from itertools import islice
 
-import tools
+from tools.command_line import UserError, run, seeded_generator
+from tools.devices import pick_device
+from tools.files import find_checkpoint
+from tools.pictures import mean_and_error, new_figure, print_row, save_figure
 
 import torch
 from tqdm import tqdm
@@ -41,9 +44,9 @@ WORD_PASSES = (1, 2, 4, 8, 16)  # in which hidden words are to be found
 # ---- Letters against code points
 def load_code_points(name, device):
     """(model, tokenizer) of a checkpoint whose tokens are code points. Raises UserError for another."""
-    model, tokenizer, _ = training.load_kind(tools.find_checkpoint(name), False, tools.pick_device(device))
+    model, tokenizer, _ = training.load_kind(find_checkpoint(name), False, pick_device(device))
     if max(map(len, tokenizer.units)) > 1:
-        raise tools.UserError(f"{name} is a model of letters; give one that 08_train_tamil.py --units codepoints made.")
+        raise UserError(f"{name} is a model of letters; give one that 08_train_tamil.py --units codepoints made.")
     return model, tokenizer
 
 
@@ -56,7 +59,7 @@ def compare_code_points(writers, known, real, num, sampling, generator):
     bits, shares = {}, {}
     for name, (model, tokenizer) in writers.items():
         bits[name] = tamil_training.bits_per_couplet(model, tokenizer, real)  # [N]
-        mean, error = tools.mean_and_error(bits[name])
+        mean, error = mean_and_error(bits[name])
         print(f"{name}: bound {mean:.1f} +- {error:.1f} bits per held-out couplet")
         shapes, shares[name] = tamil_generation.line_lengths(tokenizer, chosen), []
         for passes in tqdm(PICTURE_PASSES, desc=name, leave=False):
@@ -66,14 +69,14 @@ def compare_code_points(writers, known, real, num, sampling, generator):
             shares[name].append(tamil_generation.average(tamil_generation.ill_formed_share, groups))
         listed = ", ".join(f"{mean:.1%} in {passes}" for (mean, _), passes in zip(shares[name], PICTURE_PASSES))
         print(f"{name}: ill-formed letters {listed} passes")
-    gain, error = tools.mean_and_error(bits["code points"] - bits["letters"])
+    gain, error = mean_and_error(bits["code points"] - bits["letters"])
     print(f"letters save {gain:.1f} +- {error:.1f} bits a couplet, {gain / bits['code points'].mean():.1%}")
     draw_ill_formed(shares, f"order {sampling.order}, temperature {sampling.temperature}")
 
 
 def draw_ill_formed(shares, title):
     """Saves the picture; shares: {name: [(mean, standard error) for each of PICTURE_PASSES]}."""
-    figure, axes = tools.new_figure(figsize=(7, 4))
+    figure, axes = new_figure(figsize=(7, 4))
     for name, points in shares.items():
         means, errors = ([100 * share for share in column] for column in zip(*points))
         axes.errorbar(PICTURE_PASSES, means, errors, fmt="o-", label=name)
@@ -81,7 +84,7 @@ def draw_ill_formed(shares, title):
     axes.set_xticks(PICTURE_PASSES, PICTURE_PASSES)
     axes.minorticks_off()
     axes.legend()
-    tools.save_figure(figure, "09_ill_formed.png")
+    save_figure(figure, "09_ill_formed.png")
 
 
 # ---- Couplets that scan, against passes
@@ -107,7 +110,7 @@ def print_mending(model, tokenizer, verse, num, sampling, generator):
         groups = [[[couplet] for couplet in couplets] for couplets in (mended, anew)]
         figures = tamil_generation.spoken_metre, score.known_words
         cells = [tamil_generation.average(figure, couplets) for couplets in groups for figure in figures]
-        tools.print_row(passes, "{:.1%}", cells)
+        print_row(passes, "{:.1%}", cells)
 
 
 # ---- Every third word hidden
@@ -130,7 +133,7 @@ def find_words(model, tokenizer, couplets, sampling, generator):
         for new, old, words in zip(filled, rows, spans):
             right += [float(torch.equal(new[start:end], old[start:end])) for start, end in words]
     if len(right) < 2:
-        raise tools.UserError("hardly any couplet has a third word, so there is nothing to hide; give other verse.")
+        raise UserError("hardly any couplet has a third word, so there is nothing to hide; give other verse.")
     return torch.tensor(right)
 
 
@@ -141,7 +144,7 @@ def print_found_words(model, tokenizer, couplets, sampling, generator):
     for order in diffusion.ORDERS:
         settings = [replace(sampling, steps=steps, order=order) for steps in WORD_PASSES]
         found = [find_words(model, tokenizer, couplets, setting, generator) for setting in settings]
-        tools.print_row(order, "{:.1%}", map(tools.mean_and_error, found))
+        print_row(order, "{:.1%}", map(mean_and_error, found))
 
 
 # ---- The command line
@@ -172,7 +175,7 @@ def main():
     if args.num < 2:
         parser.error("--num must be 2 or more, since every figure has a standard error")
     model, tokenizer, sampling = generation.load_generator(parser, args)
-    generator = tools.seeded_generator(args.seed)
+    generator = seeded_generator(args.seed)
     verse = tamil_generation.read_couplets(tokenizer, args.data)
     _, known, real = verse
     if args.mending:
@@ -188,4 +191,4 @@ def main():
 
 
 if __name__ == "__main__":
-    tools.run(main)
+    run(main)

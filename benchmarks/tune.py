@@ -16,11 +16,15 @@ from contextlib import redirect_stdout
 from importlib import import_module
 from pathlib import Path
 
-import tools
+from tools import training_run
+from tools.checkpoints import read_checkpoint
+from tools.command_line import UserError, best_path, run
+from tools.settings import settle, training_parser
 
 import torch
 from torch import nn
 
+tensors = import_module("01_tensors")
 attention = import_module("02_attention")
 transformer = import_module("03_transformer")
 diffusion = import_module("04_diffusion")
@@ -31,10 +35,10 @@ def set_constant(name, value):
     """START_STRENGTH=0, small.dim=208: the value takes the type of the one it replaces. Raises UserError."""
     preset, _, entry = name.partition(".")
     homes = [transformer.PRESETS.get(preset, {})] if entry else []
-    homes += [vars(module) for module in (attention, transformer, diffusion, training, tools)]
+    homes += [vars(module) for module in (attention, transformer, diffusion, training, training_run)]
     home = next((home for home in homes if type(home.get(entry or name)) in (int, float)), None)
     if home is None:
-        raise tools.UserError(f"the lessons have no constant {name} that is a number.")
+        raise UserError(f"the lessons have no constant {name} that is a number.")
     home[entry or name] = read_number(type(home[entry or name]), name, value)
 
 
@@ -43,7 +47,7 @@ def read_number(kind, name, value):
     try:
         return kind(value)
     except ValueError:
-        raise tools.UserError(f"{name}={value} is not {'a whole number' if kind is int else 'a number'}.")
+        raise UserError(f"{name}={value} is not {'a whole number' if kind is int else 'a number'}.")
 
 
 def use_learned_positions(deviation):
@@ -64,23 +68,23 @@ def main():
     """The command line of benchmarks.tune."""
     words = [word for word in sys.argv[1:] if "=" in word and not word.startswith("-")]
     flags = [word for word in sys.argv[1:] if word not in words]
-    parser = tools.training_parser(__doc__, "tune.pt", transformer.PRESETS)
+    parser = training_parser(__doc__, "tune.safetensors", transformer.PRESETS)
     with tempfile.TemporaryDirectory() as folder:
-        args = parser.parse_args([*flags, "--out", str(Path(folder) / "tune.pt")])
+        args = parser.parse_args([*flags, "--out", str(Path(folder) / "tune.safetensors")])
         changes = dict(word.split("=", 1) for word in words)
         deviation = read_number(float, "positions_std", changes.pop("positions_std", 0.02))
         if changes.pop("positions", "rope") == "learned":
             use_learned_positions(deviation)
-        tools.EVALUATIONS = 1  # at the end
+        training_run.EVALUATIONS = 1  # at the end
         for name, value in changes.items():
             set_constant(name, value)
         with redirect_stdout(sys.stderr):  # the command that it ends with names a file that is deleted here
-            settings, saved = tools.settle(args, "05_train.py", transformer.PRESETS)
-            training.train_on_text(settings, saved, training.DIFFUSION, "")
-        run = tools.read_checkpoint(tools.best_path(args.out))
+            settings, text, saved = settle(args, "05_train.py", transformer.PRESETS, tensors.load_text)
+            training.train_on_text(settings, text, saved, training.DIFFUSION, "")
+        run = read_checkpoint(best_path(args.out))
     figures = f"{run['heldout']:.3f} nats/character, {run['characters']:,} characters, {run['seconds']:.0f} s"
     print(f"{figures}: {' '.join(sys.argv[1:])}")
 
 
 if __name__ == "__main__":
-    tools.run(main)
+    run(main)

@@ -1,24 +1,20 @@
-"""Reads checkpoints of the older published format of this tutorial, so that they still generate.
+"""Checkpoints of the older published format (.pt), so that they still generate.
 
 That model differs from lesson 3's: learned positions, LayerNorm and feed-forward with bias, one matrix for query, key
-and value, and a block in which what attention adds reaches the feed-forward layer and is not carried on. Loaded by
-lesson 5's load_checkpoint when it meets such a file; nothing else needs it.
+and value, and a block in which what attention adds reaches the feed-forward layer and is not carried on. Lesson 5's
+load_checkpoint calls this when it meets such a file. Nothing else needs it.
 """
 
 import json
 import string
-from importlib import import_module
 from pathlib import Path
 
-import tools
-from tools import UserError
+from tools.checkpoints import check_count, check_fields, checked_units, load_weights, unfit
+from tools.command_line import UserError
 
 import torch
 from torch import nn
 from torch.nn import functional as F
-
-tensors = import_module("01_tensors")
-transformer = import_module("03_transformer")
 
 TINY_SHAKESPEARE_UNITS = [*"\n !$&',-.3:;?", *string.ascii_uppercase, *string.ascii_lowercase]
 
@@ -89,23 +85,24 @@ def read_units(path, vocab_size):
         ids = [number for _, number in pairs]
         if any(type(number) is not int for number in ids) or sorted(ids) != list(range(vocab_size)):
             raise ValueError
-        return tools.checked_units([unit for unit, _ in sorted(pairs, key=lambda pair: pair[1])], vocab_size, path)
+        return checked_units([unit for unit, _ in sorted(pairs, key=lambda pair: pair[1])], vocab_size, path)
     except (ValueError, TypeError, RecursionError):  # not UTF-8, not JSON, not pairs of a letter and its number
         raise UserError(f"{vocabulary} does not list the {vocab_size} letters of {path}.")
 
 
-def convert(contents, path):
-    """The dict of an older checkpoint -> (model, tokenizer). Raises UserError unless its parts are whole and fit."""
+def convert(contents, path, Config):
+    """The dict of an older checkpoint -> (model, units); Config: lesson 3's. Raises UserError unless its parts fit."""
     shape = {name: contents.get(name) for name in FIELDS}
-    tools.check_fields(shape, FIELDS, path)
+    check_fields(shape, FIELDS, path)
     V, T, n_layers, n_heads, D = shape.values()
     weights = {name: value for name, value in contents["model"].items() if not str(name).endswith("attn.mask")}
-    causal = tools.shapes_of(weights)["token_emb.weight"] == (V, D)  # a GPT has no row for the mask
+    embedding = weights["token_emb.weight"]
+    causal = isinstance(embedding, torch.Tensor) and embedding.shape == (V, D)  # a GPT has no row for the mask
     rows = V if causal else V + 1
     if D % n_heads:
-        raise tools.unfit(path, f"{n_heads} heads do not share {D}")
-    tools.check_count(weights, (rows + T + V) * D + n_layers * (12 * D * D + 9 * D) + 2 * D, path)
-    model = OlderTransformer(transformer.Config(V, T, n_layers, n_heads, D, causal), rows)
-    tools.check_weights(weights, model, path)
-    model.load_state_dict(weights)
-    return model, tensors.Tokenizer(read_units(path, V))
+        raise unfit(path, f"{n_heads} heads do not share {D}")
+    check_count(weights, (rows + T + V) * D + n_layers * (12 * D * D + 9 * D) + 2 * D, path)
+    with torch.device("meta"):
+        model = OlderTransformer(Config(V, T, n_layers, n_heads, D, causal), rows)
+    load_weights(model, weights, path)
+    return model, read_units(path, V)

@@ -1,0 +1,162 @@
+"""How a script begins and ends: its flags, its seed, signals, and a user's mistake in one sentence."""
+
+import argparse
+import contextlib
+import os
+import random
+import shlex
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import torch
+
+DEVICES = ("auto", "cuda", "mps", "cpu")
+# What is allowed on the command line, and in a checkpoint: (type, lowest, highest)
+LIMITS = dict(
+    batch=(int, 1, 4096), lr=(float, 0, 100), dropout=(float, 0, 0.9), weight_decay=(float, 0, 1),
+    seed=(int, 0, 2**63 - 1),
+)  # fmt: skip
+
+
+class UserError(ValueError):
+    """A mistake of the person at the keyboard. Its text is one sentence that says what to do."""
+
+
+def check(claim, holds):
+    """Prints a claim that a lesson makes, once it has been found true. Raises AssertionError otherwise."""
+    if not holds:
+        raise AssertionError(f"this claim does not hold: {claim}")
+    print(f"  checked: {claim}")
+
+
+# ---- The end of a script
+def run(main):
+    """Runs a script's `main`. A user's mistake ends in one sentence and exit status 1, not in a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a notebook's has not
+            stream.reconfigure(encoding="utf-8", errors="replace")  # Windows would use its code page
+    try:
+        main()
+        sys.stdout.flush()
+    except UserError as mistake:
+        sys.exit(f"error: {mistake}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # the reader, `head` say, has seen enough
+        drop_output()
+    except OSError as problem:  # a folder that may not be read, a name that is too long, a full disk
+        drop_output()
+        sys.exit(f"error: {problem}")
+    except (MemoryError, RuntimeError) as problem:
+        if isinstance(problem, RuntimeError) and "memory" not in str(problem):
+            raise  # a mistake of ours
+        sys.exit("error: there is not enough memory for this; ask for less at once: a smaller --batch, --num or --len.")
+
+
+def drop_output():
+    """Sends nowhere what standard output still holds and cannot write. Otherwise Python complains as it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class StopRequest:
+    """Inside `with StopRequest() as stop`, the first Ctrl-C or SIGTERM sets stop.made. A second one stops at once.
+
+    Outside the main thread Python allows no signal handlers. There the signals do what they always do.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __enter__(self):
+        self.made, self.before = False, {}
+        if threading.current_thread() is threading.main_thread():
+            self.before = {number: signal.signal(number, self.note) for number in self.SIGNALS}
+        return self
+
+    def note(self, number, frame):
+        """The signal handler. It calls os.write, since a handler may interrupt a print."""
+        self.made = True
+        for each in self.SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
+        os.write(2, b"\nStopping after this step, and saving. Once more stops at once.\n")
+
+    def __exit__(self, *_):
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+
+# ---- Flags
+class Parser(argparse.ArgumentParser):
+    """argparse that shows the module's docstring as help, and answers a wrong value with one sentence."""
+
+    def __init__(self, doc):
+        super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+    def changed(self, args, names):
+        """Those of the named flags, as they are typed, that are not at their defaults."""
+        return ["--" + name.replace("_", "-") for name in names if getattr(args, name) != self.get_default(name)]
+
+
+def between(kind, low, high):
+    """Returns an argparse type: `kind` (int or float) within [low, high], refused with a sentence."""
+
+    def convert(text):
+        try:
+            value = kind(text)
+            allowed = low <= value <= high
+        except (ValueError, OverflowError):
+            allowed = False
+        if not allowed:
+            noun = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"{text!r} is not allowed; give {noun} from {low:,} to {high:,}")
+        return value
+
+    return convert
+
+
+SEED = between(*LIMITS["seed"])  # the argparse type of --seed
+
+
+def seeded_generator(seed):
+    """A generator with this seed. None means a fresh seed, which is printed so that the text can be had again."""
+    if seed is None:
+        seed = random.randrange(2**31)
+        print(f"seed {seed}", file=sys.stderr)
+    return torch.Generator().manual_seed(seed)
+
+
+# ---- Results
+def print_texts(texts):
+    """Prints texts with a line of dashes between two, since a text may have blank lines of its own."""
+    print("\n\n---\n\n".join(texts))
+
+
+def quote(path):
+    """A path as the person's own shell reads it: by POSIX's rules, on Windows in quotation marks."""
+    return f'"{path}"' if os.name == "nt" else shlex.quote(str(path))
+
+
+def is_first_process():
+    """Whether this is the only process, or the first of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def best_path(out):
+    """NAME.safetensors -> NAME_best.safetensors, where a run keeps its best weights."""
+    out = Path(out)
+    return out.with_name(f"{out.stem}_best{out.suffix}")
+
+
+def print_command(generate, out):
+    """Prints the command that writes from the best weights of the run in `out`. It begins with `generate`."""
+    if is_first_process():
+        best = best_path(out)  # there is none before the first evaluation
+        print(f"{generate} --checkpoint {quote(best if best.exists() else out)}")

@@ -1,0 +1,116 @@
+"""Tables, figures, the live view in the terminal, and animations."""
+
+import io
+import math
+import os
+import sys
+from pathlib import Path
+
+from tools.files import ROOT, write_safely
+
+HIDDEN = "░"  # how a mask is shown
+
+
+# ---- Tables
+def mean_and_error(values):
+    """(mean, standard error of the mean) of values [N]."""
+    return values.mean().item(), values.std().item() / math.sqrt(len(values))
+
+
+def print_row(name, form, cells):
+    """Prints a row of a table; cells: (mean, standard error) each, printed by the format `form`."""
+    print(f"| {name} | {' | '.join(' +- '.join(form.format(value) for value in cell) for cell in cells)} |")
+
+
+def longest_copy(pieces, text):
+    """The length of the longest passage in any of the pieces that stands in the text, letter for letter."""
+    longest = 0
+    for piece in pieces:
+        start = 0
+        while start + longest < len(piece):
+            if piece[start : start + longest + 1] in text:
+                longest += 1
+            else:
+                start += 1
+    return longest
+
+
+# ---- Figures
+def new_figure(rows=1, columns=1, **options):
+    """(figure, axes) of matplotlib, which draws into files alone, without a window. options: those of plt.subplots."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(rows, columns, **options)
+
+
+def save_figure(figure, path):
+    """Saves a figure, under figures/ unless the path is absolute, and prints where."""
+    buffer, path = io.BytesIO(), ROOT / "figures" / path
+    figure.savefig(buffer, format="png", dpi=130, bbox_inches="tight")
+    write_safely(path, buffer.getbuffer())
+    print(path)
+
+
+# ---- The live view
+def show_text(tokenizer, tokens, mask_id):
+    """[L] tokens -> text, masks shown as HIDDEN."""
+    return "".join(HIDDEN if i == mask_id else tokenizer.units[i] for i in tokens.tolist())
+
+
+class LiveView:
+    """Draws a text in the terminal again and again, in the same place, as it is unmasked."""
+
+    def __init__(self, tokenizer, mask_id):
+        self.tokenizer, self.mask_id, self.lines = tokenizer, mask_id, 0
+
+    def __call__(self, canvas):
+        width, height = (n or 80 for n in os.get_terminal_size(sys.stderr.fileno()))  # some say 0
+        text = show_text(self.tokenizer, canvas[0], self.mask_id)
+        width = max(2, width) - 1
+        lines = [line[i : i + width] for line in text.split("\n") for i in range(0, max(1, len(line)), width)]
+        end = max((i + 1 for i, line in enumerate(lines) if line.strip(HIDDEN)), default=0)  # after the last letter
+        lines = lines[: max(end, height - 1)][1 - height :]  # what fits, up to there
+        back, self.lines = self.to_beginning(), len(lines)
+        sys.stderr.write(back + "\n".join(lines) + "\n")  # at once, so that Ctrl-C finds either text
+
+    def to_beginning(self):
+        """The codes that move the cursor to where the text began, and clear what is below."""
+        return f"\x1b[{self.lines}A\x1b[J" if self.lines else ""
+
+    def erase(self):
+        """Clears the text."""
+        sys.stderr.write(self.to_beginning())
+        sys.stderr.flush()
+
+
+# ---- Animations
+def save_gif(path, frames, tokenizer, mask_id):
+    """Saves canvases [1, L], one after the other, as an animation. Letters stand where they stand in the last one."""
+    import matplotlib
+    from PIL import Image, ImageDraw, ImageFont
+
+    font = ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSansMono.ttf", 16)
+    places, row, column = [], 0, 0
+    for letter in (tokenizer.units[i] for i in frames[-1][0].tolist()):
+        places.append((12 + 10 * column, 10 + 22 * row))
+        row, column = (row + 1, 0) if letter == "\n" else (row, column + 1)
+    size = (max(x for x, _ in places) + 24, places[-1][1] + 34)
+    images, before = [], frames[0]
+    for frame in frames:
+        image = Image.new("RGB", size, "white")
+        draw = ImageDraw.Draw(image)
+        for place, i, was in zip(places, frame[0].tolist(), before[0].tolist()):
+            if i == mask_id:
+                draw.rectangle((place[0] + 1, place[1] + 4, place[0] + 8, place[1] + 17), fill="#d0d7e5")
+            elif tokenizer.units[i] != "\n":
+                draw.text(place, tokenizer.units[i], fill="#d2322d" if was == mask_id else "black", font=font)
+        images.append(image.quantize(256))  # fewer colours would lose the few red pixels
+        before = frame
+    durations = [80] * (len(images) - 1) + [4000]  # milliseconds; the last one stays
+    file = io.BytesIO()
+    images[0].save(file, "GIF", save_all=True, append_images=images[1:], duration=durations, loop=0)
+    write_safely(path, file.getvalue())
+    print(path, file=sys.stderr)

@@ -1,0 +1,214 @@
+"""A training run: what it saves and takes up again, its log, its curve and its progress bar."""
+
+import io
+import math
+import re
+import sys
+import time
+
+from tqdm import tqdm
+
+from tools.checkpoints import (
+    PROGRESS, as_shipped, load_weights, progress_of, read_checkpoint, save_checkpoint, unfit,
+)  # fmt: skip
+from tools.command_line import UserError, best_path, quote
+from tools.devices import generator_states, set_generators
+from tools.files import write_safely
+from tools.pictures import new_figure
+from tools.settings import STATE
+
+import torch
+
+EVALUATIONS = 8  # how often a run measures the held-out figure
+HELDOUT_WINDOWS = 1024  # at most this many windows, evenly spread; TinyShakespeare has fewer
+LOG_ROWS = 200  # how many rows of the log a run writes
+MOST_LOSSES = 10**4  # steps between two rows, at most: a checkpoint holds their losses, and must not grow long
+SAVE_EVERY = 60  # seconds between two saves
+
+
+class Run:
+    """What a checkpoint must hold to go on: the model, its optimizers, the generators, and how far it has come."""
+
+    def __init__(self, settings, model, optimizers, config, tokenizer):
+        """config: the dict that describes the model. It goes into the checkpoint, and so does the alphabet."""
+        self.settings, self.model, self.optimizers = settings, model, optimizers
+        self.config, self.tokenizer = config, tokenizer
+        self.device = torch.device(settings.device)
+        self.generator = torch.Generator().manual_seed(settings.seed)  # of windows and masks
+        self.step, self.characters, self.seconds, self.heldout, self.best = 0, 0, 0.0, None, math.inf
+        self.lr, self.losses, self.due = 0.0, [], False  # losses since the last row of the log; due: to be measured
+
+    def progress(self):
+        """The share of the run that is done, from 0 to 1, in steps or in training time."""
+        done = self.step if self.settings.unit == "steps" else self.seconds / 60
+        return min(1.0, done / self.settings.limit)
+
+    def contents(self, weights):
+        """A checkpoint for generating: the weights, and what is needed to use them."""
+        progress = {name: value for name in PROGRESS if (value := getattr(self, name)) is not None}
+        return dict(model=weights, config=self.config, units=self.tokenizer.units, **progress)
+
+    def save(self, new=False):
+        """Writes a checkpoint for going on to --out; new: which must not exist yet."""
+        contents = self.contents(self.model.state_dict())
+        contents |= dict(settings=self.settings.saved(), lr=self.lr, losses=self.losses, due=self.due)
+        contents["optimizers"] = [optimizer.state_dict()["state"] for optimizer in self.optimizers]
+        contents["generators"] = dict(batches=self.generator.get_state(), **generator_states(self.device))
+        save_checkpoint(contents, self.settings.out, new)
+
+    def restore(self, saved):
+        """Takes up what `save` wrote: weights, optimizers, generators (of windows, masks, dropout) and clock. What may
+        change then, `settle` decides. Raises UserError when the parts do not fit together."""
+        path = self.settings.out
+        config = saved.get("config")
+        same = isinstance(config, dict) and config | dict(dropout=0) == self.config | dict(dropout=0)
+        if not same or saved.get("units") != self.tokenizer.units:
+            raise unfit(path, "its model is another one than its settings and its text make")
+        load_weights(self.model, saved["model"], path)
+        for optimizer, state in zip(self.optimizers, saved["optimizers"]):
+            check_optimizer(state, optimizer, path)
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+        try:
+            self.generator.set_state(saved["generators"]["batches"])
+            set_generators(saved["generators"], self.device)
+        except (KeyError, TypeError, RuntimeError) as problem:
+            raise unfit(path, f"its generators are damaged ({type(problem).__name__})")
+        for name in STATE:
+            setattr(self, name, saved.get(name))
+        if (best := best_path(path)).exists():
+            self.best = progress_of(read_checkpoint(best), best).get("heldout", math.inf)
+
+    def evaluate(self, objective, windows):
+        """Measures the weights as NAME_best.safetensors holds them, in bfloat16, and keeps the best ones."""
+        weights, shipped = as_shipped(self.model)
+        self.heldout = objective.heldout(shipped, windows)
+        if self.heldout < self.best:
+            self.best = self.heldout
+            save_checkpoint(self.contents(weights), best_path(self.settings.out))
+        figure = f"step {self.step:,}: held-out {objective.label} {self.heldout:.3f} nats/character"
+        tqdm.write(f"\n{figure}\n{objective.write(shipped, self.tokenizer)}", sys.stderr)
+
+
+REMEMBERED = dict(Muon={"average"}, AdamW={"step", "exp_avg", "exp_avg_sq"})  # of each parameter
+
+
+def check_optimizer(state, optimizer, path):
+    """Raises UserError unless `state` is what this optimizer remembers of its parameters, or nothing yet."""
+    parameters = optimizer.param_groups[0]["params"]
+    whole = not state or state.keys() == set(range(len(parameters)))
+    for number, kept in state.items() if whole else ():
+        whole &= kept.keys() == REMEMBERED[type(optimizer).__name__]
+        shapes = {value.shape for name, value in kept.items() if name != "step"}
+        whole &= shapes == {parameters[number].shape}
+    if not whole:
+        raise unfit(path, "its optimizers' state does not fit the model")
+
+
+class Log:
+    """NAME.csv, a row now and then, and NAME.png, drawn from it. A resumed run keeps the rows up to its step."""
+
+    COLUMNS = ("step", "seconds", "characters", "lr", "loss", "heldout")
+    ROW = re.compile(r"\d{1,12},N,\d{1,16},N,N,(?:N)?".replace("N", r"\d{1,16}(?:\.\d{1,16})?"), re.ASCII)
+
+    def __init__(self, path, step):
+        self.path, self.rows = path, []
+        if step and path.exists():
+            if not path.is_file() or path.stat().st_size > 2**24:
+                raise UserError(f"{path} is no log of a run; move it away.")
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            rows = [dict(zip(self.COLUMNS, line.split(","))) for line in lines if self.ROW.fullmatch(line)]
+            self.rows = [row for row in rows if int(row["step"]) <= step]
+
+    def add(self, *values):
+        """Adds a row, one value a column, and writes the file."""
+        self.rows.append(dict(zip(self.COLUMNS, values)))
+        lines = [",".join(self.COLUMNS), *(",".join(map(str, row.values())) for row in self.rows)]
+        write_safely(self.path, ("\n".join(lines) + "\n").encode())
+
+    def draw(self, label):
+        """Saves the curve beside the log and returns its path."""
+        figure, axes = new_figure(figsize=(7, 4))
+        for column, name, style in (("loss", "training loss", "-"), ("heldout", f"held-out {label}", "o-")):
+            rows = [row for row in self.rows if row[column]]
+            x, y = [int(row["characters"]) for row in rows], [float(row[column]) for row in rows]
+            axes.plot(x, y, style, label=name)
+        axes.set(xlabel="characters seen in training", ylabel="nats per character")
+        axes.legend()
+        buffer, path = io.BytesIO(), self.path.with_suffix(".png")
+        figure.savefig(buffer, format="png", dpi=130, bbox_inches="tight")
+        write_safely(path, buffer.getbuffer())
+        return path
+
+
+class Reporter:
+    """What the first process does after a step: the bar, the log, the evaluations and the saves."""
+
+    def __init__(self, run, objective, windows, new):
+        """new: the run begins. Its first save claims --out, so that no two runs write to one file."""
+        if new:
+            run.save(new=True)
+        self.run, self.objective = run, objective
+        self.windows = windows[:: math.ceil(len(windows) / HELDOUT_WINDOWS)]
+        self.log = Log(run.settings.out.with_suffix(".csv"), run.step - run.due)  # due: that row comes below
+        self.saved_at, self.began_at = time.monotonic(), (run.characters, run.seconds)
+        count = f"{sum(p.numel() for p in run.model.parameters()):,} parameters"
+        print(f"{count}, {run.device}, {run.settings.dtype}, batch {run.settings.batch}", file=sys.stderr)
+        pause = 0.5 if sys.stderr.isatty() else 30  # seconds between two updates; a file wants fewer
+        layout = "{percentage:3.0f}%|{bar:20}| {desc}"
+        self.bar = tqdm(total=1.0, initial=run.progress(), bar_format=layout, mininterval=pause, file=sys.stderr)
+        if run.due:  # it was killed while it measured
+            self.measure()
+
+    def report(self, loss, before):
+        """`before`: the progress before this step; what is done at intervals is done when it passes a mark."""
+        run, after = self.run, self.run.progress()
+        if not math.isfinite(loss):
+            self.bar.close()  # or it would draw itself once more, after the error
+            raise UserError("the loss is no longer a number; begin again with a smaller --lr.")
+        run.losses.append(loss)
+        speed = (run.characters - self.began_at[0]) / (run.seconds - self.began_at[1])
+        left = tqdm.format_interval(run.seconds * (1 - after) / after)
+        text = f"step {run.step:,}  loss {loss:.3f}  {speed:,.0f} characters/s  {left} left"
+        self.bar.set_description_str(text, refresh=False)
+        self.bar.update(after - self.bar.n)
+        run.due = int(after * EVALUATIONS) > int(before * EVALUATIONS)
+        if run.due or time.monotonic() > self.saved_at + SAVE_EVERY:
+            run.save()
+            self.saved_at = time.monotonic()
+        if run.due:
+            self.bar.set_description_str(f"{text}; measuring on held-out text")
+            self.measure()
+        elif int(after * LOG_ROWS) > int(before * LOG_ROWS) or len(run.losses) >= MOST_LOSSES:
+            self.add_row("")
+
+    def measure(self):
+        """Measures on held-out text, and logs it."""
+        self.run.evaluate(self.objective, self.windows)
+        self.add_row(f"{self.run.heldout:.4f}")
+        self.run.due = False
+
+    def add_row(self, heldout):
+        """Adds a row to the log."""
+        run = self.run
+        mean = sum(run.losses) / len(run.losses)
+        self.log.add(run.step, f"{run.seconds:.1f}", run.characters, f"{run.lr:.5f}", f"{mean:.4f}", heldout)
+        run.losses = []
+
+    def finish(self):
+        """Saves, draws, and says what came out of it."""
+        run = self.run
+        run.save()
+        self.bar.close()
+        best = f"{run.best:.3f} nats/character" if run.best < math.inf else "not measured yet"
+        resume = f"Go on with --resume --out {quote(run.settings.out)}"
+        try:
+            curve = f"curve {self.log.draw(self.objective.label)}"
+        except UserError as problem:
+            curve = f"no curve ({problem})"
+        print(
+            f"{run.step:,} steps, {run.characters:,} characters, {run.seconds:.0f} s of training",
+            f"Best held-out {self.objective.label}: {best}",
+            f"Checkpoint {run.settings.out}, {curve}",
+            resume if run.progress() < 1 else "To generate from the best weights:",
+            sep="\n", file=sys.stderr,
+        )  # fmt: skip
