@@ -75,13 +75,8 @@ def a_wiki(**settings):
     return type("SomeWiki", (Wiki,), {"asked": [], "busy": threading.Lock(), **settings})
 
 
-def lag(**headers):
-    """Trouble: the servers' copies are behind; status 200, as documented."""
-    return error("maxlag", **headers)
-
-
 def error(code, **headers):
-    """Trouble: an error of the API, with status 200."""
+    """Trouble: an error of the API, with status 200, as documented; maxlag: the servers' copies are behind."""
     return lambda server: server.send({"error": {"code": code, "info": "an explanation"}}, **headers)
 
 
@@ -110,21 +105,25 @@ def articles(folder):
     return text[:-1].split("\n\n")
 
 
-def command(setup, *arguments):
-    """A Python command that changes some of the script's settings and then runs it."""
-    code = "import sys, pathlib; sys.path.insert(0, {0!r}); import tamil_wikipedia as t; {1}; t.run(t.main)"
-    return [sys.executable, "-c", code.format(str(ROOT), setup), *map(str, arguments)]
+def command(folder, setup, *arguments):
+    """A Python command that changes some of the script's settings and then runs it with this folder."""
+    code = f"import sys, pathlib; sys.path.insert(0, {str(ROOT)!r}); import tamil_wikipedia as t; {setup}"
+    code += f"; t.FOLDER = pathlib.Path({str(folder)!r}); t.run(t.main)"
+    return [sys.executable, "-c", code, *map(str, arguments)]
 
 
-def run_with(setup, *arguments, **extra):
+def run_with(folder, setup, *arguments, **extra):
     """Runs it to its end. Returns (exit status, standard output, standard error)."""
-    done = subprocess.run(command(setup, *arguments), env=environment(**extra), capture_output=True, timeout=300)
+    program = command(folder, setup, *arguments)
+    done = subprocess.run(program, env=environment(**extra), capture_output=True, timeout=300)
     return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 
-def hear_ctrl_c():
-    """In a process that begins: hears Ctrl-C even if the tests run in the background, where a shell turns that off."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def start(command):
+    """Starts a process that hears Ctrl-C even if the tests run in the background, where a shell turns that off."""
+    hear = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.Popen(command, env=environment(), preexec_fn=hear, **pipes)
 
 
 # Cleaning
@@ -140,16 +139,9 @@ def test_cleaning_keeps_all_that_can_be_seen():
 
 @pytest.mark.parametrize(
     "text, kept",
-    [
-        ("தமிழ் is a language", False),
-        ("தமிழ் (Tamil) ஒரு மொழி", True),
-        ("கa", True),  # exactly half
-        ("கab", False),
-        ("1234 + 5678", False),
-        ("", False),
-        ("हिन्दी भाषा", False),
-    ],
-)
+    [("தமிழ் is a language", False), ("தமிழ் (Tamil) ஒரு மொழி", True), ("கa", True),  # exactly half
+     ("கab", False), ("1234 + 5678", False), ("", False), ("हिन्दी भाषा", False)],
+)  # fmt: skip
 def test_an_article_is_kept_by_its_share_of_tamil_letters(text, kept):
     assert wikipedia.mostly_tamil(text) == kept
 
@@ -204,14 +196,8 @@ def test_retry_after_is_obeyed(tmp_path):
 
 
 def test_trouble_passes(tmp_path, pauses):
-    trouble = {
-        1: lag(Retry_After=7),
-        2: lag(),
-        4: cut,
-        5: status(503),
-        6: status(429, Retry_After="30"),
-        8: status(503, Retry_After=86400),
-    }
+    trouble = {1: error("maxlag", Retry_After=7), 2: error("maxlag"), 4: cut, 5: status(503)}
+    trouble |= {6: status(429, Retry_After="30"), 8: status(503, Retry_After=86400)}
     with serving(a_wiki(trouble=trouble)) as address:
         wikipedia.read_api(address, tmp_path)
     assert articles(tmp_path) == TEXTS
@@ -292,17 +278,14 @@ def test_ctrl_c_leaves_a_state_that_goes_on(tmp_path):
     waiting = threading.Event()
     server = a_wiki(trouble={4: lambda server: (waiting.set(), time.sleep(1), server.busy.release())})
     with serving(server) as address:
-        setup = f"t.API = {address!r}; t.FOLDER = pathlib.Path({str(tmp_path)!r})"
-        pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        process = subprocess.Popen(
-            command(setup, "--api", "--limit", 99), env=environment(), preexec_fn=hear_ctrl_c, **pipes
-        )
+        given = tmp_path, f"t.API = {address!r}", "--api", "--limit", 99
+        process = start(command(*given))
         assert waiting.wait(300)
         process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=300) == (b"", b"") and process.returncode == 130
         assert not (tmp_path / "tamil_wiki.txt").exists()
         time.sleep(1)  # the server is through with the request that nobody waits for
-        code, out, err = run_with(setup, "--api", "--limit", 99)
+        code, out, err = run_with(*given)
     assert (code, out, err) == (0, f"{tmp_path / 'tamil_wiki.txt'}\n", f"{TOTAL} articles\n")
     assert articles(tmp_path) == TEXTS
     assert len(server.asked) == TOTAL + 1
@@ -310,8 +293,7 @@ def test_ctrl_c_leaves_a_state_that_goes_on(tmp_path):
 
 def test_without_a_limit_it_takes_some_and_says_how_to_get_more(tmp_path):
     with serving(a_wiki()) as address:
-        setup = f"t.API = {address!r}; t.FOLDER = pathlib.Path({str(tmp_path)!r}); t.FIRST_ARTICLES = 3"
-        code, out, err = run_with(setup, "--api")
+        code, out, err = run_with(tmp_path, f"t.API = {address!r}; t.FIRST_ARTICLES = 3", "--api")
     assert (code, out) == (0, f"{tmp_path / 'tamil_wiki.txt'}\n") and articles(tmp_path) == TEXTS[:3]
     note, count = err.splitlines()
     assert "3 articles" in note and "--limit N" in note and "--dump" in note and count == "3 articles"
@@ -341,14 +323,9 @@ def test_an_answer_that_drips_is_asked_for_again(head, tmp_path, monkeypatch):
 
 def page_of(content):
     """Trouble: an answer of these bytes."""
-
-    def send(server):
-        server.busy.release()
-        server.send_response(200)
-        server.end_headers()
-        server.wfile.write(content)
-
-    return send
+    return lambda server: (
+        server.busy.release(), server.send_response(200), server.end_headers(), server.wfile.write(content)
+    )  # fmt: skip
 
 
 def test_an_answer_that_is_no_answer_is_asked_for_again(tmp_path, pauses, monkeypatch):
@@ -361,23 +338,17 @@ def test_an_answer_that_is_no_answer_is_asked_for_again(tmp_path, pauses, monkey
 
 
 def test_no_network_is_one_sentence(tmp_path):
-    setup = f"t.API = {NOWHERE!r}; t.ATTEMPTS = 1; t.FOLDER = pathlib.Path({str(tmp_path)!r})"
-    assert_refused(run_with(setup, "--api", "--limit", 3), 1, "127.0.0.1:9", "ConnectionError")
+    refused = run_with(tmp_path, f"t.API = {NOWHERE!r}; t.ATTEMPTS = 1", "--api", "--limit", 3)
+    assert_refused(refused, 1, "127.0.0.1:9", "ConnectionError")
 
 
 @pytest.mark.parametrize(
     "arguments, word",
-    [
-        (["--api", "--limit", 0], "from 1 to 1,000,000"),
-        (["--api", "--limit", 1_000_001], "from 1 to 1,000,000"),
-        (["--api", "--limit", "many"], "whole number"),
-        (["--dump", "--limit", 3], "--api"),
-        (["--api", "--dump"], "not allowed"),
-        ([], "--api"),
-    ],
-)
+    [("--api --limit 0", "from 1 to 1,000,000"), ("--api --limit 1000001", "from 1 to 1,000,000"), ("", "--api"),
+     ("--api --limit many", "whole number"), ("--dump --limit 3", "--api"), ("--api --dump", "not allowed")],
+)  # fmt: skip
 def test_a_wrong_command_line_is_one_sentence(arguments, word, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["tamil_wikipedia.py", *map(str, arguments)])
+    monkeypatch.setattr(sys, "argv", ["tamil_wikipedia.py", *arguments.split()])
     with pytest.raises(SystemExit) as stop:
         wikipedia.main()
     assert_refused((stop.value.code, *capsys.readouterr()), 2, word)
@@ -453,12 +424,6 @@ def test_a_download_that_was_stopped_before_its_renaming(tmp_path):
     assert server.begun == [len(NEW) - 1]
 
 
-def test_a_download_of_unknown_length_is_not_trusted(tmp_path, pauses):
-    with serving(some_files(tells_length=False, cuts=[200_000] * 6)) as address, pytest.raises(UserError):
-        wikipedia.fetch_dump(address, tmp_path / "dump")
-    assert not (tmp_path / "dump").exists()
-
-
 @pytest.mark.parametrize("head, kept", [(HEAD + b"\r\n", ["dump.etag", "dump.part"]), (HEAD + b"X-Name: ", [])])
 def test_a_dump_that_drips_is_as_good_as_cut(head, kept, tmp_path, pauses, monkeypatch):
     for name, value in dict(ANSWER_SECONDS=1, STRETCH=1, ATTEMPTS=2).items():
@@ -489,10 +454,13 @@ def test_a_slow_dump_comes_to_its_end(tmp_path, monkeypatch):
         assert wikipedia.fetch_dump(address, tmp_path / "dump").read_bytes() == b"x" * 20_000
 
 
-def test_no_network_leaves_no_dump(tmp_path, pauses):
+def test_neither_no_network_nor_a_file_of_unknown_length_leaves_a_dump(tmp_path, pauses):
     with pytest.raises(UserError, match="127.0.0.1:9"):
         wikipedia.fetch_dump(NOWHERE, tmp_path / "dump")
     assert list(tmp_path.iterdir()) == []
+    with serving(some_files(tells_length=False, cuts=[200_000] * 6)) as address, pytest.raises(UserError):
+        wikipedia.fetch_dump(address, tmp_path / "dump")
+    assert not (tmp_path / "dump").exists()
 
 
 # The dump: its text
@@ -528,8 +496,7 @@ def test_the_real_wikiextractor_on_a_tiny_dump(tiny_dump, tmp_path):
         program = wikipedia.find_extractor()
     except UserError:
         pytest.skip("wikiextractor is not installed")
-    setup = f"t.FOLDER = pathlib.Path({str(tmp_path)!r})"
-    code, out, err = run_with(setup, "--dump", tiny_dump)
+    code, out, err = run_with(tmp_path, "pass", "--dump", tiny_dump)
     assert (code, out, err) == (0, f"{tmp_path / 'tamil_wiki.txt'}\n", "3 articles\n")
     found = articles(tmp_path)
     assert [text.split()[0] for text in found] == ["தமிழ்", "இது", "ஊர்"]  # no redirects, no other namespaces
@@ -546,8 +513,8 @@ def test_a_truncated_dump_is_one_sentence(tiny_dump, tmp_path, kept):
     (tmp_path / "cut.xml.bz2").write_bytes(tiny_dump.read_bytes()[:kept])
     (tmp_path / "tamil_wiki.txt").write_text("old")
     program = made_up_extractor(tmp_path / "wikiextractor", "put('தமிழ்')")
-    setup = f"t.FOLDER = pathlib.Path({str(tmp_path)!r}); t.find_extractor = lambda: {program!r}"
-    assert_refused(run_with(setup, "--dump", tmp_path / "cut.xml.bz2"), 1, "not a whole", "cut.xml.bz2")
+    setup = f"t.find_extractor = lambda: {program!r}"
+    assert_refused(run_with(tmp_path, setup, "--dump", tmp_path / "cut.xml.bz2"), 1, "not a whole", "cut.xml.bz2")
     assert (tmp_path / "tamil_wiki.txt").read_text() == "old"
 
 
@@ -565,18 +532,15 @@ def test_what_is_a_whole_dump(tiny_dump, empty_dump, tmp_path):
 
 
 def test_a_missing_wikiextractor_is_one_sentence_before_any_download(tmp_path):
-    setup = f"sys.executable = '/nowhere/python'; t.DUMP = {NOWHERE!r}; t.FOLDER = pathlib.Path({str(tmp_path)!r})"
-    assert_refused(run_with(setup, "--dump", PATH=str(tmp_path)), 1, "wikiextractor", "pip install")
+    setup = f"sys.executable = '/nowhere/python'; t.DUMP = {NOWHERE!r}"
+    assert_refused(run_with(tmp_path, setup, "--dump", PATH=str(tmp_path)), 1, "wikiextractor", "pip install")
 
 
 @pytest.mark.parametrize(
     "ending, word",
-    [
-        ("print('Traceback\\nValueError: bad page', file=sys.stderr); sys.exit(3)", "bad page"),
-        ("sys.exit(4)", "status 4"),
-        ("print('REDUCER_EXIT incomplete: 7 pages', file=sys.stderr)", "7 pages"),
-    ],
-)
+    [("print('Traceback\\nValueError: bad page', file=sys.stderr); sys.exit(3)", "bad page"),
+     ("sys.exit(4)", "status 4"), ("print('REDUCER_EXIT incomplete: 7 pages', file=sys.stderr)", "7 pages")],
+)  # fmt: skip
 def test_a_wikiextractor_that_fails_leaves_the_old_file(empty_dump, tmp_path, ending, word):
     (tmp_path / "tamil_wiki.txt").write_text("old")
     program = made_up_extractor(tmp_path / "extractor", "put('தமிழ்')\n" + ending)
@@ -604,10 +568,7 @@ def test_ctrl_c_ends_wikiextractor_and_its_processes(empty_dump, tmp_path):
         time.sleep(300)
         """
     program = made_up_extractor(tmp_path / "extractor", body)
-    setup = f"t.FOLDER = pathlib.Path({str(tmp_path)!r}); t.find_extractor = lambda: {program!r}"
-    process = subprocess.Popen(
-        command(setup, "--dump", empty_dump), stderr=subprocess.PIPE, env=environment(), preexec_fn=hear_ctrl_c
-    )
+    process = start(command(tmp_path, f"t.find_extractor = lambda: {program!r}", "--dump", empty_dump))
     pids, deadline = tmp_path / "extractor.pids", time.monotonic() + 300
     while not (pids.exists() and pids.read_text().endswith("\n")) and time.monotonic() < deadline:
         time.sleep(0.05)
