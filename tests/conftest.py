@@ -3,11 +3,11 @@
 import io
 import os
 import runpy
-import signal
 import subprocess
 import sys
 import threading
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import import_module
 from pathlib import Path
@@ -18,7 +18,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import tools  # noqa: F401  before torch: it says how its threads wait
+from tools.checkpoints import save_checkpoint  # before torch: tools says how its threads wait
 
 import torch
 
@@ -44,27 +44,52 @@ def real_text():
     return path.read_text(encoding="utf-8")
 
 
+def random_model(V, context, n_layers=2, dim=16, causal=False, std=0.3):
+    """A model with random weights that depend on everything that it may see."""
+    transformer = import_module("03_transformer")
+    torch.manual_seed(0)
+    model = transformer.Transformer(transformer.Config(V, context, n_layers, 2, dim, causal))
+    for matrix in (p for p in model.parameters() if p.ndim == 2):
+        torch.nn.init.normal_(matrix, std=std)
+    return model.eval()
+
+
+def random_gpt(V, context, std=0.3):
+    """A small GPT with random weights."""
+    return random_model(V, context, causal=True, std=std)
+
+
+def random_dllm(units, context=32):
+    """A small dLLM with random weights, whose heads are 6 numbers wide."""
+    return random_model(len(units), context, dim=12)
+
+
+def save_model(path, model, units, **recorded):
+    """Saves a model as a checkpoint for generating. Returns the path."""
+    contents = dict(model=model.state_dict(), config=asdict(model.config), units=list(units), step=0)
+    save_checkpoint(contents | recorded, path)
+    return path
+
+
 @pytest.fixture
 def small_model():
-    """A small dLLM with random weights that depend on everything, and the alphabet of VERSE."""
-    tensors, transformer = import_module("01_tensors"), import_module("03_transformer")
-    tokenizer = tensors.Tokenizer(sorted(set(VERSE)))
-    torch.manual_seed(0)
-    model = transformer.Transformer(transformer.Config(tokenizer.vocab_size, 32, n_layers=1, n_heads=2, dim=16))
-    for matrix in (p for p in model.parameters() if p.ndim == 2):
-        torch.nn.init.normal_(matrix, std=0.3)
-    return model.eval(), tokenizer
+    """A small dLLM with random weights, and the alphabet of VERSE."""
+    tokenizer = import_module("01_tensors").Tokenizer(sorted(set(VERSE)))
+    return random_model(tokenizer.vocab_size, 32, n_layers=1), tokenizer
 
 
 @pytest.fixture
 def small_checkpoint(small_model, tmp_path):
     """The path of small_model as a checkpoint for generating."""
-    from dataclasses import asdict
-
     model, tokenizer = small_model
-    path = tmp_path / "small.pt"
-    torch.save(dict(model=model.state_dict(), config=asdict(model.config), units=tokenizer.units, step=0), path)
-    return path
+    return save_model(tmp_path / "small.safetensors", model, tokenizer.units)
+
+
+@pytest.fixture
+def gpt_checkpoint(tmp_path):
+    """The path of a small GPT as a checkpoint for generating, with the alphabet of VERSE."""
+    units = sorted(set(VERSE))
+    return save_model(tmp_path / "gpt.safetensors", random_gpt(len(units), 32), units)
 
 
 def seeded(seed=0):
@@ -95,40 +120,9 @@ def nats_in_order(model, x, order):
     return total
 
 
-def random_gpt(V, context, std=0.3):
-    """A GPT with random weights that depend on everything to the left."""
-    transformer = import_module("03_transformer")
-    torch.manual_seed(0)
-    model = transformer.Transformer(transformer.Config(V, context, n_layers=2, n_heads=2, dim=16, causal=True))
-    for matrix in (p for p in model.parameters() if p.ndim == 2):
-        torch.nn.init.normal_(matrix, std=std)
-    return model.eval()
-
-
 def in_bfloat16(model):
     """The model with its weights rounded to bfloat16, as a page carries them."""
     return model.bfloat16().float()
-
-
-def random_dllm(units, context=32):
-    """A small dLLM with random weights that depend on everything, whose heads are 6 numbers wide."""
-    transformer = import_module("03_transformer")
-    torch.manual_seed(0)
-    model = transformer.Transformer(transformer.Config(len(units), context, n_layers=2, n_heads=2, dim=12))
-    for matrix in (p for p in model.parameters() if p.ndim == 2):
-        torch.nn.init.normal_(matrix, std=0.3)
-    return model.eval()
-
-
-@pytest.fixture
-def gpt_checkpoint(tmp_path):
-    """The path of a small GPT as a checkpoint for generating, with the alphabet of VERSE."""
-    from dataclasses import asdict
-
-    units = sorted(set(VERSE))
-    model, path = random_gpt(len(units), 32), tmp_path / "gpt.pt"
-    torch.save(dict(model=model.state_dict(), config=asdict(model.config), units=units, step=0), path)
-    return path
 
 
 class Quiet(BaseHTTPRequestHandler):
@@ -177,7 +171,6 @@ def run_script(script, *arguments, **options):
 def run_script_here(script, *arguments):
     """run_script in this process, which it leaves as it was."""
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     argv, sys.argv, code = sys.argv, [script, *map(str, arguments)], 0
     try:
         with redirect_stdout(out), redirect_stderr(err):
@@ -189,8 +182,6 @@ def run_script_here(script, *arguments):
                     print(end.code, file=sys.stderr)
     finally:
         sys.argv = argv
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
         if "matplotlib.pyplot" in sys.modules:
             sys.modules["matplotlib.pyplot"].close("all")
     return code, *(stream.buffer.getvalue().decode() for stream in (out, err))

@@ -4,7 +4,7 @@ from importlib import import_module
 
 import pytest
 
-from tools import UserError
+from tools.command_line import UserError
 
 import torch
 
