@@ -121,21 +121,24 @@ class SelfAttention(nn.Module):
         self.query.bias.copy_(c.flatten())
         self.key.bias.copy_(rotate(c, -offsets).flatten())  # R(-offset) c: in the place of positions, a head's offset
 
-    def place(self, x, first=0):
-        """Gives queries and keys [B, H, T, d] their positions: first, first + 1, ... (Lesson 7 begins beyond 0.)"""
-        return rotate(x, torch.arange(first, first + x.shape[-2], device=x.device))
-
     def split_heads(self, x):
         """[B, T, D] -> [B, H, T, D/H]: every head works on its own share of the width."""
         B, T, D = x.shape
         return x.view(B, T, self.n_heads, D // self.n_heads).transpose(1, 2)
 
+    def project(self, x, positions):
+        """x [B, T, D], positions [T] -> queries, keys and values [B, H, T, D/H]."""
+        q = rotate(self.split_heads(self.query(x)), positions)
+        k = rotate(self.split_heads(self.key(x)), positions)
+        return q, k, self.split_heads(self.value(x))
+
+    def merge(self, mixed):
+        """[B, H, T, D/H] -> [B, T, D]: what the heads took home, put together."""
+        return self.output(mixed.transpose(1, 2).flatten(2))
+
     def forward(self, x):
-        q = self.place(self.split_heads(self.query(x)))  # [B, H, T, D/H]
-        k = self.place(self.split_heads(self.key(x)))  # [B, H, T, D/H]
-        v = self.split_heads(self.value(x))  # [B, H, T, D/H]
-        mixed = attend_fused(q, k, v, self.causal)  # GPT: nobody looks to the right
-        return self.output(mixed.transpose(1, 2).flatten(2))  # [B, H, T, D/H] -> [B, T, D]
+        q, k, v = self.project(x, torch.arange(x.shape[1], device=x.device))  # [B, H, T, D/H] each
+        return self.merge(attend_fused(q, k, v, self.causal))  # GPT: nobody looks to the right
 
 
 # ---------------------------------------------------------------------------------------------------------

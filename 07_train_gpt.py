@@ -100,25 +100,23 @@ class CachedAttention(nn.Module):  # GPT, for speed: all of it
         self.layer, self.k, self.v = layer, None, None
 
     def forward(self, x):
-        layer, S = self.layer, 0 if self.k is None else self.k.shape[2]
-        q = layer.place(layer.split_heads(layer.query(x)), S)  # [B, H, T, D/H]
-        k = layer.place(layer.split_heads(layer.key(x)), S)  # [B, H, T, D/H]
-        v = layer.split_heads(layer.value(x))  # [B, H, T, D/H]
+        S = 0 if self.k is None else self.k.shape[2]
+        q, k, v = self.layer.project(x, torch.arange(S, S + x.shape[1], device=x.device))  # [B, H, T, D/H] each
         if S:  # GPT, for speed: what earlier tokens left is used again
             k, v = torch.cat([self.k, k], dim=2), torch.cat([self.v, v], dim=2)  # [B, H, S + T, D/H]
         self.k, self.v = k, v
         allowed = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=x.device).tril(S)  # [T, S + T]
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)  # [B, H, T, D/H]
-        return layer.output(mixed.transpose(1, 2).flatten(2))  # [B, T, D]
+        return self.layer.merge(mixed)  # [B, T, D]
 
 
-def with_cache(model):  # GPT, for speed: all of it
-    """The same model with the same weights, and an empty cache in every attention layer: it is read piece by piece."""
-    copied = {id(p): p for p in model.parameters()}  # deepcopy takes these for copied already: both share the weights
-    cached = copy.deepcopy(model, copied)
-    for block in cached.blocks:
-        block.attention = CachedAttention(block.attention)
-    return cached
+def with_attention(model, wrap):  # GPT, for speed: all of it
+    """The same model with the same weights, in which each attention layer is wrap(layer)."""
+    shared = {id(p): p for p in model.parameters()}  # deepcopy takes these for copied already
+    other = copy.deepcopy(model, shared)
+    for block in other.blocks:
+        block.attention = wrap(block.attention)
+    return other
 
 
 def can_cache(model):
@@ -141,7 +139,7 @@ def continue_text(model, tokens, length, temperature=1.0, top_k=None, generator=
             start, reader = tokens.shape[1] - L // 2, None  # places count from row V again, so old keys are of no use
         if reader is None:
             inputs = torch.cat([beginning, tokens[:, start:]], dim=1)  # [B, 1 + what is seen]
-            reader = with_cache(model) if cached else None  # GPT, for speed: a new cache
+            reader = with_attention(model, CachedAttention) if cached else None  # GPT, for speed: a new cache
         else:
             inputs = tokens[:, -1:]  # GPT, for speed: all else is in the cache; [B, 1]
         logits = (reader or model)(inputs)[:, -1:]  # GPT: only the last position is asked; [B, 1, V]

@@ -59,7 +59,7 @@ def use_learned_positions(deviation):
             self.positions = nn.Parameter(deviation * torch.randn(config.context, config.dim))
             self.embedding.register_forward_hook(lambda module, inputs, x: x + self.positions[: x.shape[1]])
 
-    attention.SelfAttention.place = lambda self, x, first=0: x
+    attention.rotate = lambda x, positions: x
     attention.START_STRENGTH = 0.0
     transformer.Transformer = LearnedPositions
 

@@ -54,7 +54,7 @@ def test_rotation_is_multiplication_by_a_unit_complex_number():
 def test_heads_start_out_looking_at_their_neighbours(causal, offsets):
     layer = attention.SelfAttention(6 * 32, 6, causal)
     x = torch.zeros(1, 21, 6 * 32)  # nothing but the biases speak
-    q, k = (layer.place(layer.split_heads(linear(x))) for linear in (layer.query, layer.key))
+    q, k, _ = layer.project(x, torch.arange(x.shape[1]))
     favourite = (q @ k.transpose(-2, -1))[0, :, 10].argmax(dim=-1)  # where position 10 looks
     assert (favourite - 10).tolist() == offsets
 
