@@ -8,14 +8,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import VERSE, TableModel, assert_refused, nats_in_order, random_gpt, run_script, seeded
+from conftest import TableModel, assert_refused, nats_in_order, random_gpt, run_script, seeded
 
 import tools
 
 import torch
 
 diffusion, generation, gpt = import_module("04_diffusion"), import_module("06_generate"), import_module("07_train_gpt")
-comparison, blanks = import_module("10_compare"), import_module("11_fill_blanks")
+training, comparison, blanks = import_module("05_train"), import_module("10_compare"), import_module("11_fill_blanks")
 sweep, exact = import_module("benchmarks.sweep"), import_module("benchmarks.exact")
 blanks_benchmark, tune = import_module("benchmarks.blanks"), import_module("benchmarks.tune")
 revise_benchmark, calibrate = import_module("benchmarks.revise"), import_module("benchmarks.calibrate")
@@ -32,6 +32,11 @@ def run_main(monkeypatch, capsys, small_checkpoint, gpt_checkpoint, text_file, t
         return capsys.readouterr().out
 
     return run
+
+
+def heldout_windows(text_file, tokenizer):
+    """[N, 32] the held-out part of a text in a file."""
+    return import_module("01_tensors").split_text(text_file.read_text(encoding="utf-8"), tokenizer, 32)[1]
 
 
 def pictures(folder):
@@ -89,8 +94,7 @@ def test_the_curves_alone(run_main, gpt_checkpoint, tmp_path):
 # ---- benchmarks.exact
 @pytest.fixture
 def world():
-    generator = torch.Generator().manual_seed(0)
-    return diffusion.ToyWorld(torch.softmax(1.5 * torch.randn(4**4, generator=generator), dim=0), V=4, L=4)
+    return diffusion.ToyWorld(torch.softmax(1.5 * torch.randn(4**4, generator=seeded()), dim=0), V=4, L=4)
 
 
 def average_cost(world, sizes):
@@ -104,32 +108,28 @@ def average_cost(world, sizes):
 
 def true_curve(world):
     """I(n) by enumeration: over all texts, and all choices of what is visible."""
-    curve = []
+    curve = torch.zeros(4)
     for n in range(4):
-        nats = []
         for visible in itertools.combinations(range(4), n):
-            mask = torch.ones(4, dtype=torch.bool)
-            mask[list(visible)] = False
-            rows = mask.expand(len(world.texts), -1)
+            rows = torch.tensor([place not in visible for place in range(4)]).expand(len(world.texts), -1)
             logits = world(torch.where(rows, 4, world.texts))
             losses = diffusion.masked_cross_entropy(logits, world.texts, rows)
-            nats.append((losses * world.p).sum())
-        curve.append(torch.stack(nats).mean())
-    return torch.stack(curve)
+            curve[n] += (losses * world.p).sum() / math.comb(4, n)
+    return curve
 
 
 def test_the_curve_tells_what_every_schedule_costs(world):
     curve = true_curve(world)
     assert all(curve[:-1] > curve[1:])  # the more is visible, the less there is to learn
-    texts = world.texts[torch.multinomial(world.p, 3000, replacement=True, generator=torch.Generator().manual_seed(0))]
-    estimate = exact.information_curve(world, texts, 2, torch.Generator().manual_seed(1))
+    texts = world.texts[torch.multinomial(world.p, 3000, replacement=True, generator=seeded())]
+    estimate = exact.information_curve(world, texts, 2, seeded(1))
     torch.testing.assert_close(estimate, curve, atol=0.04, rtol=0)
     for sizes in ([4], [1, 3], [3, 1], [2, 2], [1, 2, 1], [1, 1, 1, 1]):
         assert exact.expected_nats(curve, sizes) == pytest.approx(average_cost(world, sizes), abs=1e-4)
 
 
 def test_the_best_sizes_are_the_best_of_all():
-    generator = torch.Generator().manual_seed(0)
+    generator = seeded()
     for _ in range(5):
         curve = torch.rand(9, generator=generator).sort(descending=True).values
         for passes in (1, 2, 3, 5, 9):
@@ -143,18 +143,17 @@ def test_the_best_sizes_are_the_best_of_all():
 
 def test_equal_shares_are_the_samplers(world):
     for letters, passes in ((128, 8), (10, 3), (7, 7)):
-        seen = [torch.full((1, letters), 4)]
+        left, count = [], lambda canvas: left.append((canvas == 4).sum().item())  # noqa: B023
         flat = lambda tokens: torch.zeros(*tokens.shape, 4)  # noqa: E731
         flat.config = SimpleNamespace(vocab_size=4)
-        diffusion.sample(flat, seen[0], passes, order="random", on_step=lambda canvas: seen.append(canvas))
-        left = [(canvas == 4).sum().item() for canvas in seen[1:]]
+        diffusion.sample(flat, torch.full((1, letters), 4), passes, order="random", on_step=count)
         assert exact.equal_sizes(letters, passes) == [a - b for a, b in itertools.pairwise(left)]
 
 
 def test_schedules_are_compared_in_the_same_orders(small_model):
-    windows = torch.randint(small_model[0].config.vocab_size, (5, 32), generator=torch.Generator().manual_seed(0))
+    windows = torch.randint(small_model[0].config.vocab_size, (5, 32), generator=seeded())
     schedules = [8] * 4, [8] * 4, [1] * 32
-    same, again, other = exact.measure_schedules(small_model[0], windows, schedules, torch.Generator().manual_seed(1))
+    same, again, other = exact.measure_schedules(small_model[0], windows, schedules, seeded(1))
     assert torch.equal(same, again) and not torch.allclose(same, other, atol=1e-3)
 
 
@@ -163,16 +162,14 @@ def test_the_whole_price(run_main, monkeypatch, tmp_path, small_model, gpt_check
     monkeypatch.setattr(exact, "PASSES", (4, 64))  # more than the text has letters: left out
     out = run_main(exact, "--dllm", "--windows", 4)
     assert pictures(tmp_path / "new") == ["10_exact.png"]
-    tensors = import_module("01_tensors")
     model, tokenizer = small_model
-    _, windows = tensors.split_text(text_file.read_text(encoding="utf-8"), tokenizer, 32)
-    windows = comparison.spread(windows, 4)
+    windows = comparison.spread(heldout_windows(text_file, tokenizer), 4)
     for number in (1, 8, 32):
         [row] = re.findall(rf"^\| {number} \|.*$", out, re.M)
         for order, cell in zip(diffusion.EXACT_ORDERS, row.split(" | ")[1:]):
             nats = diffusion.exact_nats(model, windows, order, 32 // number)
             assert cell == f"{nats.mean():.3f} +- {nats.std() / 4**0.5:.3f}"
-    nats = gpt.token_nats(import_module("05_train").load_kind(gpt_checkpoint, True)[0], windows)
+    nats = gpt.token_nats(training.load_kind(gpt_checkpoint, True)[0], windows)
     assert f"the GPT's: {nats.mean():.3f}" in out
     assert re.search(r"^\| 4 \| 4 of 8 \| \d\.\d+ \| \d\.\d+ \+- 0\.\d+ \|  \|$", out, re.M)
     [found] = re.findall(r"^\| 4 \| (\d+ \d+ \d+ \d+) \| .* \+- 0\.\d+ \|$", out, re.M)
@@ -188,7 +185,7 @@ def test_more_orders_bring_the_bound_down_to_the_likelihood():
     nats = torch.tensor([nats_in_order(model, x, order) for order in itertools.permutations(places)])
     usual, likelihood = nats.mean().item(), -(-nats).exp().mean().log().item()
     assert usual - likelihood > 0.1
-    rows, generator = x.expand(5_000, -1), torch.Generator().manual_seed(0)
+    rows, generator = x.expand(5_000, -1), seeded()
     means = {}
     for orders in (1, 3, 100):
         estimates = blanks_benchmark.bound_over_orders(model, rows, torch.tensor(places), orders, generator)
@@ -208,7 +205,7 @@ def test_words_at_a_seam():
 def test_the_gpt_chooses_the_filling_after_which_the_right_side_is_likeliest(monkeypatch):
     monkeypatch.setattr(blanks_benchmark, "CONTINUATIONS", 40)
     V, model = 4, random_gpt(4, 12, std=0.6)
-    generator = torch.Generator().manual_seed(0)
+    generator = seeded()
     windows = torch.randint(V, (3, 12), generator=generator)
     writers, sampling = SimpleNamespace(gpt=model, caches=True), generation.Sampling(temperature=1.0)
     first, best = blanks_benchmark.gpt_fillings(writers, windows, 5, 6, sampling, generator)
@@ -283,14 +280,13 @@ def test_figures_at_a_diversity_lie_on_the_line_through_the_temperatures():
         comparison.Verdict("", nats=(nats, 0.1), words=(words, 0.02), distinct=(distinct, 0), longest=0, pieces=[])
         for distinct, words, nats in ((0.5, 0.95, 1.2), (0.6, 0.9, 1.4), (0.7, 0.8, 1.8))
     ]
-    found = revise_benchmark.at_diversity(verdicts, 0.625)
-    line = np.polynomial.Polynomial.fit([0.5, 0.6, 0.7], [0.95, 0.9, 0.8], 1)
-    nats = np.polynomial.Polynomial.fit([0.5, 0.6, 0.7], [1.2, 1.4, 1.8], 1)
-    assert found["words"][0] == pytest.approx(line(0.625)) and found["nats"][0] == pytest.approx(nats(0.625))
+    found, fit = revise_benchmark.at_diversity(verdicts, 0.625), np.polynomial.Polynomial.fit
+    assert found["words"][0] == pytest.approx(fit([0.5, 0.6, 0.7], [0.95, 0.9, 0.8], 1)(0.625))
+    assert found["nats"][0] == pytest.approx(fit([0.5, 0.6, 0.7], [1.2, 1.4, 1.8], 1)(0.625))
     assert revise_benchmark.at_diversity(verdicts, 0.71) is revise_benchmark.at_diversity(verdicts, 0.4) is None
     rng = np.random.default_rng(0)  # the error, against repeating the measurement with noise
     noisy = rng.normal([0.5, 0.6, 0.7], 0.012, (4000, 3)), rng.normal([0.95, 0.9, 0.8], 0.01, (4000, 3))
-    spread = np.std([np.polynomial.Polynomial.fit(x, y, 1)(0.625) for x, y in zip(*noisy)])
+    spread = np.std([fit(x, y, 1)(0.625) for x, y in zip(*noisy)])
     for verdict in verdicts:
         verdict.distinct, verdict.words = (verdict.distinct[0], 0.012), (verdict.words[0], 0.01)
     assert revise_benchmark.at_diversity(verdicts, 0.625)["words"][1] == pytest.approx(spread, rel=0.1)
@@ -316,13 +312,6 @@ def test_the_whole_dial_and_the_rivals(run_main, monkeypatch, tmp_path):
 
 
 # ---- benchmarks.tune
-@pytest.fixture
-def text_of_letters(tmp_path):
-    path = tmp_path / "letters.txt"
-    path.write_text(VERSE * 40, encoding="utf-8")
-    return path
-
-
 def test_tuning_changes_what_it_is_told(monkeypatch):
     transformer = import_module("03_transformer")
     monkeypatch.setattr(diffusion, "BELL_WIDTH", diffusion.BELL_WIDTH)
@@ -331,26 +320,23 @@ def test_tuning_changes_what_it_is_told(monkeypatch):
     for name, value in (("BELL_WIDTH", "0.5"), ("LOG_ROWS", "7"), ("small.dim", "64")):
         tune.set_constant(name, value)
     assert (diffusion.BELL_WIDTH, tools.LOG_ROWS, transformer.PRESETS["small"]["dim"]) == (0.5, 7, 64)
-    for name, value, word in (
-        ("NOWHERE", "1", "NOWHERE"),
-        ("small.nothing", "1", "nothing"),
-        ("LOG_ROWS", "x", "LOG_ROWS=x"),
-    ):
+    wrong = ("NOWHERE", "1", "NOWHERE"), ("small.nothing", "1", "nothing"), ("LOG_ROWS", "x", "LOG_ROWS=x")
+    for name, value, word in wrong:
         with pytest.raises(tools.UserError, match=word):
             tune.set_constant(name, value)
 
 
 @pytest.mark.parametrize("extra, measured", [([], 1), (["EVALUATIONS=2"], 2)])
-def test_a_short_tuning_run(text_of_letters, monkeypatch, extra, measured):
+def test_a_short_tuning_run(text_file, monkeypatch, extra, measured):
     """With learned positions, and all that they replace."""
     attention, transformer = import_module("02_attention"), import_module("03_transformer")
-    changed = (attention, "START_STRENGTH"), (attention.SelfAttention, "place"), (transformer, "Transformer")
+    changed = (attention, "START_STRENGTH"), (attention, "rotate"), (transformer, "Transformer")
     for home, name in (*changed, (tools, "EVALUATIONS")):
         monkeypatch.setattr(home, name, getattr(home, name))  # put back afterwards
     monkeypatch.setitem(transformer.PRESETS, "small", dict(transformer.PRESETS["small"]))
     shape = "small.n_layers=1", "small.dim=32", "small.context=32"
     words = "START_STRENGTH=3", *shape, "positions=learned", "positions_std=1", *extra
-    flags = "--preset", "small", "--steps", 3, "--batch", 2, "--dtype", "float32", "--data", text_of_letters
+    flags = "--preset", "small", "--steps", 3, "--batch", 2, "--dtype", "float32", "--data", text_file
     code, out, err = run_script("benchmarks/tune.py", *words, *flags)
     assert code == 0, err
     assert re.fullmatch(r"\d\.\d{3} nats/character, 192 characters, \d+ s: START_STRENGTH=3 .*\n", out)
@@ -397,10 +383,8 @@ def test_each_half_chooses_for_the_other(capsys):
 
 def test_the_figures_are_those_of_divided_logits(gpt_checkpoint, text_file):
     """Against PyTorch's own cross-entropy of a GPT's logits."""
-    training, tensors = import_module("05_train"), import_module("01_tensors")
     model, tokenizer, _ = training.load_checkpoint(gpt_checkpoint)
-    _, windows = tensors.split_text(text_file.read_text(encoding="utf-8"), tokenizer, 32)
-    before = model.head.weight.clone()
+    windows, before = heldout_windows(text_file, tokenizer), model.head.weight.clone()
     figures = calibrate.measure_halves(model, gpt.NEXT_TOKEN, windows)
     assert torch.equal(model.head.weight, before)
     inputs = torch.cat([torch.full_like(windows[:, :1], tokenizer.vocab_size), windows[:, :-1]], dim=1)
@@ -408,10 +392,8 @@ def test_the_figures_are_those_of_divided_logits(gpt_checkpoint, text_file):
         logits = model(inputs)
     for temperature, row in zip(calibrate.TEMPERATURES, figures):
         for half, figure in zip((slice(0, None, 2), slice(1, None, 2)), row):
-            expected = torch.nn.functional.cross_entropy(
-                logits[half].flatten(0, 1) / temperature, windows[half].flatten()
-            )
-            assert abs(figure - expected) < 1e-5
+            divided = logits[half].flatten(0, 1) / temperature
+            assert abs(figure - torch.nn.functional.cross_entropy(divided, windows[half].flatten())) < 1e-5
 
 
 @pytest.mark.parametrize("kind, evaluate", [("dllm", "05_train.py"), ("gpt", "07_train_gpt.py")])
@@ -433,9 +415,8 @@ def test_what_is_written_is_less_sure(kind, evaluate, small_checkpoint, gpt_chec
 
 
 def test_a_dllm_is_measured_by_the_same_masks_each_time(small_model, text_file):
-    training, tensors = import_module("05_train"), import_module("01_tensors")
     model, tokenizer = small_model
-    _, windows = tensors.split_text(text_file.read_text(encoding="utf-8"), tokenizer, 32)
+    windows = heldout_windows(text_file, tokenizer)
     figures = calibrate.measure_halves(model, training.DIFFUSION, windows)
     for row, temperature in ((0, 1), (-1, calibrate.TEMPERATURES[-1])):
         divided = calibrate.tempered(model, temperature)
@@ -478,8 +459,7 @@ def test_wrong_flags_are_one_sentence(small_checkpoint, gpt_checkpoint, text_fil
     many = run_script("benchmarks/sweep.py", "--dllm", small_checkpoint, *flags, "--pieces", 2, "--exact-windows", 999)
     assert_refused(many, 1, "--exact-windows 999")
     assert_refused(run_script("benchmarks/exact.py", "--windows", "3"), 2, "--windows")
-    assert_refused(
-        run_script("benchmarks/exact.py", "--dllm", small_checkpoint, *flags, "--windows", 999), 1, "--windows"
-    )
+    many = run_script("benchmarks/exact.py", "--dllm", small_checkpoint, *flags, "--windows", 999)
+    assert_refused(many, 1, "--windows")
     assert_refused(run_script("benchmarks/blanks.py", "--num", "1"), 2, "--num")
     assert_refused(run_script("benchmarks/tune.py", "NOWHERE=1", "--steps", 1, "--preset", "small"), 1, "NOWHERE")
