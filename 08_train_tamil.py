@@ -166,14 +166,14 @@ def bits_per_couplet(model, tokenizer, couplets, draws=64):
 
 # ---- The command line
 def load_tamil(path):
-    """The text at `path`; if that is None or "", of data/tamil.txt. Raises UserError where it is not there, or is not
-    Tamil."""
-    if not path and not tamil.TAMIL_TEXT.exists():
+    """The text at `path`, or in data/tamil.txt. Raises UserError where it is not there, or is not Tamil."""
+    path = tamil.TAMIL_TEXT if path is None else path
+    if path == tamil.TAMIL_TEXT and not path.exists():
         raise UserError(f"{tamil.TAMIL_TEXT} is not there yet; make it with: python tamil_dataset.py")
-    text = tamil.normalize(tensors.load_text(path or tamil.TAMIL_TEXT))
+    text = tamil.normalize(tensors.load_text(path))
     in_tamil = sum(map(len, re.findall(tamil.LETTER, text)))
     if in_tamil < 0.5 * len(re.sub(r"\s", "", text)):
-        raise UserError(f"{path or tamil.TAMIL_TEXT} is not Tamil: {in_tamil:,} of its {len(text):,} characters are.")
+        raise UserError(f"{path} is not Tamil: {in_tamil:,} of its {len(text):,} characters are.")
     return text
 
 

@@ -130,12 +130,18 @@ def read_safetensors(path):
 def read_pt(path):
     """read_checkpoint of a .pt file that is for generating. Raises UserError for a training state, ValueError."""
     with zipfile.ZipFile(path) as archive:
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-            raise ValueError("compressed")  # a few bytes can stand for terabytes
+        entries = archive.infolist()
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise ValueError("compressed")  # a few bytes can stand for terabytes
+    if sum(entry.file_size for entry in entries) > path.stat().st_size:
+        raise ValueError("its entries overlap")
     contents = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(contents, dict) or not isinstance(contents.get("model"), dict):
         raise ValueError("it has no model")
-    if "optimizers" in contents or "optimizer" in contents:
+    tensors = [value for value in contents["model"].values() if isinstance(value, torch.Tensor)]
+    if sum(value.numel() * value.element_size() for value in tensors) > path.stat().st_size:
+        raise ValueError("its tensors are larger than their data")
+    if "optimizers" in contents:
         raise UserError(f"{path} is a training state in a former format; begin a new run (its _best.pt still writes).")
     return contents
 
@@ -192,7 +198,11 @@ def checked_units(units, number, path):
 
 def check_count(weights, count, path):
     """Raises UserError unless a dict of tensors has `count` numbers in all; before a model of this size is made."""
-    tensors = [value for value in weights.values() if isinstance(value, torch.Tensor)]
+    tensors = [
+        value
+        for value in weights.values()
+        if isinstance(value, torch.Tensor) and value.is_floating_point() and value.layout == torch.strided
+    ]
     if len(tensors) < len(weights) or sum(value.numel() for value in tensors) != count:
         raise unfit(path, "its weights do not fit its shape")
 

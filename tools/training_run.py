@@ -9,7 +9,7 @@ import time
 from tqdm import tqdm
 
 from tools.checkpoints import (
-    PROGRESS, as_shipped, load_weights, progress_of, read_checkpoint, save_checkpoint, unfit,
+    MAX_WEIGHT, PROGRESS, as_shipped, load_weights, progress_of, read_checkpoint, save_checkpoint, unfit,
 )  # fmt: skip
 from tools.command_line import UserError, best_path, quote
 from tools.devices import generator_states, set_generators
@@ -65,8 +65,8 @@ class Run:
         if not same or saved.get("units") != self.tokenizer.units:
             raise unfit(path, "its model is another one than its settings and its text make")
         load_weights(self.model, saved["model"], path)
+        check_optimizers(saved["optimizers"], self.optimizers, path)
         for optimizer, state in zip(self.optimizers, saved["optimizers"]):
-            check_optimizer(state, optimizer, path)
             optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
         try:
             self.generator.set_state(saved["generators"]["batches"])
@@ -89,19 +89,29 @@ class Run:
         tqdm.write(f"\n{figure}\n{objective.write(shipped, self.tokenizer)}", sys.stderr)
 
 
-REMEMBERED = dict(Muon={"average"}, AdamW={"step", "exp_avg", "exp_avg_sq"})  # of each parameter
+AVERAGE = (-MAX_WEIGHT, MAX_WEIGHT)
+REMEMBERED = dict(  # of each parameter: (low, high)
+    Muon=dict(average=AVERAGE), AdamW=dict(step=(0, 1e10), exp_avg=AVERAGE, exp_avg_sq=(0, MAX_WEIGHT)),
+)  # fmt: skip
 
 
-def check_optimizer(state, optimizer, path):
-    """Raises UserError unless `state` is what this optimizer remembers of its parameters, or nothing yet."""
-    parameters = optimizer.param_groups[0]["params"]
-    whole = not state or state.keys() == set(range(len(parameters)))
-    for number, kept in state.items() if whole else ():
-        whole &= kept.keys() == REMEMBERED[type(optimizer).__name__]
-        shapes = {value.shape for name, value in kept.items() if name != "step"}
-        whole &= shapes == {parameters[number].shape}
+def check_optimizers(states, optimizers, path):
+    """Raises UserError unless the states are what these optimizers remember of their parameters, or nothing yet."""
+    whole = len(states) == len(optimizers)
+    for state, optimizer in zip(states, optimizers):
+        parameters, limits = optimizer.param_groups[0]["params"], REMEMBERED[type(optimizer).__name__]
+        whole &= not state or state.keys() == set(range(len(parameters)))
+        for number, kept in state.items() if whole else ():
+            shapes = {name: torch.Size() if name == "step" else parameters[number].shape for name in limits}
+            whole &= {name: value.shape for name, value in kept.items()} == shapes
+            whole = whole and all(within_limits(kept[name], *limits[name]) for name in kept)
     if not whole:
         raise unfit(path, "its optimizers' state does not fit the model")
+
+
+def within_limits(values, low, high):
+    """Whether all numbers of a tensor are real ones from `low` to `high`; nan is not."""
+    return values.is_floating_point() and bool(low <= values.min() and values.max() <= high)
 
 
 class Log:
