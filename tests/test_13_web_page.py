@@ -47,9 +47,9 @@ def test_random_numbers_are_pytorchs(page):
 @pytest.mark.parametrize("number", [0, 1])
 def test_logits_are_pytorchs(page, number, fast):
     """Of a dLLM, whose heads are 6 wide, which is no multiple of 8, and of a GPT; for texts of several lengths."""
-    V, texts = len(UNITS), [torch.randint(len(UNITS) + 1, (n,), generator=seeded(n)).tolist() for n in (1, 5, 32)]
+    texts = [torch.randint(len(UNITS) + 1, (n,), generator=seeded(n)).tolist() for n in (1, 5, 32)]
     path, *models = page
-    assert models[number].config.vocab_size == V and V % 8
+    assert models[number].config.vocab_size == len(UNITS) and len(UNITS) % 8
     _, *answers = web_page.run_in_node(path, [["open", number, fast], *(["logits", text] for text in texts)])
     for logits, text in zip(answers, texts):
         assert farthest(logits, models[number], text) < 1e-4
@@ -59,16 +59,15 @@ def test_logits_are_pytorchs(page, number, fast):
 @pytest.mark.parametrize("order", diffusion.ORDERS)
 def test_the_same_seed_writes_the_same_text(page, order):
     path, model, _ = page
-    V, given = len(UNITS), [3, 1, 4]
-    canvas = given + [V] * 20 + given
-    ask = [(20, 0.8, 1), (7, 0.8, 2), (7, 0, 3)]  # (passes, temperature, seed)
-    how = [dict(writing=passes, revising=0, order=order, temperature=heat) for passes, heat, _ in ask]
-    questions = [["write", canvas, one, seed] for one, (*_, seed) in zip(how, ask)]
+    canvas = [3, 1, 4] + [len(UNITS)] * 20 + [3, 1, 4]
+    asked = [(20, 0.8, 1), (7, 0.8, 2), (7, 0, 3)]  # (passes, temperature, seed)
+    how = [dict(writing=passes, revising=0, order=order, temperature=heat) for passes, heat, _ in asked]
+    questions = [["write", canvas, one, seed] for one, (*_, seed) in zip(how, asked)]
     _, *written = web_page.run_in_node(path, [["open", 0, True], *questions])
-    for steps, (passes, heat, seed) in zip(written, ask):
-        seen = []
-        sampling = dict(order=order, generator=seeded(seed), on_step=lambda tokens: seen.append(tokens[0].tolist()))  # noqa: B023
-        diffusion.sample(model, torch.tensor([canvas]), passes, heat, **sampling)
+    for steps, (passes, heat, seed) in zip(written, asked):
+        seen, text = [], torch.tensor([canvas])
+        note = lambda tokens: seen.append(tokens[0].tolist())  # noqa: B023, E731
+        diffusion.sample(model, text, passes, heat, order=order, generator=seeded(seed), on_step=note)
         assert steps == seen[1:]
 
 
@@ -147,9 +146,8 @@ def test_bad_input_is_one_sentence(small_checkpoint, gpt_checkpoint, tmp_path, m
     assert_refused(write("--out", tmp_path / "page.htm"), 2, ".html")
     assert_refused(write("--checkpoint", tmp_path / "none.pt"), 1, "none.pt")
     assert_refused(write("--checkpoint", gpt_checkpoint), 1, "is a GPT")
-    assert_refused(
-        write("--checkpoint", small_checkpoint, "--gpt", ROOT / "checkpoints" / "gpt_small.pt"), 1, "alphabet"
-    )
+    other = "--gpt", ROOT / "checkpoints" / "gpt_small.pt"
+    assert_refused(write("--checkpoint", small_checkpoint, *other), 1, "alphabet")
     monkeypatch.setattr(web_page, "MAX_PAGE", 1000)
     with pytest.raises(web_page.UserError, match="would have .* MB"):
         web_page.build_page({"small": random_dllm(UNITS)}, UNITS, "x.pt")
