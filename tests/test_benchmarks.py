@@ -353,17 +353,11 @@ def test_a_short_tuning_run(text_file, monkeypatch, extra, measured):
 # ---- benchmarks.calibrate
 def test_the_mean_has_the_shares_it_is_told(small_model):
     model, _ = small_model
-    other = enlarged(model, times=5)
+    other = type(model)(model.config).eval()
+    other.load_state_dict({name: 5 * value for name, value in model.state_dict().items()})
     mean = calibrate.mean_of([model, other], [3, 1])
     for name, weight in mean.state_dict().items():  # (3 x 1 + 1 x 5) / 4 = 2
         assert torch.allclose(weight, 2 * model.state_dict()[name], atol=1e-6)
-
-
-def enlarged(model, times):
-    """A copy of a model whose weights are so many times as large."""
-    other = type(model)(model.config).eval()
-    other.load_state_dict({name: times * value for name, value in model.state_dict().items()})
-    return other
 
 
 def test_each_half_chooses_for_the_other(capsys):
