@@ -83,11 +83,12 @@ def download(url, sha256, path):
 
     pooch.get_logger().setLevel("WARNING")
     fetch = pooch.HTTPDownloader(timeout=(5, 30))  # seconds to connect, and between two pieces
+
+    def fetch_in_time(*arguments):
+        within(DOWNLOAD_SECONDS, lambda: fetch(*arguments))
+
     try:
-        within(
-            DOWNLOAD_SECONDS,
-            lambda: pooch.retrieve(url, sha256, fname=path.name, path=path.parent, downloader=fetch),
-        )
+        pooch.retrieve(url, sha256, fname=path.name, path=path.parent, downloader=fetch_in_time)
     except Exception as problem:  # no network, a full disk, a broken answer; a wrong checksum, which is a ValueError
         reasons = {ValueError: "its checksum is wrong", OSError: str(problem)}
         reason = reasons.get(type(problem), type(problem).__name__)
