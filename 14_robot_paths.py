@@ -7,11 +7,11 @@ filled, its two sides given, as in lesson 11; and what still collides, or bends 
 taken back and drawn again, as lesson 12 repairs verse. All that is new is that the model also sees the map: to the
 embedding of each token is added how much room there is across the corridor at that point, and how the line turns.
 
-The teacher is an exact optimum (path_training.py), and about ten times as fast. docs/robot_paths.md compares the two;
+The teacher is an exact optimum (robots/teacher.py), and about ten times as fast. docs/robot_paths.md compares the two;
 this lesson shows what infilling is, and claims neither speed nor safety.
 
-Builds on:  lessons 3 (Transformer), 4 (sample), 12 (repair); robot_maps.py (maps, planner, curves); path_files.py
-            (tables, pictures, bags). path_training.py builds on this one: the teacher, and how the model was trained.
+Builds on:  lessons 3 (Transformer), 4 (sample), 12 (repair); robots (maps, planner, curves, poses, bags, teacher).
+            robots/training.py builds on this one: how the model was trained.
 Run:        python 14_robot_paths.py                    (an obstacle, passed by pass after pass; some seconds)
             python 14_robot_paths.py --map FILE.yaml --start 1 2 --goal 5 4 --obstacle 3 3 0.3 --out path.csv
             python 14_robot_paths.py --map FILE.yaml --bag IN --out OUT
@@ -34,9 +34,14 @@ from pathlib import Path
 
 import numpy as np
 
-import path_files
-import robot_maps
-from robot_maps import FINE, ROBOT, control_points, length_of, low_pass, spline
+from robots.bags import rewrite_bag
+from robots.curves import FINE, control_points, distances, judge, length_of, low_pass, spline
+from robots.grid import ROBOT, SHARPEST, GridMap, made_up_map
+from robots.maps import MAPS, read_map
+from robots.pictures import draw_passes
+from robots.planner import plan, smooth_simply
+from robots.poses import headings, refuse_to_overwrite, save_table, smooth_poses, thin_out
+from robots.teacher import BENT, FAR, NEAR
 from tools.checkpoints import load_weights, read_checkpoint
 from tools.command_line import Parser, SEED, UserError, between, check, run
 from tools.files import ROOT
@@ -54,8 +59,6 @@ OFFSETS = (np.arange(BINS) - STRAIGHT) * BIN  # [BINS] m to the left
 PAD = BINS  # fills up the shorter rows of a batch; the mask is the token after it
 POINTS = 48  # control points that the model sees at once
 TURNS = 15  # kinds of turn of the line, 0.2 rad each
-SHARPEST = 2.5  # 1/m, the largest curvature that the robot can drive: a turning radius of 0.4 m
-BENT, NEAR, FAR = 0.1, 4.0, 0.5  # `cost`: weights of curvature squared, and of a clearance below FAR, in m, squared
 MARGIN = 4  # control points that are masked on either side of a collision
 SAMPLES, PASSES, TEMPERATURE, ROUNDS = 8, 8, 1.0, 12
 SHIPPED_PATHS = ROOT / "checkpoints" / "paths.safetensors"
@@ -66,7 +69,7 @@ SHIPPED_PATHS = ROOT / "checkpoints" / "paths.safetensors"
 class Corridor:
     """The strip along a line in which the path is sought."""
 
-    grid: robot_maps.GridMap
+    grid: GridMap
     line: np.ndarray  # [n, 2] its control points
     left: np.ndarray  # [n, 2] the direction to the left of it
     clearances: np.ndarray  # [n, BINS] m, of every place where a control point may be
@@ -84,6 +87,11 @@ class Corridor:
         turns[1:-1] = np.rint(np.diff(headings) / 0.2)
         clearances = grid.clearance(line[:, None] + OFFSETS[:, None] * left[:, None])
         return cls(grid, line, left, clearances, (turns + TURNS // 2).clip(0, TURNS - 1))
+
+    @property
+    def places(self):
+        """[n, BINS, 2] where each control point may be."""
+        return self.line[:, None] + OFFSETS[:, None] * self.left[:, None]
 
     def part(self, start, end):
         """The corridor from one control point to before another."""
@@ -139,7 +147,7 @@ def load_model(path):
     """The PathModel in a checkpoint, in eval mode. Raises UserError."""
     contents = read_checkpoint(path)
     if contents.get("config") != asdict(CONFIG):
-        raise UserError(f"{path} is no model of paths; path_training.py trains one.")
+        raise UserError(f"{path} is no model of paths; `python -m robots.training` trains one.")
     with torch.device("meta"):
         model = PathModel()
     load_weights(model, contents["model"], path)
@@ -173,7 +181,7 @@ class Eyes:
 
 def cost(corridor, tokens):
     """[B] what the splines of tokens [B, n] cost, in m: length, and what bends and what is near on top. The teacher
-    minimises nearly the same, with fines (`Costs` of path_training.py)."""
+    minimises nearly the same, with fines (`Costs` of robots/teacher.py)."""
     points, curvatures = spline(corridor.control(tokens))  # [B, M, 2], [B, M]
     lengths = np.hypot(*np.moveaxis(np.diff(points, axis=1), -1, 0)).sum(axis=1)
     near = (FAR - corridor.grid.clearance(points)).clip(0)
@@ -216,9 +224,9 @@ def bend_path(model, points, grid, whole, how, generator, on_step=None):
         masked[: end if end == n else end - POINTS // 4] = False
     if not faults(corridor, tokens):
         return spline(corridor.control(tokens))[0], "model"
-    simple = robot_maps.smooth_simply(points, grid) if how.fallback else points
+    simple = smooth_simply(points, grid) if how.fallback else points
     for path, name in ((simple, "simple smoother"), (points, "as it was")) if how.fallback else ():
-        free, sharpest = robot_maps.judge(path, grid)
+        free, sharpest = judge(path, grid)
         if free and (sharpest <= SHARPEST or name == "as it was"):
             return path, name
     return None, "nobody"
@@ -227,17 +235,17 @@ def bend_path(model, points, grid, whole, how, generator, on_step=None):
 # ---- The lesson
 def made_up_problem():
     """(map, rough path) for the walk: Nav2's depot, where it was downloaded, else a map that is made up."""
-    path = robot_maps.MAPS / "nav2" / "depot.yaml"
+    path = MAPS / "nav2" / "depot.yaml"
     if path.exists():
-        grid, start, goal = robot_maps.read_map(path), (2.0, 2.0), (12.0, 8.0)
+        grid, start, goal = read_map(path), (2.0, 2.0), (12.0, 8.0)
     else:
-        grid, start, goal = robot_maps.made_up_map(np.random.default_rng(26)), (1.0, 1.0), (10.5, 9.5)
-    return grid, robot_maps.plan(grid, start, goal, inflated=False)
+        grid, start, goal = made_up_map(np.random.default_rng(26)), (1.0, 1.0), (10.5, 9.5)
+    return grid, plan(grid, start, goal, inflated=False)
 
 
 def show(name, path, grid):
     """Prints a row on a path, and returns whether it can be driven."""
-    free, sharpest = robot_maps.judge(path, grid)
+    free, sharpest = judge(path, grid)
     nearest = grid.clearance(path).min()
     print(f"  {name:22} {length_of(path):6.2f} m   clearance {nearest:5.2f} m   sharpest bend {sharpest:5.2f} 1/m")
     return free and sharpest <= SHARPEST
@@ -248,7 +256,7 @@ def demo(model, generator):
     grid, rough = made_up_problem()
     print("1. A planner's path, and smoothed: every offset masked but those of the ends, and filled in 8 passes")
     show("the planner's", rough, grid)
-    show("Nav2's simple smoother", robot_maps.smooth_simply(rough, grid), grid)
+    show("Nav2's simple smoother", smooth_simply(rough, grid), grid)
     smooth, by = bend_path(model, rough, grid, True, Filling(), generator)
     check(f"smoothed by the {by}, it can be driven", show("smoothed", smooth, grid))
 
@@ -262,11 +270,11 @@ def demo(model, generator):
     corridor, filled = frames[PASSES]
     good = sum(not faults(corridor, row) for row in filled)  # before any repair
     check(f"bent by the {by}, it can be driven", bent is not None and show("bent", bent, blocked))
-    apart = robot_maps.distances(np.concatenate([bent[: 2 * FINE], bent[-2 * FINE :]]), smooth).max()
+    apart = distances(np.concatenate([bent[: 2 * FINE], bent[-2 * FINE :]]), smooth).max()
     check(f"where nothing was masked it is the old path, to {apart * 1000:.0f} mm", apart < 0.02)
     print(f"  {seconds:.2f} s: {len(frames) - 1} passes; of {len(filled)} fillings at once {good} could be driven")
     picture = ROOT / "figures" / "14_robot_paths.png"
-    path_files.draw_passes(blocked, smooth, disc, as_points(frames), bent, picture)
+    draw_passes(blocked, smooth, disc, as_points(frames), bent, picture)
     print(picture)
 
 
@@ -278,16 +286,16 @@ def as_points(frames):
 
 # ---- The command line
 def bend_piece(model, generator, grid, whole, points):
-    """[N, 2] -> [M, 2] a piece of a path bent, its points path_files.STEP apart; None where that fails."""
+    """[N, 2] -> [M, 2] a piece of a path bent, its points STEP apart; None where that fails."""
     path, by = bend_path(model, points, grid, whole, Filling(), generator)
     print(f"a piece of {length_of(points):.2f} m, by: {by}", file=sys.stderr)
-    return path if path is None else path_files.thin_out(path)
+    return path if path is None else thin_out(path)
 
 
 def bend_one(model, args, generator):
     """--start and --goal: plans, smooths, bends around --obstacle, writes --out. Raises UserError where it fails."""
-    grid, frames = robot_maps.read_map(args.map), []
-    rough = robot_maps.plan(grid, args.start, args.goal)
+    grid, frames = read_map(args.map), []
+    rough = plan(grid, args.start, args.goal)
     keep = lambda *frame: frames.append(frame)  # noqa: E731
     path, by = bend_path(model, rough, grid, True, Filling(), generator, None if args.obstacle else keep)
     old = rough
@@ -297,25 +305,25 @@ def bend_one(model, args, generator):
     if path is None:
         raise UserError("no path was found that the robot can drive; plan anew, or move the goal.")
     print(f"{length_of(path):.2f} m, by: {by}", file=sys.stderr)
-    path = path_files.thin_out(path)
+    path = thin_out(path)
     if args.out.suffix == ".csv":
-        path_files.save_table(args.out, np.column_stack([path, path_files.headings(path)]))
+        save_table(args.out, np.column_stack([path, headings(path)]))
     else:
-        path_files.draw_passes(grid, old, args.obstacle, as_points(frames), path, args.out.resolve())
+        draw_passes(grid, old, args.obstacle, as_points(frames), path, args.out.resolve())
 
 
 def bend_bag(model, args, generator):
     """--bag: bends every Path of a rosbag2 around --obstacle; without one, smooths it. Raises UserError."""
-    grid = robot_maps.read_map(args.map)
+    grid = read_map(args.map)
     grid = grid.with_disc(*args.obstacle) if args.obstacle else grid
     bend = partial(bend_piece, model, generator, grid, not args.obstacle)
 
     def change(points):
         if not grid.on_map(points).all():
             raise UserError(f"a path in {args.bag} leaves the map {args.map}.")
-        return path_files.smooth_poses(points, bend)
+        return smooth_poses(points, bend)
 
-    count = path_files.rewrite_bag(args.bag, args.out, change)
+    count = rewrite_bag(args.bag, args.out, change)
     print(f"paths: {count}", file=sys.stderr)
 
 
@@ -343,7 +351,7 @@ def main():
     generator = torch.Generator().manual_seed(args.seed)
     if not args.out:
         return demo(load_model(args.checkpoint), generator)
-    path_files.refuse_existing(args.out)
+    refuse_to_overwrite(args.out)
     (bend_bag if args.bag else bend_one)(load_model(args.checkpoint), args, generator)
     print(args.out)
 

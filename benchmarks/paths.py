@@ -17,7 +17,7 @@ Run, from the folder of the project:
             python -m benchmarks.paths --maps depot --num 20         (a quick look)
 Last line:  the path of a picture, `14_benchmark.png` in the folder --pictures.
 
-Builds on:  robot_maps.py, path_training.py (the teacher), lesson 14.
+Builds on:  robots (maps, planner, teacher, training), lesson 14.
 """
 
 import time
@@ -27,20 +27,23 @@ from pathlib import Path
 
 import numpy as np
 
-import path_files
-import path_training
-import robot_maps
+from robots.curves import control_points, judge, length_of, low_pass, spline
+from robots.grid import KEEP
+from robots.maps import SOURCES, download_map, read_map
+from robots.pictures import draw_map
+from robots.planner import REFINEMENTS, Planner, plan, smooth_simply
+from robots.teacher import teach
+from robots.training import put_disc, save_arrays, smoothing
 from tools.command_line import Parser, SEED, UserError, between, run
 from tools.files import ROOT
 from tools.pictures import new_figure, save_figure
-from robot_maps import KEEP, control_points, judge, length_of, low_pass, smooth_simply, spline
 
 import torch
 from tqdm import tqdm
 
 robot_paths = import_module("14_robot_paths")
 
-NAMES = {Path(name).stem: name for name in robot_maps.SOURCES if not name.endswith(".pgm")}
+NAMES = {Path(name).stem: name for name in SOURCES if not name.endswith(".pgm")}
 RESAMPLES = 2000  # of the bootstrap
 CLEARANCES = (0.22, 0.35, 0.4)  # m, of the clip rule: the robot's radius, and what proved best on these very maps
 
@@ -51,7 +54,7 @@ def rough_path(grid, rng):
     allowed = np.argwhere(grid.clearances >= KEEP)
     while True:
         start = grid.to_world(allowed[rng.integers(len(allowed))][::-1].astype(float))
-        planner = robot_maps.Planner(grid, start, inflated=False, limit=22)
+        planner = Planner(grid, start, inflated=False, limit=22)
         cells = np.flatnonzero(np.isfinite(planner.costs) & (planner.costs > 4))
         if len(cells):
             return planner.path(grid.to_world(planner.cells[rng.choice(cells)][::-1].astype(float)))
@@ -65,9 +68,9 @@ def smoothing_problem(grid, rng):
 def repair_problem(grid, rng):
     """(map with a disc, the path that it blocks): the ends stay free, and there still is a way."""
     while True:
-        corridor, tokens, _ = path_training.smoothing(grid, rough_path(grid, rng))
+        corridor, tokens, _ = smoothing(grid, rough_path(grid, rng))
         curve, _ = spline(corridor.control(tokens))
-        blocked, _ = path_training.put_disc(rng, grid, curve)
+        blocked, _ = put_disc(rng, grid, curve)
         if blocked is None or robot_paths.faults(corridor, tokens) or judge(curve, blocked)[0]:
             continue
         if (blocked.clearance(curve[[0, -1]]) >= KEEP + 0.05).all() and replan(curve, blocked) is not None:
@@ -81,7 +84,7 @@ def filter_savgol(path, grid):
 
     if len(path) < 8:
         return path
-    for _ in range(1 + robot_maps.REFINEMENTS):
+    for _ in range(1 + REFINEMENTS):
         smooth = savgol_filter(path, 7, 3, axis=0, mode="nearest")
         path = np.concatenate([path[:1], smooth[1:-1], path[-1:]])
     return path
@@ -90,7 +93,7 @@ def filter_savgol(path, grid):
 def replan(path, grid):
     """A new plan from end to end, inflated; None where there is none."""
     try:
-        return robot_maps.plan(grid, path[0], path[-1])
+        return plan(grid, path[0], path[-1])
     except UserError:
         return None
 
@@ -128,7 +131,7 @@ def ask_teacher(path, grid, whole):
     """The optimum over the same tokens."""
     corridor, masked = corridor_of(path, grid, whole)
     tokens = np.full(len(masked), robot_paths.STRAIGHT)
-    return spline(corridor.control(path_training.teach(corridor, tokens, masked)))[0]
+    return spline(corridor.control(teach(corridor, tokens, masked)))[0]
 
 
 def asking(model, whole, **off):
@@ -193,7 +196,7 @@ class Kept:
             found = measure_all(grid, make, seed, name, ways, number)
             self.rows |= {keys[way]: rows for way, rows in found.items()}
             if self.path:
-                path_training.save_arrays(self.rows, self.path)
+                save_arrays(self.rows, self.path)
         return {way: self.rows[key] for way, key in keys.items()}
 
 
@@ -233,7 +236,7 @@ def draw_examples(model, grids, seed, folder):
     figure, axes = new_figure(1, len(grids), figsize=(4 * len(grids), 4), squeeze=False)
     for panel, (name, grid) in zip(axes[0], grids.items()):
         blocked, path = repair_problem(grid, np.random.default_rng(seed))
-        path_files.draw_map(panel, blocked, path)
+        draw_map(panel, blocked, path)
         panel.plot(*path.T, "k:", label="given")
         for way, bend in methods(model, False).items():
             if way in ("replan + Simple", "infilling", "teacher") and (found := bend(path, blocked)) is not None:
@@ -261,7 +264,7 @@ def main():
     args = parser.parse_args()
     model = robot_paths.load_model(args.checkpoint)
     print(f"{args.num} problems of each kind on each map; length: mean, over successes, against the path as given")
-    grids = {name: robot_maps.read_map(robot_maps.download_map(NAMES[name])) for name in args.maps}
+    grids = {name: read_map(download_map(NAMES[name])) for name in args.maps}
     kept = Kept(args.keep)
     for title, whole, make in (("smoothing", True, smoothing_problem), ("repair", False, repair_problem)):
         results, parts = {}, {}

@@ -5,7 +5,7 @@ SmoothPathCore is all that decides anything; it needs no ROS, and this repositor
 
 Run, in a shell where ROS 2 (Humble or later) is sourced and this project's requirements are installed:
             python ros2/smooth_path_server.py --ros-args -p costmap_topic:=/global_costmap/costmap
-Builds on:  robot_maps.py, path_files.py, lesson 14.
+Builds on:  robots, lesson 14.
 
 ros2/README.md has the snippet for a behaviour tree, and how to launch it.
 """
@@ -21,8 +21,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import path_files
-import robot_maps
+from robots.curves import judge
+from robots.grid import ROBOT, GridMap
+from robots.poses import smooth_poses
 
 import torch
 
@@ -48,7 +49,7 @@ class Answer:
 def grid_of(values, width, height, resolution, origin):
     """A GridMap from the fields of a nav_msgs/msg/OccupancyGrid: free is what is known and not lethal (100)."""
     cells = np.asarray(values, dtype=np.int16).reshape(height, width)
-    return robot_maps.GridMap((cells >= 0) & (cells < 100), resolution, origin)
+    return GridMap((cells >= 0) & (cells < 100), resolution, origin)
 
 
 class SmoothPathCore:
@@ -60,7 +61,7 @@ class SmoothPathCore:
     def bend(self, deadline, points):
         """[n, 2] a piece of a path -> [m, 2]: what collides is bent; where it is too sharp for the robot, all of it is
         smoothed. None where that fails. Raises TimeoutError."""
-        _, sharpest = robot_maps.judge(points, self.grid)
+        _, sharpest = judge(points, self.grid)
         if time.monotonic() > deadline:
             raise TimeoutError
         whole, generator = sharpest > robot_paths.SHARPEST, torch.Generator().manual_seed(0)
@@ -81,7 +82,7 @@ class SmoothPathCore:
         if not np.isfinite(points).all() or not self.grid.on_map(points).all():
             return Answer(INVALID_PATH, "the path leaves the map")
         try:
-            poses = path_files.smooth_poses(points, partial(self.bend, deadline))
+            poses = smooth_poses(points, partial(self.bend, deadline))
         except TimeoutError:
             return Answer(TIMEOUT, f"it took more than {seconds:g} s")
         except Exception as problem:  # a server must outlive a goal that it did not foresee
@@ -90,7 +91,7 @@ class SmoothPathCore:
             return Answer(FAILED_TO_SMOOTH_PATH, "no path was found that the robot can drive; plan anew")
         if time.monotonic() > deadline:
             return Answer(TIMEOUT, f"it took more than {seconds:g} s")
-        if check_for_collisions and (self.grid.clearance(poses[:, :2]) < robot_maps.ROBOT).any():
+        if check_for_collisions and (self.grid.clearance(poses[:, :2]) < ROBOT).any():
             return Answer(SMOOTHED_PATH_IN_COLLISION, "the path collides", poses=poses)
         return Answer(was_completed=True, poses=poses)
 

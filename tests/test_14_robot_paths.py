@@ -6,17 +6,26 @@ import itertools
 import math
 import sqlite3
 from importlib import import_module
+from types import SimpleNamespace
 
 import numpy as np
-import path_files
-import path_training
 import pytest
-import robot_maps
 import torch
 from conftest import ROOT, run_script, seeded
 from benchmarks import paths
 from PIL import Image
-from tools import UserError, new_figure
+from robots import training as path_training
+from robots.bags import PATH, read_bag_paths, rewrite_bag
+from robots.curves import FINE, SPACING, control_points, judge, length_of, resample, spline
+from robots.grid import GridMap, made_up_map
+from robots.maps import coarsen, read_map, read_nav2
+from robots.pictures import draw_map
+from robots.planner import plan, smooth_simply
+from robots.poses import smooth_poses, split_at_cusps, thin_out
+from robots.teacher import Costs, solve
+from tools.checkpoints import read_checkpoint
+from tools.command_line import UserError
+from tools.pictures import new_figure
 
 robot_paths = import_module("14_robot_paths")
 
@@ -27,7 +36,7 @@ def grid():
     free = np.ones((80, 120), dtype=bool)
     free[30:50, 55:65] = False
     free[[0, -1]] = free[:, [0, -1]] = False
-    return robot_maps.GridMap(free, 0.05)
+    return GridMap(free, 0.05)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +56,7 @@ def test_clearance_is_the_distance_to_the_nearest_cell_that_is_not_free(grid):
 
 
 def test_cells_and_world_with_a_turned_origin():
-    turned = robot_maps.GridMap(np.ones((4, 6), dtype=bool), 0.5, (1.0, 2.0, math.pi / 2))
+    turned = GridMap(np.ones((4, 6), dtype=bool), 0.5, (1.0, 2.0, math.pi / 2))
     assert np.allclose(turned.to_world(np.array([0.0, 0.0])), [0.75, 2.25])  # its x is the world's y
     cells = np.random.default_rng(0).uniform(0, 4, (5, 2))
     assert np.allclose(turned.to_cells(turned.to_world(cells)), cells)
@@ -69,14 +78,14 @@ def test_map_is_read_as_nav2_does(tmp_path, kind, mode, negate, free):
     Image.fromarray(pixels).save(tmp_path / f"map.{kind}")
     yaml = YAML.format(kind=kind, negate=negate) + f"free_thresh: 0.196\nmode: {mode}\n"
     (tmp_path / "map.yaml").write_text(yaml)
-    found = robot_maps.read_nav2(tmp_path / "map.yaml")
+    found = read_nav2(tmp_path / "map.yaml")
     assert np.array_equal(found.free, np.isin(pixels, free)[::-1]) and found.origin == (-1.0, 2.0, 0.0)
 
 
 def test_finer_cells_are_put_together():
     free = np.ones((7, 8), dtype=bool)
     free[2, 3] = False
-    coarse, resolution = robot_maps.coarsen(free, 0.03)
+    coarse, resolution = coarsen(free, 0.03)
     assert resolution == 0.06 and coarse.tolist() == [[True] * 4, [True, False, True, True], [True] * 4]
 
 
@@ -95,42 +104,42 @@ def test_bad_maps_are_refused_by_a_sentence(tmp_path, yaml, image, says):
     if image is not None:
         (tmp_path / "map.pgm").write_bytes(image)
     with pytest.raises(UserError, match=says):
-        robot_maps.read_map(tmp_path / "map.yaml")
+        read_map(tmp_path / "map.yaml")
 
 
 def test_movingai_map(tmp_path):
     (tmp_path / "a.map").write_text("type octile\nheight 2\nwidth 3\nmap\n.@.\n...\n")
-    free = robot_maps.read_map(tmp_path / "a.map").free
+    free = read_map(tmp_path / "a.map").free
     assert free.shape == (20, 30) and free[:10].all() and not free[10:, 10:20].any() and free[10:, 20:].all()
     (tmp_path / "a.map").write_text("type octile\nheight 3\nwidth 3\nmap\n.@.\n...\n")
     with pytest.raises(UserError, match="another size"):
-        robot_maps.read_map(tmp_path / "a.map")
+        read_map(tmp_path / "a.map")
     (tmp_path / "a.map").write_text("type octile\nheight 512\nwidth 512\nmap\n" + (512 * "." + "\n") * 512)
     with pytest.raises(UserError, match="more than 250,000 cells"):
-        robot_maps.read_map(tmp_path / "a.map")
+        read_map(tmp_path / "a.map")
 
 
 def test_plan_is_shortest_and_names_what_is_wrong(grid):
-    way = robot_maps.plan(grid, (0.5, 2.0), (5.5, 2.0), inflated=False)
-    assert robot_maps.judge(way, grid)[0] and way[0].tolist() == [0.5, 2.0] and way[-1].tolist() == [5.5, 2.0]
+    way = plan(grid, (0.5, 2.0), (5.5, 2.0), inflated=False)
+    assert judge(way, grid)[0] and way[0].tolist() == [0.5, 2.0] and way[-1].tolist() == [5.5, 2.0]
     least = 2 * math.hypot(2.25, 0.5) + 0.5  # around the corners of the block; eight directions cost up to 8% more
-    assert least < robot_maps.length_of(way) < 1.09 * least + 0.3
-    wide = robot_maps.plan(grid, (0.5, 2.0), (5.5, 2.0))
+    assert least < length_of(way) < 1.09 * least + 0.3
+    wide = plan(grid, (0.5, 2.0), (5.5, 2.0))
     assert grid.clearance(wide)[10:-10].min() > grid.clearance(way)[10:-10].min()
     for start, goal, says in (
         ((3.0, 2.0), (1, 1), r"start \(3, 2\) is occ"),
         ((1, 1), (9, 9), r"goal \(9, 9\) is off"),
     ):
         with pytest.raises(UserError, match=says):
-            robot_maps.plan(grid, start, goal)
+            plan(grid, start, goal)
     with pytest.raises(UserError, match="no way from"):
         walled = grid.free.copy()
         walled[:, 60] = False
-        robot_maps.plan(robot_maps.GridMap(walled, 0.05), (1, 1), (5, 1))
+        plan(GridMap(walled, 0.05), (1, 1), (5, 1))
 
 
 def test_simple_smoother_is_nav2s_loop():
-    free = robot_maps.GridMap(np.ones((200, 200), dtype=bool), 0.05)
+    free = GridMap(np.ones((200, 200), dtype=bool), 0.05)
     given = np.cumsum(np.random.default_rng(1).uniform(-0.02, 0.08, (30, 2)), axis=0) + 3
     points = given.copy()
     for _ in range(3):
@@ -145,9 +154,9 @@ def test_simple_smoother_is_nav2s_loop():
             if change < 1e-10:
                 break
         points = now
-    assert np.allclose(robot_maps.smooth_simply(given, free), points, atol=1e-8)
+    assert np.allclose(smooth_simply(given, free), points, atol=1e-8)
     disc = free.with_disc(*points[15], 0.05)  # in collision at once: the path stays as it was
-    assert np.array_equal(robot_maps.smooth_simply(given, disc), given)
+    assert np.array_equal(smooth_simply(given, disc), given)
 
 
 # ---- Curves and tokens
@@ -155,28 +164,28 @@ def test_spline_is_scipys_and_goes_through_the_points():
     from scipy.interpolate import BSpline
 
     path = np.cumsum(np.random.default_rng(2).uniform(0.1, 0.5, (9, 2)), axis=0)
-    control = robot_maps.control_points(path)
-    points, curvatures = robot_maps.spline(control)
+    control = control_points(path)
+    points, curvatures = spline(control)
     ends = np.concatenate([[2 * control[0] - control[1]], control, [2 * control[-1] - control[-2]]])
     curve = BSpline(np.arange(-3, len(ends) + 1), ends, 3)
-    t = np.arange(len(points)) / robot_maps.FINE
+    t = np.arange(len(points)) / FINE
     first, second = curve.derivative(1)(t), curve.derivative(2)(t)
     expected = np.abs(first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]) / np.hypot(*first.T) ** 3
     assert np.allclose(points, curve(t)) and np.allclose(curvatures, expected)
-    assert np.allclose(points[:: robot_maps.FINE], robot_maps.resample(path, robot_maps.SPACING))
+    assert np.allclose(points[::FINE], resample(path, SPACING))
 
 
 def test_judge_measures_a_circle():
     angle = np.linspace(0, 3, 300)
     circle = 3 + 0.5 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    free = robot_maps.GridMap(np.ones((200, 200), dtype=bool), 0.05)
-    found, sharpest = robot_maps.judge(circle, free)
+    free = GridMap(np.ones((200, 200), dtype=bool), 0.05)
+    found, sharpest = judge(circle, free)
     assert found and abs(sharpest - 2) < 0.05
-    assert not robot_maps.judge(circle, free.with_disc(3, 3.5, 0.05))[0]
+    assert not judge(circle, free.with_disc(3, 3.5, 0.05))[0]
 
 
 def corridor_along(grid, *points):
-    return robot_paths.Corridor.along(robot_maps.control_points(np.array(points, dtype=float)), grid)
+    return robot_paths.Corridor.along(control_points(np.array(points, dtype=float)), grid)
 
 
 def test_faults_are_at_the_disc_and_at_sharp_bends(grid):
@@ -196,7 +205,7 @@ def test_teacher_is_the_cheapest_of_all_rows(grid):
     rng, n = np.random.default_rng(0), len(corridor.line)
     assert n == 5
     bins = [np.array([15])] + [np.sort(rng.choice(31, 7, replace=False)) for _ in range(n - 2)] + [np.array([15])]
-    costs = path_training.Costs(corridor)
+    costs = Costs(corridor)
 
     def total(row):
         one = [np.array([token]) for token in row]
@@ -204,16 +213,16 @@ def test_teacher_is_the_cheapest_of_all_rows(grid):
         return steps + sum(costs.bend(i, *one[i - 1 : i + 2]).item() for i in range(1, n - 1))
 
     cheapest = min(itertools.product(*bins), key=total)
-    assert path_training.solve(corridor, bins).tolist() == list(map(int, cheapest))
+    assert solve(corridor, bins).tolist() == list(map(int, cheapest))
 
 
 def test_mirrored_and_backward_problems_are_those_of_mirrored_and_backward_paths(grid):
     """Against a corridor made anew, on the mirrored map, and along the reversed line."""
-    line = robot_maps.control_points(np.array([(0.6, 0.8), (2.0, 1.0), (3.0, 0.9), (4.0, 2.0), (5.2, 3.0)]))
+    line = control_points(np.array([(0.6, 0.8), (2.0, 1.0), (3.0, 0.9), (4.0, 2.0), (5.2, 3.0)]))
     corridor = robot_paths.Corridor.along(line, grid)
     tokens = np.random.default_rng(0).integers(8, 22, len(line))
     masked = np.arange(len(line)) % 3 == 1
-    mirrored = robot_paths.Corridor.along(line * [1, -1], robot_maps.GridMap(grid.free[::-1], 0.05, (0, -4.0, 0)))
+    mirrored = robot_paths.Corridor.along(line * [1, -1], GridMap(grid.free[::-1], 0.05, (0, -4.0, 0)))
     backwards = robot_paths.Corridor.along(line[::-1], grid)
     both = robot_paths.Corridor.along(mirrored.line[::-1], mirrored.grid)
     found = set()
@@ -265,7 +274,7 @@ def test_a_blocked_path_is_bent_and_the_rest_stays(model):
     hall, path = straight_hall()
     blocked = hall.with_disc(9.0, 1.0, 0.2)
     bent, by = robot_paths.bend_path(model, path, blocked, False, robot_paths.Filling(), seeded())
-    free, sharpest = robot_maps.judge(bent, blocked)
+    free, sharpest = judge(bent, blocked)
     assert by == "model" and free and sharpest <= robot_paths.SHARPEST and np.allclose(bent[[0, -1]], path[[0, -1]])
     assert np.abs(bent[bent[:, 0] < 5, 1] - 1).max() < 1e-9 < np.abs(bent[:, 1] - 1).max()
     same, by = robot_paths.bend_path(model, path, hall, False, robot_paths.Filling(), seeded())
@@ -274,31 +283,31 @@ def test_a_blocked_path_is_bent_and_the_rest_stays(model):
 
 def straight_hall():
     """(a map of 12 x 2 m, a straight path through it)."""
-    hall = robot_maps.GridMap(np.ones((40, 240), dtype=bool), 0.05)
-    return hall, robot_maps.resample(np.array([(0.6, 1.0), (11.4, 1.0)]), 0.05)
+    hall = GridMap(np.ones((40, 240), dtype=bool), 0.05)
+    return hall, resample(np.array([(0.6, 1.0), (11.4, 1.0)]), 0.05)
 
 
 def test_what_cannot_be_bent_falls_back_or_fails(model, grid):
-    path = robot_maps.resample(np.array([(0.6, 1.0), (5.4, 1.0)]), 0.05)
+    path = resample(np.array([(0.6, 1.0), (5.4, 1.0)]), 0.05)
     shut = grid.with_disc(3.0, 1.0, 1.3)
     assert robot_paths.bend_path(model, path, shut, False, robot_paths.Filling(rounds=2), seeded()) == (None, "nobody")
 
 
 def test_a_path_longer_than_the_model_sees(model):
-    long = robot_maps.GridMap(np.ones((80, 800), dtype=bool), 0.05).with_disc(30.0, 2.0, 0.2)
-    path = robot_maps.resample(np.array([(0.6, 2.0), (39.0, 2.0)]), 0.05)
+    long = GridMap(np.ones((80, 800), dtype=bool), 0.05).with_disc(30.0, 2.0, 0.2)
+    path = resample(np.array([(0.6, 2.0), (39.0, 2.0)]), 0.05)
     for whole in (True, False):
         bent, by = robot_paths.bend_path(model, path, long, whole, robot_paths.Filling(), seeded())
-        assert by == "model" and robot_maps.judge(bent, long)[0]
+        assert by == "model" and judge(bent, long)[0]
 
 
 # ---- Poses and bags
 def test_cusps_part_a_path_and_standing_still_is_left_out():
     there = np.stack([np.linspace(0, 1, 11), np.zeros(11)], axis=1)
     path = np.concatenate([there, there[-1:], there[::-1]])
-    pieces = path_files.split_at_cusps(path)
+    pieces = split_at_cusps(path)
     assert [piece[[0, -1], 0].tolist() for piece in pieces] == [[0, 1], [1, 0]]
-    poses = path_files.smooth_poses(path, lambda piece: piece)
+    poses = smooth_poses(path, lambda piece: piece)
     assert np.allclose(poses[:10, 2], 0) and np.allclose(np.abs(poses[-5:, 2]), math.pi)
 
 
@@ -306,9 +315,9 @@ def test_cusps_part_a_path_and_standing_still_is_left_out():
 def test_paths_of_few_poses(model, grid, count):
     points = np.stack([np.linspace(1, 1.5, count), np.full(count, 1.0)], axis=1)
     bend = lambda piece: robot_paths.bend_piece(model, seeded(), grid, True, piece)  # noqa: E731
-    poses = path_files.smooth_poses(points, bend)
+    poses = smooth_poses(points, bend)
     assert np.allclose(poses[0, :2], points[0]) and np.allclose(poses[-1, :2], points[-1]) and np.isfinite(poses).all()
-    same = path_files.smooth_poses(np.repeat(points[:1], 3, axis=0), bend)  # all poses at one place
+    same = smooth_poses(np.repeat(points[:1], 3, axis=0), bend)  # all poses at one place
     assert np.isfinite(same).all() and np.allclose(same[:, :2], points[0])
 
 
@@ -327,9 +336,9 @@ def bag(request, tmp_path):
     plugin = StoragePlugin.SQLITE3 if request.param == "sqlite3" else StoragePlugin.MCAP
     with Writer(path, version=9, storage_plugin=plugin) as writer:
         text = writer.add_connection("/note", "std_msgs/msg/String", typestore=store)
-        plan = writer.add_connection("/plan", path_files.PATH, typestore=store)
+        plan = writer.add_connection("/plan", PATH, typestore=store)
         writer.write(text, 1, store.serialize_cdr(store.types["std_msgs/msg/String"]("hello"), "std_msgs/msg/String"))
-        writer.write(plan, 2, store.serialize_cdr(store.types[path_files.PATH](header, poses), path_files.PATH))
+        writer.write(plan, 2, store.serialize_cdr(store.types[PATH](header, poses), PATH))
     return path
 
 
@@ -346,15 +355,15 @@ def test_bag_is_rewritten_and_reads_back_bit_for_bit(bag, tmp_path, grid):
     out, bent = tmp_path / "out", []
 
     def change(points):
-        bent.append(path_files.smooth_poses(points, path_files.thin_out))
+        bent.append(smooth_poses(points, thin_out))
         return bent[-1]
 
-    assert path_files.rewrite_bag(bag, out, change) == 1
+    assert rewrite_bag(bag, out, change) == 1
     before, after = raw_messages(bag), raw_messages(out)
     assert after[0] == before[0] and after[1][:3] == before[1][:3] and after[1][3] != before[1][3]
     store = get_typestore(Stores.ROS2_HUMBLE)
-    message = store.deserialize_cdr(after[1][3], path_files.PATH)
-    assert store.serialize_cdr(message, path_files.PATH) == after[1][3]
+    message = store.deserialize_cdr(after[1][3], PATH)
+    assert store.serialize_cdr(message, PATH) == after[1][3]
     written = np.array([(p.pose.position.x, p.pose.position.y) for p in message.poses])
     assert np.array_equal(written, bent[0][:, :2])  # bit for bit
     assert all(
@@ -365,26 +374,26 @@ def test_bag_is_rewritten_and_reads_back_bit_for_bit(bag, tmp_path, grid):
     assert {path.name for path in tmp_path.iterdir()} <= {bag.name, "out"}
     assert all(path.name.startswith(("out", "metadata")) for path in out.iterdir())
     with pytest.raises(UserError, match="exists"):
-        path_files.rewrite_bag(bag, out, change)
+        rewrite_bag(bag, out, change)
     with pytest.raises(UserError, match="could not be bent"):
-        path_files.rewrite_bag(bag, tmp_path / "none", lambda points: None)
+        rewrite_bag(bag, tmp_path / "none", lambda points: None)
     assert not (tmp_path / "none").exists()
 
 
 def test_bad_bags_are_refused_by_a_sentence(bag, tmp_path):
     with pytest.raises(UserError, match="there is no bag"):
-        path_files.read_bag_paths(tmp_path / "nowhere")
+        read_bag_paths(tmp_path / "nowhere")
     for file in [*bag.glob("*.db3"), *bag.glob("*.mcap")]:
         whole = file.read_bytes()
         file.write_bytes(whole[: len(whole) // 3])
         with pytest.raises(UserError, match="damaged"):
-            path_files.read_bag_paths(bag)
+            read_bag_paths(bag)
         if file.suffix == ".db3":
             file.write_bytes(whole)
             with sqlite3.connect(file) as base:
                 base.execute("delete from messages where timestamp = 2")
             with pytest.raises(UserError, match="no message of the type"):
-                path_files.read_bag_paths(bag)
+                read_bag_paths(bag)
 
 
 # ---- The command line
@@ -406,7 +415,7 @@ def test_a_path_around_an_obstacle_as_a_table(map_file, tmp_path, grid):
     assert code == 0 and text.strip().splitlines()[-1] == str(out), err
     rows = np.loadtxt(out, delimiter=",", skiprows=1)
     assert out.read_text().startswith("x,y,yaw\n") and np.allclose(rows[[0, -1], :2], [[0.6, 1], [5.4, 1]])
-    assert robot_maps.judge(rows[:, :2], grid.with_disc(3, 0.9, 0.15))[0]
+    assert judge(rows[:, :2], grid.with_disc(3, 0.9, 0.15))[0]
     assert np.allclose(rows[:-1, 2], np.arctan2(*np.diff(rows[:, :2], axis=0).T[::-1]), atol=0.01)
     code, _, err = run_script("14_robot_paths.py", *map(str, words), "--out", str(out))
     assert code == 1 and "exists" in err
@@ -433,7 +442,7 @@ def test_ros_core_answers_with_nav2s_codes(model, grid, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "ros2"))
     server = import_module("smooth_path_server")
     core = server.SmoothPathCore(model)
-    path = robot_maps.resample(np.array([(0.6, 1.0), (5.4, 1.0)]), 0.05)
+    path = resample(np.array([(0.6, 1.0), (5.4, 1.0)]), 0.05)
     assert core.answer(path).error_code == 500  # no map yet
     values = np.where(grid.free, 0, 100)
     values[1, 1] = 99  # inflated: may be driven through
@@ -464,7 +473,7 @@ def test_savitzky_golay_has_nav2s_weights():
 
 
 def test_clip_rule_takes_the_nearest_offset_with_clearance(grid):
-    path = robot_maps.resample(np.array([(0.6, 2.9), (5.4, 2.9)]), 0.05)  # 0.4 m above the block
+    path = resample(np.array([(0.6, 2.9), (5.4, 2.9)]), 0.05)  # 0.4 m above the block
     assert np.abs(paths.clip_rule(path, grid, True, 0.22)[:, 1] - 2.9).max() < 1e-9  # free as it is
     bent = paths.clip_rule(path, grid, True, 0.6)
     middle = bent[np.abs(bent[:, 0] - 3) < 0.1, 1]
@@ -472,10 +481,10 @@ def test_clip_rule_takes_the_nearest_offset_with_clearance(grid):
 
 
 def test_repair_problems_are_blocked_and_can_be_solved():
-    grid = robot_maps.made_up_map(np.random.default_rng(26))
+    grid = made_up_map(np.random.default_rng(26))
     blocked, path = paths.repair_problem(grid, np.random.default_rng(0))
-    assert robot_maps.judge(path, grid)[0] and not robot_maps.judge(path, blocked)[0]
-    assert robot_maps.judge(paths.replan(path, blocked), blocked)[0]
+    assert judge(path, grid)[0] and not judge(path, blocked)[0]
+    assert judge(paths.replan(path, blocked), blocked)[0]
 
 
 def test_intervals_hold_the_mean():
@@ -492,7 +501,7 @@ def test_what_was_kept_is_not_measured_again(tmp_path, grid):
         return path
 
     def make(grid, rng):
-        return grid, robot_maps.resample(rng.uniform([0.5, 0.5], [5.5, 1.0], (2, 2)), 0.05)
+        return grid, resample(rng.uniform([0.5, 0.5], [5.5, 1.0], (2, 2)), 0.05)
 
     file = tmp_path / "rows.npz"
     first = paths.Kept(file).measure(grid, make, 0, "kind/map", {"as it is": way}, 3)
@@ -502,10 +511,55 @@ def test_what_was_kept_is_not_measured_again(tmp_path, grid):
 
 
 def test_a_turned_map_is_drawn_where_the_paths_are():
-    grid = robot_maps.GridMap(np.ones((20, 30), dtype=bool), 0.1, (1.0, -2.0, 0.7))
+    grid = GridMap(np.ones((20, 30), dtype=bool), 0.1, (1.0, -2.0, 0.7))
     _, axes = new_figure()
-    path_files.draw_map(axes, grid, np.zeros((2, 2)))
+    draw_map(axes, grid, np.zeros((2, 2)))
     [image] = axes.images
     cells = np.array([[0, 0], [29, 0], [12, 19]])  # column, row
     placed = (image.get_transform() - axes.transData).transform(cells + 0.5)
     assert np.allclose(placed, grid.to_world(cells)) and image.get_extent() == [0, 30, 0, 20]
+
+
+# ---- The training
+class StopsAfter:
+    """Stands for StopRequest: stop.made is True once it was asked so often."""
+
+    def __init__(self, number):
+        self.left = number
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    @property
+    def made(self):
+        self.left -= 1
+        return self.left < 0
+
+
+def test_training_that_was_stopped_goes_on_to_the_bit(tmp_path, grid, monkeypatch):
+    line = control_points(np.array([(0.6, 0.8), (2.0, 1.0), (3.0, 0.9), (4.0, 2.0), (5.2, 3.0)]))
+    corridor = robot_paths.Corridor.along(line, grid)
+    tokens = np.random.default_rng(0).integers(8, 22, (640, len(line)))
+    problems = [(corridor, row, np.arange(len(line)) % 3 == 1) for row in tokens]
+    data = {name: torch.from_numpy(array) for name, array in path_training.pack(problems).items()}
+    options = dict(steps=4, minutes=None)
+    monkeypatch.setattr(path_training, "measure", lambda *_: 1.0)  # it takes seconds
+    for name, stops in (("whole", [99]), ("parts", [0, 2, 99])):
+        for number, stop in enumerate(stops):
+            args = SimpleNamespace(out=tmp_path / f"{name}.safetensors", resume=number > 0, **options)
+            monkeypatch.setattr(path_training, "StopRequest", lambda: StopsAfter(stop))
+            settings, saved = path_training.settle_paths(args, data)
+            path_training.train_paths(settings, data, saved)
+            assert args.out.exists()  # also where it was stopped before its first step
+    whole, parts = (read_checkpoint(tmp_path / f"{name}.safetensors") for name in ("whole", "parts"))
+    assert whole["step"] == parts["step"] == 4
+    assert all(torch.equal(value, parts["model"][name]) for name, value in whole["model"].items())
+    with pytest.raises(UserError, match="learns other problems"):
+        args.out = tmp_path / "whole.safetensors"
+        path_training.settle_paths(args, data | dict(tokens=data["tokens"][:600]))
+    with pytest.raises(UserError, match="exists"):
+        args.resume = False
+        path_training.settle_paths(args, data)

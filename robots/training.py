@@ -1,39 +1,38 @@
-"""Where do the paths come from that lesson 14 learns, and how does its model learn them?
-
-From an exact teacher, on maps that are made up. In the corridor along a rough path, dynamic programming finds the one
-row of tokens, of all 31^n, that costs least: length, curvature and nearness to obstacles, of which collision and too
-sharp a bend cost so much that they are avoided wherever they can be. The curvature at a control point depends on three
-tokens, so that what is to be remembered is a pair of them: "second-order", 31^3 sums for each control point at most.
+"""How lesson 14's model was trained: on the teacher's paths, on maps that are made up.
 
 Two thirds of the problems are whole paths to be smoothed. The others are repairs: a disc is put in the way of a path
-that was solved, and the span around it solved again, what is outside fixed. The model then learns to guess the
-teacher's tokens.
+that was solved, and the span around it is solved again. The model then learns to guess the teacher's tokens.
 
-Run:        python path_training.py                   (15,000 problems, 5 minutes on a core; then 15 of training on two)
-            python path_training.py --number 1000 --minutes 1 --out checkpoints/few_paths.safetensors
-Builds on:  lessons 3 (optimizers), 4 (the loss), 5 (get_lr), 14 (Corridor, PathModel); robot_maps.py.
-Last line:  the path of the checkpoint.
+Run:        python -m robots.training             (15,000 problems, 5 minutes on a core; then 15 of training on two)
+            python -m robots.training --number 1000 --minutes 1 --out checkpoints/few_paths.safetensors
+            python -m robots.training --minutes 30 --resume
+Builds on:  lessons 3 (optimizers), 4 (the loss), 5 (get_lr), 14 (Corridor, PathModel); robots, tools.
+Last line:  the command that uses what was trained.
 
-The problems are solved once, part by part, and kept in data/robot_paths/: a run that was stopped goes on with them. It
-is no part of lesson 14, since the model that it makes comes with the project, and the teacher is not needed to use it.
+The problems are solved once, part by part, and kept in data/robot_paths/: a run that was stopped goes on with them.
 """
 
+import hashlib
 import io
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
-import path_files
-import robot_maps
-from tools.checkpoints import save_checkpoint
-from tools.command_line import Parser, StopRequest, between, run
+from robots.curves import control_points, low_pass, spline
+from robots.grid import KEEP, made_up_map
+from robots.planner import Planner
+from robots.teacher import teach
+from tools.checkpoints import read_checkpoint
+from tools.command_line import Parser, StopRequest, UserError, between, print_command, run
 from tools.files import ROOT, write_safely
-from robot_maps import KEEP
+from tools.settings import Settings, check_settings, refuse_existing
+from tools.training_run import Reporter, Run
 
 import torch
 from torch import nn
@@ -45,68 +44,9 @@ training = import_module("05_train")
 robot_paths = import_module("14_robot_paths")
 
 DATA = ROOT / "data" / "robot_paths"  # where the problems are kept
-FORBIDDEN = 1000.0  # for a collision, and for each 1/m of curvature over
-SHARP = robot_paths.SHARPEST - 0.3  # 1/m; between control points the curve may be a little more bent than at them
-
-
-# ---- The teacher
-class Costs:
-    """The costs of a corridor, piece by piece."""
-
-    def __init__(self, corridor):
-        self.places = corridor.line[:, None] + robot_paths.OFFSETS[:, None] * corridor.left[:, None]
-        self.places = corridor.grid.to_cells(self.places).astype(np.float32)  # [n, BINS, 2], in cells
-        field, self.cell = corridor.grid.clearances, corridor.grid.resolution
-        self.spacing = np.hypot(*np.diff(corridor.line, axis=0).T).mean()
-        price = robot_paths.NEAR * (robot_paths.FAR - field).clip(0) ** 2 + FORBIDDEN * (field < KEEP)
-        self.price = np.pad(price, 1, constant_values=2 * FORBIDDEN).astype(np.float32)  # a metre's, in every cell
-
-    def nearness(self, x, y):
-        """What a metre costs at points, given in cells."""
-        height, width = self.price.shape
-        return self.price[(y + 1.5).astype(np.int32).clip(0, height - 1), (x + 1.5).astype(np.int32).clip(0, width - 1)]
-
-    def step(self, i, a, b):
-        """[A, B] the cost of going from place i, bins a [A], to place i + 1, bins b [B]."""
-        here, there = self.places[i, a][:, None], self.places[i + 1, b][None]
-        length = np.hypot(*np.moveaxis(there - here, -1, 0)) * self.cell
-        middle = np.moveaxis(here + there, -1, 0) / 2
-        return length + self.spacing / 2 * self.nearness(*middle)
-
-    def bend(self, i, a, b, c):
-        """[A, B, C] the cost of the curve near place i, bins b, between bins a of place i - 1 and c of place i + 1."""
-        (ax, ay), (cx, cy) = (self.places[i - 1, a].T[:, :, None, None], self.places[i + 1, c].T[:, None, None])
-        bx, by = self.places[i, b].T[:, None, :, None]
-        slope_x, slope_y = (cx - ax) / 2, (cy - ay) / 2  # [A, 1, C], of the spline
-        middle_x, middle_y = ax + cx, ay + cy
-        turning = slope_x * (middle_y - 2 * by) - slope_y * (middle_x - 2 * bx)  # [A, B, C]
-        speed = np.hypot(slope_x, slope_y) + 1e-3
-        curvature = np.abs(turning) * (1 / speed**3 / self.cell)
-        cost = robot_paths.BENT * self.spacing * curvature**2 + FORBIDDEN * (curvature - SHARP).clip(0)
-        return cost + self.spacing / 2 * self.nearness((middle_x + 4 * bx) / 6, (middle_y + 4 * by) / 6)
-
-
-def solve(corridor, bins):
-    """[n] the cheapest of all rows of tokens that have at place i one of bins[i], a list of arrays."""
-    costs, n, best = Costs(corridor), len(bins), []
-    value = costs.step(0, bins[0], bins[1])  # [A, B] the least cost so far, ending in bins a and b
-    for i in range(1, n - 1):
-        a, b, c = bins[i - 1 : i + 2]
-        total = value[:, :, None] + costs.bend(i, a, b, c)  # [A, B, C]
-        best.append(total.argmin(axis=0))  # [B, C] the best a for each b and c
-        value = total.min(axis=0) + costs.step(i, b, c)
-    before, last = np.unravel_index(value.argmin(), value.shape)
-    places = [last, before]
-    for choice in reversed(best):
-        places.append(choice[places[-1], places[-2]])
-    return np.array([each[place] for each, place in zip(bins, reversed(places))])
-
-
-def teach(corridor, tokens, masked):
-    """tokens [n] with those at `masked` [n] replaced by the teacher's."""
-    free = corridor.open_bins()
-    bins = [np.flatnonzero(free[i]) if masked[i] else tokens[i : i + 1] for i in range(len(tokens))]
-    return solve(corridor, bins)
+SCRIPT = "robots/training.py"
+PRESETS = dict(paths=None)  # there is one shape, lesson 14's CONFIG
+UNITS = [*(f"{offset:+.1f}" for offset in robot_paths.OFFSETS), "none"]  # the tokens as texts, for the checkpoint
 
 
 # ---- The problems
@@ -114,11 +54,11 @@ def rough_paths(rng):
     """(map, [N, 2] path) after (map, path), without end: on one map, from two starts, ways that hug the walls and ways
     that keep away from them."""
     while True:
-        grid = robot_maps.made_up_map(rng)
+        grid = made_up_map(rng)
         allowed = np.argwhere(grid.clearances >= KEEP)
         for inflated in (True, False) if len(allowed) else ():
             start = grid.to_world(allowed[rng.integers(len(allowed))][::-1].astype(float))
-            planner = robot_maps.Planner(grid, start, inflated)
+            planner = Planner(grid, start, inflated)
             cells = np.flatnonzero(np.isfinite(planner.costs) & (planner.costs > 3) & (planner.costs < 25))
             for at in rng.choice(cells, min(4, len(cells)), replace=False):
                 yield grid, planner.path(grid.to_world(planner.cells[at][::-1].astype(float)))
@@ -126,7 +66,7 @@ def rough_paths(rng):
 
 def smoothing(grid, rough):
     """(corridor, tokens, masked) of a path to be smoothed: all but the ends is solved."""
-    corridor = robot_paths.Corridor.along(robot_maps.control_points(robot_maps.low_pass(rough)), grid)
+    corridor = robot_paths.Corridor.along(control_points(low_pass(rough)), grid)
     masked = np.ones(len(corridor.line), dtype=bool)
     masked[[0, -1]] = False
     tokens = np.full(len(masked), robot_paths.STRAIGHT)
@@ -146,7 +86,7 @@ def repairing(rng, grid, curve):
     blocked, _ = put_disc(rng, grid, curve)
     if blocked is None:
         return None
-    corridor = robot_paths.Corridor.along(robot_maps.control_points(curve), blocked)
+    corridor = robot_paths.Corridor.along(control_points(curve), blocked)
     tokens = np.full(len(corridor.line), robot_paths.STRAIGHT)
     masked = robot_paths.around(robot_paths.faults(corridor, tokens), len(tokens), int(rng.integers(2, 7)))
     return (corridor, teach(corridor, tokens, masked), masked) if masked.any() else None
@@ -163,7 +103,7 @@ def make_problems(seed, number):
             corridor, tokens, masked = smoothing(grid, rough)
             if len(tokens) > robot_paths.POINTS or robot_paths.faults(corridor, tokens):
                 continue
-            curve, _ = robot_maps.spline(corridor.control(tokens))
+            curve, _ = spline(corridor.control(tokens))
             found = [(corridor, tokens, masked), repairing(rng, grid, curve)]
             if found[1] and (len(found[1][1]) > robot_paths.POINTS or robot_paths.faults(*found[1][:2])):
                 found.pop()
@@ -239,32 +179,38 @@ def loss_of(model, batch, generator):
     return diffusion.masked_cross_entropy(logits, batch["tokens"], mask)
 
 
-def train_paths(data, out, minutes, size=96, lr=0.025):
-    """Lesson 5's loop, on rows of offsets instead of letters. Writes a checkpoint now and then, and on Ctrl-C."""
+def train_paths(settings, data, saved):
+    """Lesson 5's loop, on rows of offsets instead of letters. saved: the checkpoint of a run to go on with, or None.
+
+    Leaves settings.out and the files beside it, as lesson 5 does. (What these call characters are offsets here.)
+    """
     heldout = {name: array[: len(array) // 20] for name, array in data.items()}
     data = {name: array[len(array) // 20 :] for name, array in data.items()}
-    torch.manual_seed(0)
-    model, generator, stop = robot_paths.PathModel(), torch.Generator().manual_seed(0), StopRequest()
-    optimizers = transformer.make_optimizers(model, lr, torch.float32)
-    began, saved, step, progress = time.perf_counter(), 0.0, 0, 0.0
-    while progress < 1 and not stop.made:
-        for optimizer, ratio in zip(optimizers, (1, transformer.ADAMW_LR_RATIO)):
-            optimizer.param_groups[0]["lr"] = lr * ratio * training.get_lr(step, progress)
-        loss = loss_of(model, random_batch(data, size, generator), generator).mean()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
-        step, seconds = step + 1, time.perf_counter() - began
-        progress = min(1.0, seconds / 60 / minutes)
-        if seconds - saved > 60 or progress == 1 or stop.made:
-            saved = seconds
-            figure = measure(model, heldout)
-            print(f"step {step:,}  {seconds:.0f} s  loss {loss.item():.3f}  held-out {figure:.3f}", flush=True)
-            weights = {name: value.bfloat16() for name, value in model.state_dict().items()}
-            save_checkpoint(dict(model=weights, config=asdict(robot_paths.CONFIG), step=step, seconds=seconds), out)
-    print(out)
+    torch.manual_seed(settings.seed)
+    model = robot_paths.PathModel()
+    optimizers = transformer.make_optimizers(model, settings.lr, torch.float32)
+    run = Run(settings, model, optimizers, asdict(robot_paths.CONFIG), SimpleNamespace(units=UNITS))
+    if saved:
+        run.restore(saved)
+    measured = SimpleNamespace(label="loss", heldout=lambda model, _: measure(model, heldout), write=lambda *_: "")
+    reporter = Reporter(run, measured, heldout["length"], new=not saved)
+    with StopRequest() as stop:
+        while (progress := 1.0 if stop.made else run.progress()) < 1:
+            began = time.perf_counter()
+            run.lr = settings.lr * training.get_lr(run.step, progress)
+            for optimizer, ratio in zip(optimizers, (1, transformer.ADAMW_LR_RATIO)):
+                optimizer.param_groups[0]["lr"] = run.lr * ratio
+            batch = random_batch(data, settings.batch, run.generator)
+            loss = loss_of(model, batch, run.generator).mean()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
+            run.step, run.characters = run.step + 1, run.characters + batch["tokens"].numel()
+            run.seconds += time.perf_counter() - began
+            reporter.report(loss.item(), progress)
+    reporter.finish()
 
 
 @torch.inference_mode()
@@ -291,17 +237,43 @@ def load_problems(number):
     return {name: torch.from_numpy(np.concatenate([part[name] for part in parts])) for name in parts[0]}
 
 
+def settle_paths(args, data):
+    """(Settings, the run's checkpoint or None). Raises UserError where files would be lost, or the problems differ."""
+    limit = dict(limit=args.steps or args.minutes or 15.0, unit="steps" if args.steps else "minutes")
+    sha256 = hashlib.sha256(data["tokens"].numpy().tobytes()).hexdigest()
+    if not args.resume:
+        refuse_existing(args.out)
+        fixed = dict(preset="paths", batch=96, lr=0.025, dropout=0.0, weight_decay=0.0, seed=0, dtype="float32")
+        here = dict(script=SCRIPT, data="", sha256=sha256, out=args.out, device="cpu", compiles=False)
+        return Settings(**fixed, **limit, **here), None
+    saved = read_checkpoint(args.out)
+    check_settings(saved, SCRIPT, PRESETS, args.out)
+    if saved["settings"]["sha256"] != sha256:
+        raise UserError(f"the run in {args.out} learns other problems; give their --number.")
+    settings = Settings(**saved["settings"], out=args.out, device="cpu", compiles=False)
+    return replace(settings, **limit) if args.steps or args.minutes else settings, saved
+
+
 def main():
-    """The command line of path_training.py."""
+    """The command line of robots.training."""
     parser = Parser(__doc__)
     add = parser.add_argument
     add("--number", type=between(int, 1000, 10**6), default=15_000, help="problems (default: %(default)s)")
-    add("--minutes", type=between(float, 0.01, 10**4), default=15, help="of training (default: %(default)s)")
+    limit = parser.add_mutually_exclusive_group()
+    limit.add_argument("--steps", type=between(int, 1, 10**9), help="stop after so many steps in all")
+    limit.add_argument("--minutes", type=between(float, 0.01, 10**6), help="stop after so long in all (default: 15)")
     out = ROOT / "checkpoints" / "my_paths.safetensors"
-    add("--out", type=Path, default=out, metavar="FILE", help="default: checkpoints/my_paths.safetensors")
+    add("--out", type=Path, default=out, metavar="FILE", help=f"the run's checkpoint (default: checkpoints/{out.name})")
+    add("--resume", action="store_true", help="go on with --out; the limit may change")
     args = parser.parse_args()
-    path_files.refuse_existing(args.out)
-    train_paths(load_problems(args.number), args.out, args.minutes)
+    if args.out.suffix != ".safetensors":
+        raise UserError(f"--out {args.out} is no name for a checkpoint; it must end in .safetensors.")
+    if not args.resume:
+        refuse_existing(args.out)  # before the problems are solved
+    data = load_problems(args.number)
+    settings, saved = settle_paths(args, data)
+    train_paths(settings, data, saved)
+    print_command("python 14_robot_paths.py", args.out)
 
 
 if __name__ == "__main__":

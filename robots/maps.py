@@ -1,0 +1,195 @@
+"""Maps from files: Nav2's, the grids of MovingAI, and the maps of the benchmark, which are downloaded.
+
+Nav2's map is a YAML file beside a PGM or PNG (https://docs.nav2.org). A grid of MovingAI is one text file
+(https://movingai.com/benchmarks).
+
+Run:        python -m robots.maps                         (downloads the maps of the benchmark, 2 MB, to data/maps)
+            python -m robots.maps --map FILE.yaml         (reads a map and says what is in it)
+Builds on:  robots.grid, tools.
+Last line:  the last of the maps, its size, and how much of it is free.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from robots.grid import CELL, KEEP, ROBOT, GridMap
+from tools.command_line import Parser, UserError, run
+from tools.files import ROOT, download
+
+MAPS = ROOT / "data" / "maps"
+MOVINGAI_CELL = 0.5  # m, assumed: MovingAI's cells have no size
+MOST_CELLS = 25_000_000  # of a map; Nav2's largest has 1.7 million
+NAV2 = "https://raw.githubusercontent.com/ros-navigation/navigation2/a3a97043ee93d92fe8d70ec56d183933169beb1c/"
+ADDRESSES = {  # how a name in SOURCES begins: the folder that has the file
+    "nav2/smoothers_world": NAV2 + "tools/smoother_benchmarking/maps/",
+    "nav2/": NAV2 + "nav2_bringup/maps/",
+    "movingai/": "https://raw.githubusercontent.com/JoeYao-bit/LayeredMAPF/"
+    "8b7cf3d1dd56a912a97d782007bbe9dd44a33eeb/test/test_data/",
+}
+REGISTRY = """
+nav2/tb3_sandbox.yaml        2a284eba0a3aa4a904bce71734c56a543e979899f1cf34daad6e8215e608b438
+nav2/tb3_sandbox.pgm         0103b9dfaa3b79592af71cc35d64f69cfbd3565d173160820ad8ef56cd27b3fc
+nav2/depot.yaml              fc724e706bfb453a5c4bf513644f754130be27b618e59d75293ead1b7e129bf6
+nav2/depot.pgm               71bbac79cfc2f5db89095182bfa86b29d96b07d4ed3b7726e513ed57afffc851
+nav2/warehouse.yaml          ec00d3d25912028e3debed9ded3d6471f70a3bf0f0d1a3f9470458f3068cc585
+nav2/warehouse.pgm           934ce2ca1feacc2216b68142349c6ebb3e46cc7c76fd80a9c2d2a6fb85ba7ff7
+nav2/smoothers_world.yaml    70f26c148b49362188f53a1f195b9edb185290052ca8693bad084855e60cf333
+nav2/smoothers_world.pgm     d4234c8a7209fd2cfd208d669b5ae188d7e63f51ea4ab57a88163ea17c3f6ef2
+movingai/maze-32-32-4.map    7ff67aa59f71933b8cf2605e12631b8a28d9ebcfb9b941de3afdc7dce3123fee
+movingai/room-64-64-16.map   983df5c9bf0c59799daa107feb1b2d3ed81c5d32bf4b23d019f06161d0be6092
+movingai/random-64-64-10.map b31c671228f884a113ca11c41b83630dc042e58e07f9b36da74ec508f82a5659
+"""
+SOURCES = dict(line.split() for line in REGISTRY.split("\n") if line)  # name: sha256
+
+
+# ---- Reading
+@dataclass(frozen=True)
+class MapFile:
+    """What Nav2's YAML says of a map."""
+
+    image: Path
+    resolution: float  # m a cell
+    origin: tuple  # x, y, yaw of the lower left corner
+    negate: bool  # dark is free
+    occupied_thresh: float
+    free_thresh: float
+    mode: str  # trinary, scale or raw
+
+
+def read_yaml(path):
+    """A MapFile. Raises UserError, naming what is missing or wrong."""
+    import yaml
+
+    try:
+        if path.stat().st_size > 2**16:
+            raise UserError(f"{path} is no map: a map's YAML is a few lines.")
+        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return MapFile(
+            image=path.parent / str(fields["image"]), resolution=float(fields["resolution"]),
+            origin=tuple(float(number) for number in fields["origin"]), negate=bool(int(fields["negate"])),
+            occupied_thresh=float(fields["occupied_thresh"]), free_thresh=float(fields["free_thresh"]),
+            mode=str(fields.get("mode", "trinary")).lower(),
+        )  # fmt: skip
+    except FileNotFoundError:
+        raise UserError(f"there is no file {path}; `python -m robots.maps` downloads some maps to {MAPS}.")
+    except KeyError as missing:
+        raise UserError(f"{path} is no map: it does not say {missing.args[0]!r}.")
+    except (ValueError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as problem:
+        if isinstance(problem, UserError):
+            raise
+        raise UserError(f"{path} is no map as Nav2 has them ({type(problem).__name__}).")
+
+
+def read_image(path):
+    """[H, W, channels] numbers from 0 (dark) to 1, the top row first. Raises UserError."""
+    from PIL import Image
+
+    if not path.is_file():
+        raise UserError(f"there is no file {path}, which the map's YAML names.")
+    try:
+        with Image.open(path, formats=("PPM", "PNG", "BMP")) as image:
+            if image.width * image.height > MOST_CELLS:
+                raise UserError(f"{path} has {image.width} x {image.height} cells, too many to plan in.")
+            depth = 65535 if image.mode.startswith("I") else 255
+            if not image.mode.startswith(("I", "L")) or image.mode == "LA":
+                image = image.convert("RGBA" if "A" in image.mode or "transparency" in image.info else "RGB")
+            pixels = np.asarray(image, dtype=np.float32) / depth
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as problem:
+        if isinstance(problem, UserError):
+            raise
+        reason = type(problem).__name__
+        raise UserError(f"{path} cannot be read: it is no PGM or PNG, or its size is not what it says ({reason}).")
+    return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+def free_cells(pixels, file):
+    """[H, W, channels] -> [H, W] True where a cell is free, as Nav2's map server reads it; row 0 at the bottom.
+
+    trinary: the mean of the channels (transparency too); below free_thresh is free. scale: the same without the
+    transparent cells, which are unknown. raw: the value itself is the occupancy in percent, and 0 is free. What is
+    unknown, or anything in between, is not free here.
+    """
+    colours = pixels if file.mode == "trinary" else pixels[..., :3]
+    shade = colours.mean(axis=-1)
+    if file.mode == "raw":
+        free = np.round(shade * 255) == 0
+    else:
+        free = (shade if file.negate else 1 - shade) < file.free_thresh
+    if file.mode == "scale" and pixels.shape[-1] == 4:
+        free &= pixels[..., 3] == 1
+    return free[::-1]
+
+
+def read_nav2(path):
+    """A GridMap from Nav2's YAML and the image that it names. Raises UserError."""
+    file = read_yaml(path)
+    sound = len(file.origin) == 3 and all(map(math.isfinite, file.origin)) and 0.001 <= file.resolution <= 10
+    if not sound or file.mode not in ("trinary", "scale", "raw") or not 0 <= file.free_thresh <= 1:
+        raise UserError(f"{path} is no map as Nav2 has them: its resolution, origin, mode or free_thresh is not.")
+    return GridMap(*coarsen(free_cells(read_image(file.image), file), file.resolution), file.origin)
+
+
+def coarsen(free, resolution):
+    """Cells put together, k by k, until they are CELL wide or more; free is what is free in all k x k of them."""
+    k = max(1, math.ceil(CELL / resolution - 1e-6))
+    height, width = free.shape[0] // k * k, free.shape[1] // k * k
+    blocks = free[:height, :width].reshape(height // k, k, width // k, k)
+    return blocks.all(axis=(1, 3)), k * resolution
+
+
+def read_movingai(path):
+    """A GridMap from a grid of MovingAI, its cells MOVINGAI_CELL wide. Raises UserError."""
+    try:
+        head, _, body = path.read_text(encoding="ascii").partition("map\n")
+        rows = body.split()
+        sizes = dict(line.split() for line in head.split("\n")[1:] if line)
+        if not head.startswith("type octile") or {len(row) for row in rows} != {int(sizes["width"])}:
+            raise ValueError
+        if len(rows) != int(sizes["height"]):
+            raise ValueError
+    except FileNotFoundError:
+        raise UserError(f"there is no file {path}; `python -m robots.maps` downloads some maps to {MAPS}.")
+    except (ValueError, KeyError, UnicodeDecodeError):
+        raise UserError(f"{path} is no map of MovingAI, or of another size than it says.")
+    if len(body) > MOST_CELLS // 100:
+        raise UserError(f"{path} has more than {MOST_CELLS // 100:,} cells, too many to plan in.")
+    free = np.array([[cell in ".GS" for cell in row] for row in rows])[::-1]
+    times = round(MOVINGAI_CELL / CELL)
+    return GridMap(free.repeat(times, axis=0).repeat(times, axis=1), CELL)
+
+
+def read_map(path):
+    """A GridMap from FILE.yaml (Nav2) or FILE.map (MovingAI). Raises UserError."""
+    path = Path(path)
+    grid = read_movingai(path) if path.suffix == ".map" else read_nav2(path)
+    if not (grid.clearances >= KEEP).any():
+        raise UserError(f"{path} has no free space for a robot of {ROBOT} m radius.")
+    return grid
+
+
+# ---- Downloading
+def download_map(name):
+    """The path of one of SOURCES, "nav2/depot.yaml" say, with its image; downloaded if need be. Raises UserError."""
+    for file in dict.fromkeys((name, name.replace(".yaml", ".pgm"))):
+        folder = next(address for start, address in ADDRESSES.items() if file.startswith(start))
+        download(folder + Path(file).name, SOURCES[file], MAPS / file)
+    return MAPS / name
+
+
+def main():
+    """The command line of robots.maps."""
+    parser = Parser(__doc__)
+    parser.add_argument("--map", type=Path, metavar="FILE", help="read this map instead of downloading")
+    args = parser.parse_args()
+    paths = [args.map] if args.map else [download_map(name) for name in SOURCES if not name.endswith(".pgm")]
+    for path in paths:
+        grid = read_map(path)
+        height, width = (cells * grid.resolution for cells in grid.free.shape)
+        print(f"{path}: {width:.1f} x {height:.1f} m, {grid.free.mean():.0%} free")
+
+
+if __name__ == "__main__":
+    run(main)

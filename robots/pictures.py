@@ -1,0 +1,83 @@
+"""Pictures of maps and paths: panels side by side, or an animation.
+
+Builds on:  tools.
+
+Lesson 14 takes from here: draw_passes.
+"""
+
+import io
+
+import numpy as np
+
+from tools.files import write_safely
+from tools.pictures import new_figure
+
+
+def draw_map(axes, grid, points, margin=1.5):
+    """Draws the part of a map around points [N, 2], in the map's own axes."""
+    from matplotlib.transforms import Affine2D
+
+    low, high = points.min(axis=0) - margin, points.max(axis=0) + margin
+    height, width = grid.free.shape
+    x, y, yaw = grid.origin
+    to_world = Affine2D().scale(grid.resolution).rotate(yaw).translate(x, y)  # of the map's cells
+    colours, look = np.where(grid.free, 1.0, 0.25), dict(cmap="gray", vmin=0, vmax=1)
+    axes.imshow(colours, origin="lower", extent=[0, width, 0, height], transform=to_world + axes.transData, **look)
+    axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal", xticks=[], yticks=[])
+
+
+def draw_disc(axes, disc):
+    """Draws an obstacle (x, y, radius)."""
+    from matplotlib.patches import Circle
+
+    axes.add_patch(Circle(disc[:2], disc[2], color="tab:orange"))
+
+
+def panels_of(number, grid, old, disc):
+    """(figure, so many axes), in each the map, the old path [M, 2] and the obstacle, if there is one."""
+    columns = min(4, number)
+    rows = -(-number // columns)
+    figure, axes = new_figure(rows, columns, figsize=(3.2 * columns, 3.2 * rows), squeeze=False, layout="constrained")
+    for each in axes.flat[:number]:
+        draw_map(each, grid, np.array([disc[:2]]) if disc else old, 3.0 if disc else 1.0)
+        each.plot(*old.T, ":", color="tab:blue")
+        if disc:
+            draw_disc(each, disc)
+    for each in axes.flat[number:]:
+        each.set_axis_off()
+    return figure, axes.flat[:number]
+
+
+def draw_passes(grid, old, disc, frames, path, out):
+    """Saves a picture of a filling, pass by pass: a panel each, or, where the name ends in .gif, one after another.
+    frames: [[B, n, 2] control points of B fillings, nan where masked]; path [M, 2] is what came of it."""
+    titles = ["masked", *(f"pass {number}" for number in range(1, len(frames)))][: len(frames)] + ["the path"]
+    moving, count = out.suffix == ".gif", len(titles)
+    pictures = [panels_of(1, grid, old, disc) for _ in titles] if moving else [panels_of(count, grid, old, disc)]
+    panels = [axes for _, each in pictures for axes in each]
+    for axes, frame, title in zip(panels, frames, titles):
+        for control in frame:
+            axes.plot(*control.T, "o-", color="tab:red", alpha=0.35, markersize=3, linewidth=1)
+        axes.set_title(title, fontsize=10)
+    panels[-1].plot(*path.T, color="tab:red", linewidth=2)
+    panels[-1].set_title(titles[-1], fontsize=10)
+    if moving:
+        return save_animation(out, [figure for figure, _ in pictures])
+    buffer = io.BytesIO()
+    pictures[0][0].savefig(buffer, format="png", dpi=110)
+    write_safely(out, buffer.getvalue())
+
+
+def save_animation(path, figures):
+    """Saves figures of matplotlib as an animation, the last one shown longest."""
+    from PIL import Image
+
+    images = []
+    for figure in figures:
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=100)
+        images.append(Image.open(buffer).convert("RGB").quantize(128))
+    file = io.BytesIO()
+    durations = [700] * (len(images) - 1) + [3000]  # milliseconds
+    images[0].save(file, "GIF", save_all=True, append_images=images[1:], duration=durations, loop=0)
+    write_safely(path, file.getvalue())
