@@ -250,15 +250,15 @@ def judge_pieces(judge, label, pieces):
 
 
 # ---- Writing, and judging what was written
-def letters_a_pass(number, length, temperature=0.8, order=None, top_k=None):
+def letters_a_pass(number, length, temperature=0.8, order=None, top_k=generation.ALL):
     """The Sampling that writes `length` letters, so many a pass; order None: as lesson 6 has it with --revise 0."""
-    sampling = generation.Sampling(math.ceil(length / number), temperature, top_k, order)
-    return generation.Sampling(**sampling.complete(length))
+    settings = dict(order=order, revise=0, letters_a_pass=number)
+    return generation.Sampling.for_letters(length, temperature, top_k, **settings)
 
 
 def describe(sampling, length):
     """The label of a Sampling that writes `length` letters."""
-    top = f", top-k {sampling.top_k}" if sampling.top_k else ""
+    top = f", top-k {sampling.top_k}" if sampling.top_k < generation.ALL else ""
     return f"dLLM, {round(length / sampling.steps)} a pass, {sampling.order}, {sampling.temperature}{top}"
 
 
