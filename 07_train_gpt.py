@@ -187,13 +187,11 @@ def list_differences():
 
 def write(parser, args):
     """Writes --num texts with --checkpoint."""
-    model, tokenizer, sampling = generation.load_generator(parser, args, causal=True)
+    model, tokenizer = generation.load_writer(parser, args, causal=True)
     canvas = generation.make_canvas(tokenizer, args.prompt, "", args.len, args.num, model.head.weight.device)
     generator = seeded_generator(args.seed)
     prompt = canvas[:, canvas[0] != model.config.vocab_size]  # [num, P]: no masks, the text grows from here
-    tokens = continue_text(
-        model, prompt, args.len, sampling.temperature, sampling.top_k, generator, can_cache(model)
-    )  # fmt: skip
+    tokens = continue_text(model, prompt, args.len, args.temp, args.topk, generator, can_cache(model))
     print_texts(tokenizer.decode(row).strip("\n") for row in tokens)
 
 
