@@ -11,7 +11,7 @@ new to it: it is masked, all else is given, and the sampler of lesson 4 fills it
 In a terminal you see it at work, as in lesson 6. The text alone goes to standard output. The walk ends with what the
 right side is worth, beside a GPT, on a few windows; `python -m benchmarks.blanks` measures it on many.
 
-Builds on:  lessons 1 (Tokenizer), 4 (the bound, exact_nats), 6 (fill_spans, flags), 7 (token_nats), 10 (Writers).
+Builds on:  lessons 1 (Tokenizer), 4 (the bound, exact_nats), 6 (write_window, flags), 7 (token_nats), 10 (Writers).
 Run:        python 11_fill_blanks.py                              (a walk through examples, some ten seconds)
             python 11_fill_blanks.py "To be, or ___ to be: that is the ________"
             python 11_fill_blanks.py --file letter.txt            (or: python 11_fill_blanks.py < letter.txt)
@@ -177,17 +177,20 @@ def group_blanks(masked, context):
 
 
 def fill(model, canvas, sampling, generator=None, on_step=None):
-    """Fills the masks of a canvas [B, L], which stand at the same places in every row, by fill_spans of lesson 6.
-    Returns [B, L].
+    """Fills the masks of a canvas [B, L], which stand at the same places in every row. Returns [B, L].
 
-    A canvas longer than the context is filled group by group; in a window, the blanks of later groups stay masked.
+    A canvas longer than the context is filled group by group, each in the middle of its window where it can be. Blanks
+    of later groups are seen as masks.
     """
-    mask_id, context, spans = model.config.vocab_size, model.config.context, []
-    for first, last in group_blanks((canvas[0] == mask_id).tolist(), context):
-        middle, L = (first + last - context) // 2, canvas.shape[1]
-        start = max(0, min(middle, L - context))  # the group in the middle of the window, where it can be
-        spans.append(((first, last), (start, min(start + context, L))))
-    return generation.fill_spans(model, canvas, sampling, spans, generator, on_step)
+    context, L = model.config.context, canvas.shape[1]
+    masked, places = canvas == model.config.vocab_size, torch.arange(L, device=canvas.device)  # [B, L], [L]
+    groups = group_blanks(masked[0].tolist(), context)
+    parts = generation.share_passes(sampling, [int(masked[0, first:last].sum()) for first, last in groups])
+    for (first, last), part in zip(groups, parts):
+        start = max(0, min((first + last - context) // 2, L - context))
+        window, group = (start, min(start + context, L)), masked & (first <= places) & (places < last)  # [B, L]
+        canvas = generation.write_window(model, canvas, group, window, part, generator, on_step)
+    return canvas
 
 
 def with_marks(tokenizer, tokens, masked):
@@ -198,14 +201,15 @@ def with_marks(tokenizer, tokens, masked):
     return "".join(begin + unit + end if filled else unit for unit, filled in zip(units, masked.tolist()))
 
 
-def fill_text(model, tokenizer, text, sampling, seed=None, num=1, live=False):
-    """Fills the blanks in a text num times, and prints it; live: draws it after every pass. Returns whether all that
-    was given is still the same. Raises UserError."""
+def fill_text(model, tokenizer, text, sampling_for, seed=None, num=1, live=False):
+    """Fills the blanks in a text num times, and prints it. sampling_for: number of letters -> Sampling. live: draws the
+    text after every pass. Returns whether all that was given is still the same. Raises UserError."""
     mask_id = model.config.vocab_size
     parts = read_blanks(unicodedata.normalize("NFC", text), tokenizer)
     canvas = lay_out(parts, find_lengths(model, parts), mask_id).expand(num, -1).to(model.head.weight.device)
     masked = canvas[0] == mask_id
     view = LiveView(tokenizer, mask_id)
+    sampling = sampling_for(int(masked.sum()))
     tokens = fill(model, canvas, sampling, seeded_generator(seed), view if live else None)
     view.erase()
     print_texts(with_marks(tokenizer, row, masked) for row in tokens)
@@ -255,13 +259,14 @@ def show_sides(model, tokenizer, line="The king will hear the voice of his peopl
     check("the right side makes a hidden letter likelier", nats[1] < nats[0])
 
 
-def demo(model, tokenizer, writers, windows, sampling, seed, num, live):
-    """Walks through the lesson. writers: a dLLM and a GPT of the same size; windows [M, L]: held-out text."""
+def demo(model, tokenizer, writers, windows, **how):
+    """Walks through the lesson. writers: a dLLM and a GPT of the same size; windows [M, L]: held-out text. how: as
+    fill_text has it."""
     show_sides(model, tokenizer)
     texts = "The king will ____ the voice of his ______.", "My {2-9} lord, what news with you?"
     for number, text in enumerate(texts, 2):
         print(f"\n{number}. {text}")
-        unchanged = fill_text(model, tokenizer, text, sampling, seed, num, live)
+        unchanged = fill_text(model, tokenizer, text, **how)
         check("what was given stands there unchanged", unchanged)
     print("\n4. What the right side is worth, for blanks in the middle of a text, +- one standard error over the texts")
     show_worth(writers, comparison.spread(windows, max(2, min(WINDOWS, len(windows)))).to(writers.device))
@@ -283,25 +288,19 @@ def given_text(text, file):
 
 def main():
     """The command line of 11_fill_blanks.py."""
-    parser = generation.generating_parser(__doc__, generation.SHIPPED, length=None)
+    parser = generation.generating_parser(__doc__, generation.SHIPPED, length=None, live=True)
     add = parser.add_argument
     add("text", nargs="?", metavar="TEXT", help="the text with its blanks")
     add("--file", metavar="FILE", help="the text is in this file")
-    generation.add_live_flags(parser)
-    add(
-        "--gpt",
-        default=str(gpt.SMALL_GPT),
-        metavar="FILE",
-        help="the walk's GPT (default: the shipped small one)",
-    )
+    small = str(gpt.SMALL_GPT)
+    add("--gpt", default=small, metavar="FILE", help="the walk's GPT (default: the shipped small one)")
     add("--data", metavar="FILE", help="what the walk's models were trained on (default: TinyShakespeare)")
     args = parser.parse_args()
     if args.text is not None and args.file is not None:
         parser.error("give the text or --file, not both")
-    if args.watch and (args.num > 1 or not sys.stderr.isatty()):
-        parser.error("--watch needs a terminal, and shows one text being filled; leave out --num")
-    model, tokenizer, sampling = generation.load_generator(parser, args)
-    how = dict(sampling=sampling, seed=args.seed, num=args.num, live=generation.is_live(args))
+    live, sampling_for = generation.is_live(parser, args), generation.read_sampling(parser, args, letters_a_pass=1)
+    model, tokenizer = generation.load_writer(parser, args)
+    how = dict(sampling_for=sampling_for, seed=args.seed, num=args.num, live=live)
     text = given_text(args.text, args.file)
     if text is not None:
         return fill_text(model, tokenizer, text, **how)

@@ -127,7 +127,7 @@ def gpt_fillings(writers, windows, start, end, sampling, generator):
     first, best, cached = [], [], writers.caches
     for some in windows.split(AT_ONCE):  # [n, L]
         tries = some.repeat_interleave(CONTINUATIONS, dim=0)  # [n * CONTINUATIONS, L]
-        how = sampling.temperature, sampling.top_k, generator, cached
+        how = sampling.temperature, min(sampling.top_k, writers.gpt.config.vocab_size), generator, cached
         filled = gpt.continue_text(writers.gpt, tries[:, :start], end, *how)  # [n * CONTINUATIONS, end]
         tries = torch.cat([filled, tries[:, end:]], dim=1)  # [n * CONTINUATIONS, L]
         right_side = gpt.token_nats(writers.gpt, tries)[:, end:].sum(dim=1)  # [n * CONTINUATIONS]
@@ -152,10 +152,12 @@ def real_words(judge, texts, seam):
     return torch.tensor([float(word.group() in judge.words) for word in found])
 
 
-def score_fillings(writers, judge, windows, spans, sampling, generator):
-    """Prints how good the fillings are. Returns {who: [N shares of characters right, for each of SIZES]}."""
+def score_fillings(writers, judge, windows, spans, sampling_for, generator):
+    """Prints how good the fillings are. sampling_for: number of letters -> Sampling. Returns {who: [N shares of
+    characters right, for each of SIZES]}."""
     right, left_words, right_words = {}, {}, {}
     for start, end in tqdm(spans, desc="blanks", leave=False, disable=None):
+        sampling = sampling_for(end - start)
         first, best = gpt_fillings(writers, windows, start, end, sampling, generator)
         ways = sampling, replace(sampling, temperature=0.0)
         drawn, likeliest = (dllm_fillings(writers, windows, start, end, way, generator) for way in ways)
@@ -222,7 +224,8 @@ def main():
     args = parser.parse_args()
     if args.num < 2:
         parser.error("--num must be 2 or more, since every figure has a standard error")
-    _, _, sampling = generation.load_generator(parser, args)
+    sampling_for = generation.read_sampling(parser, args, letters_a_pass=1)
+    generation.load_writer(parser, args)  # which refuses flags that do not fit it
     writers, tokens, windows = comparison.prepare(args.checkpoint, args.gpt, args.device, args.data, args.len)
     windows = comparison.spread(windows, max(2, min(args.num, len(windows)))).to(writers.device)
     judge = comparison.Judge(writers.tokenizer.decode(tokens), writers.tokenizer.vocab_size)
@@ -232,7 +235,7 @@ def main():
     if args.exact:
         return
     show_bounds_on_them(writers, windows, spans, nats["GPT"])
-    right = score_fillings(writers, judge, windows, spans, sampling, seeded_generator(args.seed))
+    right = score_fillings(writers, judge, windows, spans, sampling_for, seeded_generator(args.seed))
     score_found_lengths(writers, comparison.spread(windows, min(LENGTH_WINDOWS, len(windows))))
     draw_scores(nats, right, args.pictures.resolve())
 

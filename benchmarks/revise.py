@@ -1,17 +1,18 @@
-"""Passes that revise, measured: known words, nats and diversity against passes, with and without; and the rivals.
+"""Passes that take back, measured: known words, nats and diversity against passes, with and without; and the rivals.
 
 The judge of lesson 10 reads the texts; +- is one standard error over them.
 
 Run, from the folder of the project:
             python -m benchmarks.revise --pictures docs       (the dial, and the picture: ten minutes on two cores)
+            python -m benchmarks.revise --default             (what lesson 6 does by default, at three temperatures)
             python -m benchmarks.revise --rivals              (other ways to spend 64 passes: five minutes)
             python -m benchmarks.revise --rivals --pieces 4   (a quick look)
-Last line:  the path of a picture, `12_passes.png` in the folder --pictures; with --rivals the last row of the table.
+Last line:  the path of a picture, `12_passes.png` in the folder --pictures; otherwise the last row of the table.
 
-Builds on:  lessons 4 (sample, score_places, top_ranked), 6 (generate), 10 (Writers, Judge), 12 (revise).
+Builds on:  lessons 4 (sample, top_ranked), 6 (generate, revise), 10 (Writers, Judge).
 """
 
-import time
+import timeit
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -25,14 +26,13 @@ import torch
 diffusion = import_module("04_diffusion")
 generation = import_module("06_generate")
 comparison = import_module("10_compare")
-revision = import_module("12_revise")
 
 PIECES = 32  # texts of each kind
 # Passes in all: {order, how many write, temperatures}. Those that do not write revise; all in several temperatures, so
 # that texts of the same diversity can be compared.
 WRITTEN = {32: ("random", (0.7, 0.8)), 64: ("random", (0.7, 0.8)), 128: ("certainty", (0.8, 0.9, 1.0))}
 REVISED = {(32, 64): (16, (1.0, 1.1, 1.2)), (128,): (32, (1.0, 1.1, 1.2)), (256, 512): (32, (1.1, 1.2, 1.4))}
-IN_BLOCKS = (0.8, 0.9, 1.0, 1.1)  # temperatures of texts written as by default, in blocks, and then revised
+DEFAULT = (0.6, 0.7, 0.8)  # temperatures of texts that are written as lesson 6 writes by default
 GPT_TEMPERATURES = (0.7, 0.8, 0.9)
 DIVERSITY = 0.62  # distinct 4-grams of the texts that are compared
 RIVAL_PASSES, RIVAL_HEAT = 64, (0.8, 1.0)  # each rival in two temperatures, since some cool by themselves
@@ -40,11 +40,16 @@ APART = 8  # places, for those that must not be neighbours
 
 
 class Canvases:
-    """Empty canvases [num, L] of a model, and the ways to fill them; in_blocks: another model, for that way alone."""
+    """Empty canvases [num, L] of a model, and the ways to fill them."""
 
-    def __init__(self, model, num, L, seed, in_blocks=None):
-        self.model, self.seed, self.L, self.writer = model, seed, L, in_blocks or model
+    def __init__(self, model, num, L, seed):
+        self.model, self.seed, self.L = model, seed, L
         self.empty = torch.full((num, L), model.config.vocab_size, device=next(model.parameters()).device)
+
+    def by_default(self, temperature):
+        """tokens [num, L], as lesson 6 writes them."""
+        sampling = generation.Sampling.for_letters(self.L, temperature)
+        return generation.generate(self.model, self.empty, sampling, torch.Generator().manual_seed(self.seed))
 
     def written(self, passes, temperature, order="random"):
         """(tokens [num, L], generator) of the sampler of lesson 4."""
@@ -52,13 +57,7 @@ class Canvases:
         how = dict(temperature=temperature, order=order, generator=generator)
         return diffusion.sample(self.model, self.empty, passes, **how), generator
 
-    def in_blocks(self, temperature):
-        """(tokens [num, L], passes), written and revised as lesson 6 does it by default."""
-        sampling = generation.Sampling(temperature=temperature, revise=None)
-        tokens = generation.generate(self.writer, self.empty, sampling, torch.Generator().manual_seed(self.seed))
-        return tokens, sampling.complete(self.L)["steps"]
-
-    def revised(self, writing, temperature, marks, **how):
+    def revised(self, writing, temperature, marks):
         """[tokens [num, L], for each of marks, numbers of passes in all], of which `writing` write."""
         tokens, generator = self.written(writing, temperature)
         seen, done = [], [writing]
@@ -68,16 +67,23 @@ class Canvases:
             if done[0] in marks:
                 seen.append(canvas)
 
-        count = -(-self.L // writing)
-        how = dict(temperature=temperature, generator=generator, on_step=note) | how
-        revision.revise(self.model, tokens, marks[-1] - writing, count, **how)
+        how = dict(temperature=temperature, generator=generator, on_step=note)
+        generation.revise(self.model, tokens, marks[-1] - writing, -(-self.L // writing), **how)
         return seen
+
+    def anywhere(self, writing, temperature, passes):
+        """tokens [num, L] of so many passes, of which `writing` write. The others take back any letters, since the
+        first pass of each call of `revise` does."""
+        (tokens, generator), count = self.written(writing, temperature), -(-self.L // writing)
+        for _ in range(passes - writing):
+            tokens = generation.revise(self.model, tokens, 1, count, temperature, generator=generator)
+        return tokens
 
 
 # ---- The dial
 def measure_dial(canvases, judge_texts):
-    """{"without revising", "with revising" or "in blocks": {passes: [Verdict at each temperature]}}, printed."""
-    dial = {"without revising": {}, "with revising": {}, "in blocks": {}}
+    """{"without revising" or "with revising": {passes: [Verdict at each temperature]}}, printed."""
+    dial = {"without revising": {}, "with revising": {}}
     for passes, (order, temperatures) in WRITTEN.items():
         for temperature in temperatures:
             label = f"{passes} passes, written, {order}, {temperature}"
@@ -88,10 +94,6 @@ def measure_dial(canvases, judge_texts):
             for passes, tokens in zip(marks, canvases.revised(writing, temperature, marks)):
                 verdict = judge_texts(f"{passes} passes, {writing} of them write, {temperature}", tokens)
                 dial["with revising"].setdefault(passes, []).append(verdict)
-    for temperature in IN_BLOCKS:
-        tokens, passes = canvases.in_blocks(temperature)
-        verdict = judge_texts(f"{passes} passes, in blocks, {temperature}", tokens)
-        dial["in blocks"].setdefault(passes, []).append(verdict)
     return dial
 
 
@@ -123,7 +125,7 @@ def show_dial(dial, by_gpt):
     }
     print(f"\nAt {DIVERSITY} distinct 4-grams, on straight lines through the temperatures (-: none is as diverse)\n")
     sides = ["known words", "nats/character"]
-    print(f"| passes | {' | '.join(f'{side}, {name}' for side in sides for name in alike)} |\n{7 * '|---'}|")
+    print(f"| passes | {' | '.join(f'{side}, {name}' for side in sides for name in alike)} |\n{5 * '|---'}|")
     for passes in sorted(set().union(*dial.values())):
         found = [each.get(passes) for each in alike.values()]
         words = ["{:.1%} +- {:.1%}".format(*each["words"]) if each else "-" for each in found]
@@ -131,7 +133,7 @@ def show_dial(dial, by_gpt):
         print(f"| {passes} | {' | '.join(words + nats)} |")
     gpt = at_diversity(by_gpt)
     if gpt:
-        print("| GPT | {:.1%} +- {:.1%} | | | {:.2f} +- {:.2f} | | |".format(*gpt["words"], *gpt["nats"]))
+        print("| GPT | {:.1%} +- {:.1%} | | {:.2f} +- {:.2f} | |".format(*gpt["words"], *gpt["nats"]))
     return alike, gpt
 
 
@@ -165,18 +167,6 @@ def apart(scores, allowed, counts, distance, generator):
         ties = torch.rand(scores.shape, generator=generator).to(scores.device)
         chosen |= diffusion.top_ranked(scores, free, one.long(), ties)
     return chosen
-
-
-def doubted_apart(scores, allowed, counts, generator):
-    """As least_sure, with places that are not neighbours."""
-    noise = torch.rand(scores.shape, generator=generator).to(scores.device)
-    return apart(1 - scores * noise, allowed, counts, APART, generator)
-
-
-def doubted_without_noise(scores, allowed, counts, generator):
-    """The lowest scores, without chance."""
-    ties = torch.rand(scores.shape, generator=generator).to(scores.device)
-    return diffusion.top_ranked(1 - scores, allowed, counts, ties)
 
 
 def entropy_bounded(p, masked, limit):
@@ -225,14 +215,10 @@ def limit_for(canvases, rule, temperature, low, high, tries=6):
 def measure_rivals(canvases, judge_texts):
     """Prints what the judge says of every way to spend RIVAL_PASSES."""
     writing = RIVAL_PASSES // 4
-    ways = {
-        "doubted": {}, "doubted, without chance": dict(choose=doubted_without_noise), "doubted by margin":
-        dict(order="margin"), "doubted and apart": dict(choose=doubted_apart), "any place": dict(order="random"),
-    }  # fmt: skip
     for temperature in RIVAL_HEAT:
-        for name, how in ways.items():
-            [tokens] = canvases.revised(writing, temperature, (RIVAL_PASSES,), **how)
-            judge_texts(f"revised: {name}, {temperature}", tokens)
+        [tokens] = canvases.revised(writing, temperature, (RIVAL_PASSES,))
+        judge_texts(f"revised: doubted, {temperature}", tokens)
+        judge_texts(f"revised: any place, {temperature}", canvases.anywhere(writing, temperature, RIVAL_PASSES))
         for name, rule, low, high in (
             ("entropy-bounded", entropy_bounded, 8.0, 0.0), ("above a threshold", above_threshold, 0.0, 1.0)
         ):  # fmt: skip
@@ -245,40 +231,23 @@ def measure_rivals(canvases, judge_texts):
         judge_texts(f"written: random, {temperature}", canvases.written(RIVAL_PASSES, temperature)[0])
 
 
-def fastest(works, turns):
-    """[the fewest seconds that each of these functions took], in so many turns."""
-    seconds = [[] for _ in works]
-    for _ in range(turns):
-        for work, taken in zip(works, seconds):
-            began = time.perf_counter()
-            work()
-            taken.append(time.perf_counter() - began)
-    return [min(taken) for taken in seconds]
-
-
 def show_cost(canvases, passes=32):
-    """Prints how the times of ways to write compare, side by side."""
+    """Prints how the times of two ways to write compare, side by side."""
     works = lambda: canvases.written(passes, 1.0), lambda: canvases.revised(passes // 4, 1.0, (passes,))
-    written, revised = fastest(works, 3)
-    print(f"\n{passes} passes, three in four revising, take {revised / written:.2f} times as long as all writing, and")
-    one, half = Canvases(canvases.model, 1, canvases.L, canvases.seed, canvases.writer), max(2, canvases.L // 2)
-    works = lambda: one.in_blocks(1.0), lambda: one.revised(max(1, half // 4), 1.0, (half,))
-    in_blocks, whole = fastest(works, 5)
-    print(f"one text in blocks {in_blocks / whole:.2f} times as long as {half} such passes (fastest of each, in turn).")
+    written, revised = (min(timeit.repeat(work, number=1, repeat=3)) for work in works)
+    print(f"\n{passes} passes, three in four revising, take {revised / written:.2f} times as long as all writing.")
 
 
 def main():
     """The command line of benchmarks.revise."""
     parser, folder = comparison.comparing_parser(__doc__, PIECES), ROOT / "figures"
     parser.add_argument("--rivals", action="store_true", help=f"other ways to spend {RIVAL_PASSES} passes")
-    beside = "the amateur of lesson 6 for texts in blocks (default: none)"
-    parser.add_argument("--amateur", default="none", metavar="FILE", help=beside)
+    parser.add_argument("--default", action="store_true", help=f"lesson 6's default, at temperatures {DEFAULT}")
     parser.add_argument("--pictures", type=Path, default=folder, metavar="FOLDER", help="default: figures")
     args = parser.parse_args()
     writers, tokens, windows = comparison.prepare(args.dllm, args.gpt, args.device, args.data, args.len)
     judge = comparison.Judge(writers.tokenizer.decode(tokens), writers.tokenizer.vocab_size)
-    pair = generation.with_amateur(writers.dllm, writers.tokenizer, args.amateur, args.device)
-    canvases = Canvases(writers.dllm, args.pieces, writers.length, args.seed, pair)
+    canvases = Canvases(writers.dllm, args.pieces, writers.length, args.seed)
     print(comparison.TITLES)
 
     def judge_texts(label, tokens):
@@ -288,6 +257,10 @@ def main():
 
     if args.rivals:
         return measure_rivals(canvases, judge_texts)
+    if args.default:
+        for temperature in DEFAULT:
+            judge_texts(f"lesson 6's default, {temperature}", canvases.by_default(temperature))
+        return
     real, by_gpt = judge_texts("real, held out", comparison.spread(windows, args.pieces)), []
     for temperature in GPT_TEMPERATURES:
         pieces = writers.by_gpt(temperature, args.pieces, writers.length, args.seed)

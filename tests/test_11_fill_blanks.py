@@ -23,7 +23,14 @@ tensors, diffusion, generation = (
 )
 gpt, comparison = import_module("07_train_gpt"), import_module("10_compare")
 blanks = import_module("11_fill_blanks")
-Blank, Sampling, UserError = blanks.Blank, generation.Sampling, blanks.UserError
+Blank, UserError = blanks.Blank, blanks.UserError
+
+
+def settle(letters, temperature=0.8, top_k=generation.ALL, **settings):
+    """The Sampling of lesson 11, which by default writes a letter a pass and takes none back."""
+    return generation.Sampling.for_letters(
+        letters, temperature, top_k, **dict(revise=0, letters_a_pass=1) | settings
+    )  # fmt: skip
 
 
 def test_parts_of_a_text():
@@ -79,7 +86,8 @@ def test_what_was_given_never_changes_and_no_mask_is_left(seed):
     canvas = torch.tensor([ids, ids]).masked_fill(masked, V)
     frames = []
     temperature, top_k = source.choice([0, 0.5, 1.0, 3.0]), source.choice([None, 1, 3])
-    sampling = Sampling(steps, temperature, top_k, source.choice(diffusion.ORDERS))
+    order, letters = source.choice(diffusion.ORDERS), int(masked.sum())
+    sampling = settle(letters, temperature, top_k or generation.ALL, steps=steps, order=order)
     out = blanks.fill(model, canvas, sampling, torch.Generator().manual_seed(seed), frames.append)
     assert torch.equal(out[:, ~masked], canvas[:, ~masked]) and out.max() < V
     assert all(torch.equal(frame[:, ~masked], canvas[:, ~masked]) and frame.max() <= V for frame in frames)
@@ -92,7 +100,7 @@ def test_number_of_passes(steps, passes):
     model = Watching(5, 32)
     canvas = torch.zeros(1, 20, dtype=torch.long)
     canvas[:, 3:10] = 5
-    blanks.fill(model, canvas, Sampling(steps))
+    blanks.fill(model, canvas, settle(7, steps=steps))
     assert len(model.seen) == passes
 
 
@@ -100,7 +108,7 @@ def test_a_long_text_shows_every_blank_both_of_its_sides_and_later_blanks_masked
     V, context = 200, 16
     model, canvas = Watching(V, context), torch.arange(100)[None]
     canvas[:, 0:2] = canvas[:, 40:43] = canvas[:, 46:48] = canvas[:, 99:] = V
-    blanks.fill(model, canvas, Sampling(1000, 0))
+    blanks.fill(model, canvas, settle(8, 0, steps=1000))
     windows = [seen[0].tolist() for seen in model.seen]
     assert [window.count(V) for window in windows] == [2, 1, 5, 4, 3, 2, 1, 1]
     assert windows[0] == [V, V, *range(2, 16)]
@@ -109,7 +117,7 @@ def test_a_long_text_shows_every_blank_both_of_its_sides_and_later_blanks_masked
     far_apart = torch.arange(100)[None]
     far_apart[:, 40:44] = far_apart[:, 51:55] = V
     model.seen.clear()
-    blanks.fill(model, far_apart, Sampling(1000, 0))
+    blanks.fill(model, far_apart, settle(8, 0, steps=1000))
     assert model.seen[0][0].tolist() == [*range(34, 40), *[V] * 4, *range(44, 50)], model.seen[0]
 
 
@@ -278,6 +286,7 @@ def test_a_text_longer_than_the_context_and_one_of_blanks_alone(small_checkpoint
         (["--order", "confidence"], dict(order="confidence")),
         (["--order", "margin"], dict(order="margin")),
         (["--steps", 3], dict(steps=3)),
+        (["--steps", 9, "--revise", 6], dict(steps=9, revise=6)),
         (["--num", 2], {}),
     ],
 )
@@ -289,7 +298,7 @@ def test_every_setting_reaches_the_sampler(small_model, small_checkpoint, flags,
     num = 2 if "--num" in flags else 1
 
     def expected(**settings):
-        tokens = blanks.fill(model, canvas.expand(num, -1), Sampling(**settings), torch.Generator().manual_seed(4))
+        tokens = blanks.fill(model, canvas.expand(num, -1), settle(18, **settings), torch.Generator().manual_seed(4))
         return "\n\n---\n\n".join(tokenizer.decode(row) for row in tokens) + "\n"
 
     code, out, err = run_script("11_fill_blanks.py", text, "--checkpoint", small_checkpoint, "--seed", 4, *flags)
@@ -350,7 +359,7 @@ def test_in_a_terminal_it_shows_itself_at_work_and_marks_what_it_filled(small_ch
 )
 def test_bad_texts_are_one_sentence(small_model, text, words):
     with pytest.raises(UserError) as refused:
-        blanks.fill_text(*small_model, text, Sampling())
+        blanks.fill_text(*small_model, text, settle)
     assert all(word in str(refused.value) for word in words)
 
 

@@ -207,7 +207,7 @@ def test_the_gpt_chooses_the_filling_after_which_the_right_side_is_likeliest(mon
     V, model = 4, random_gpt(4, 12, std=0.6)
     generator = seeded()
     windows = torch.randint(V, (3, 12), generator=generator)
-    writers, sampling = SimpleNamespace(gpt=model, caches=True), generation.Sampling(temperature=1.0)
+    writers, sampling = SimpleNamespace(gpt=model, caches=True), generation.Sampling.for_letters(1, 1.0)
     first, best = blanks_benchmark.gpt_fillings(writers, windows, 5, 6, sampling, generator)
     for window, chosen in zip(windows, best):  # with 40 draws of one of 4 letters, the likely ones are among them
         assert torch.equal(chosen[:5], window[:5]) and torch.equal(chosen[6:], window[6:])
@@ -225,8 +225,9 @@ def test_both_models_fill_as_they_are_told(small_model):
     by_gpt = lambda *settings: blanks_benchmark.gpt_fillings(writers, *settings)[0]  # noqa: E731
     by_dllm = lambda *settings: blanks_benchmark.dllm_fillings(writers, *settings)  # noqa: E731
     for fill in (by_gpt, by_dllm):
-        for settings, same in ((dict(temperature=9.0), False), (dict(temperature=0.0), True), (dict(top_k=1), True)):
-            one, other = (fill(windows, 8, 9, generation.Sampling(**settings), seeded(seed)) for seed in (0, 1))
+        for (temperature, top_k), same in (((9.0, 99), False), ((0.0, 99), True), ((1.0, 1), True)):
+            sampling = generation.Sampling.for_letters(1, temperature, top_k)
+            one, other = (fill(windows, 8, 9, sampling, seeded(seed)) for seed in (0, 1))
             assert torch.equal(one, other) == same
             assert torch.equal(one[:, :8], windows[:, :8]) and torch.equal(one[:, 9:], windows[:, 9:])
 
@@ -301,12 +302,15 @@ def test_the_whole_dial_and_the_rivals(run_main, monkeypatch, tmp_path):
     out = run_main(revise_benchmark, "--dllm", "--pieces", 2)
     for row in "real, held out", "GPT, 0.9", "4 passes, written, random, 0.8", "12 passes, 4 of them write, 2.0":
         assert f"| {row} |" in out, row
-    in_blocks = int(re.search(r"^\| (\d+) passes, in blocks, 0.9 \|", out, re.M).group(1))
-    assert all(re.search(rf"^\| {passes} (\| [^|]+){{6}}\|$", out, re.M) for passes in (4, 8, 12, in_blocks))
-    assert len(re.findall(r"[\d.]+ times as long as", out)) == 2
-    assert pictures(tmp_path / "new") == ["12_passes.png"] and "three in four revising, take" in out
+    assert all(re.search(rf"^\| {passes} (\| [^|]+){{4}}\|$", out, re.M) for passes in (4, 8, 12))
+    assert pictures(tmp_path / "new") == ["12_passes.png"]
+    assert re.search(r"three in four revising, take [\d.]+ times as long as", out)
+    out = run_main(revise_benchmark, "--dllm", "--pieces", 2, "--default")
+    assert [row.split(" | ")[0] for row in out.splitlines()[2:]] == [
+        f"| lesson 6's default, {heat}" for heat in (0.6, 0.7, 0.8)
+    ]
     out = run_main(revise_benchmark, "--dllm", "--pieces", 2, "--rivals")
-    for row in "revised: doubted and apart, 1.0", "revised: any place, 0.8", "written: random, 1.0":
+    for row in "revised: doubted, 1.0", "revised: any place, 0.8", "written: random, 1.0":
         assert f"| {row} |" in out, row
     assert re.search(r"written: entropy-bounded \(\d\.\d\d; \d+ passes\), 0.8", out)
 
