@@ -23,6 +23,7 @@ import torch
 
 OURS = "tiny-dllm"  # the name of the JSON text in the metadata
 MAX_FILE = 2**29  # bytes; the training state of `base` has 2**27
+MAX_TENSORS = 10**4  # in a file; the training state of `base` has 182
 MAX_WEIGHT = 1e5  # a trained model's are below 10; far above this, float32 overflows between the layers
 CONTROL = re.compile("[\0-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff]")  # what may upset a terminal, or is no character
 PROGRESS = dict(  # how far training has come; heldout: None until it was measured
@@ -106,6 +107,8 @@ def read_safetensors(path):
         text = (file.metadata() or {}).get(OURS)
         if text is None:
             raise UserError(f"{path} is no checkpoint of this project: its metadata has no entry {OURS!r}.")
+        if len(file.keys()) > MAX_TENSORS:
+            raise ValueError(f"more than {MAX_TENSORS:,} tensors")
         # The library maps the file into memory, and a file that changes under a running program would kill it
         tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 no dict
     contents = json.loads(text)
@@ -198,11 +201,7 @@ def checked_units(units, number, path):
 
 def check_count(weights, count, path):
     """Raises UserError unless a dict of tensors has `count` numbers in all; before a model of this size is made."""
-    tensors = [
-        value
-        for value in weights.values()
-        if isinstance(value, torch.Tensor) and value.is_floating_point() and value.layout == torch.strided
-    ]
+    tensors = [value for value in weights.values() if isinstance(value, torch.Tensor)]
     if len(tensors) < len(weights) or sum(value.numel() for value in tensors) != count:
         raise unfit(path, "its weights do not fit its shape")
 
@@ -212,6 +211,8 @@ def load_weights(model, weights, path):
     sensible numbers. A model that was made on the meta device, without memory, takes the tensors as they are."""
     on_meta = any(parameter.is_meta for parameter in model.parameters())
     try:
+        if not all(value.is_floating_point() and value.layout == torch.strided for value in weights.values()):
+            raise RuntimeError
         weights = {name: value.float() for name, value in weights.items()}
         model.load_state_dict(weights, assign=on_meta)
     except (RuntimeError, AttributeError):
