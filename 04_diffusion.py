@@ -233,7 +233,7 @@ def exact_nats(model, tokens, order, steps, places=None):
     way only, and p is the product of the probabilities along it (DUEL, arXiv 2603.01367): over its passes, and over the
     places that a pass reveals, of p(token | what was visible before the pass). So the text itself is "drawn" here. Of
     equal scores (at first all are) the leftmost place is taken, where `sample` draws one: it speaks of a sampler that
-    begins on the left. tokens [B, L], no masks; steps as in `sample`. Raises ValueError for an order without it.
+    begins on the left. tokens [B, L], no masks at `places`; steps as in `sample`. Raises ValueError for another order.
     """
     places = torch.arange(tokens.shape[1]) if places is None else places
     if order not in EXACT_ORDERS or steps < 1:
@@ -243,8 +243,9 @@ def exact_nats(model, tokens, order, steps, places=None):
     masked, nats = torch.zeros_like(tokens, dtype=torch.bool), torch.zeros(len(tokens), device=tokens.device)
     masked[:, places] = True
     canvas = tokens.masked_fill(masked, model.config.vocab_size)  # [B, L]
+    letters = tokens.clamp(max=model.config.vocab_size - 1)  # masks elsewhere have no probability
     for logits, chosen, _ in unmask(model, canvas, masked, steps, order, lambda _: tokens, lambda: leftmost):
-        log_p = F.log_softmax(logits, dim=-1).gather(2, tokens[..., None]).squeeze(2)  # [B, L]
+        log_p = F.log_softmax(logits, dim=-1).gather(2, letters[..., None]).squeeze(2)  # [B, L]
         nats -= (log_p * chosen).sum(dim=1)
     return nats / len(places)
 

@@ -190,10 +190,15 @@ def generating_parser(doc, checkpoint, length=256, revises=False, live=False):
     add("--seed", type=SEED, help="the same seed and flags, the same text (default: drawn, and printed)")
     add("--device", choices=DEVICES, default="auto", help="default: auto")
     if live:
-        add = parser.add_mutually_exclusive_group().add_argument
-        add("--watch", action="store_true", help="show every pass (the default where all goes to a terminal)")
-        add("--quiet", action="store_true", help="do not show them")
+        add_live_flags(parser)
     return parser
+
+
+def add_live_flags(parser):
+    """Adds the flags by which a text is drawn after every pass, or not."""
+    add = parser.add_mutually_exclusive_group().add_argument
+    add("--watch", action="store_true", help="show every pass (the default where all goes to a terminal)")
+    add("--quiet", action="store_true", help="do not show them")
 
 
 def is_live(parser, args):

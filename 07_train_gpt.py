@@ -29,7 +29,9 @@ characters of data/tinyshakespeare.txt, and another --out for each run: a minute
 
 import copy
 import math
+from functools import partial
 from importlib import import_module
+from types import SimpleNamespace
 
 from tools.command_line import print_texts, run, seeded_generator
 from tools.files import ROOT
@@ -89,34 +91,44 @@ def report_exact(model, windows):
 
 # ---- Writing: one character after the other
 class CachedAttention(nn.Module):  # GPT, for speed: all of it
-    """A causal layer of lesson 2 that is read piece by piece, and keeps the keys and values of what it has read.
+    """A layer of lesson 2 that is read piece by piece, and keeps the keys and values of what it has read.
 
-    x [B, T, D] is what comes after the S tokens read so far. Their keys and values need not be computed again, since
-    nothing to their right changes them; in a dLLM everything depends on everything.
+    x [B, T, D] comes after the S tokens that were kept. In a GPT these need not be computed again, since nothing to
+    their right changes them. In a dLLM everything depends on everything. `reading`, shared by all layers, says where the
+    piece stands (positions [T]), whom each of it sees (allowed [T, S + T], None for all) and how many to keep (keep).
     """
 
-    def __init__(self, layer):
+    def __init__(self, layer, reading):
         super().__init__()
-        self.layer, self.k, self.v = layer, None, None
+        self.layer, self.reading, self.k, self.v = layer, reading, None, None
 
     def forward(self, x):
-        S = 0 if self.k is None else self.k.shape[2]
-        q, k, v = self.layer.project(x, torch.arange(S, S + x.shape[1], device=x.device))  # [B, H, T, D/H] each
-        if S:  # GPT, for speed: what earlier tokens left is used again
+        q, k, v = self.layer.project(x, self.reading.positions)  # [B, H, T, D/H] each
+        if self.k is not None:  # GPT, for speed: what earlier tokens left is used again
             k, v = torch.cat([self.k, k], dim=2), torch.cat([self.v, v], dim=2)  # [B, H, S + T, D/H]
-        self.k, self.v = k, v
-        allowed = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=x.device).tril(S)  # [T, S + T]
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)  # [B, H, T, D/H]
+        if self.reading.keep:
+            self.k, self.v = k[:, :, : self.reading.keep], v[:, :, : self.reading.keep]
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=self.reading.allowed)  # [B, H, T, D/H]
         return self.layer.merge(mixed)  # [B, T, D]
 
 
-def with_attention(model, wrap):  # GPT, for speed: all of it
-    """The same model with the same weights, in which each attention layer is wrap(layer)."""
+def with_cache(model):  # GPT, for speed: all of it
+    """(reader, reading): the same model with the same weights and an empty cache, and what its layers share."""
+    reading = SimpleNamespace(positions=None, allowed=None, keep=0)
     shared = {id(p): p for p in model.parameters()}  # deepcopy takes these for copied already
-    other = copy.deepcopy(model, shared)
-    for block in other.blocks:
-        block.attention = wrap(block.attention)
-    return other
+    reader = copy.deepcopy(model, shared)
+    for block in reader.blocks:
+        block.attention = CachedAttention(block.attention, reading)
+    return reader, reading
+
+
+@torch.inference_mode()
+def read_on(reader, reading, tokens):
+    """tokens [B, T], the next ones of a GPT with a cache -> logits [B, T, V]."""
+    S, T = reading.keep, tokens.shape[1]
+    reading.keep, reading.positions = S + T, torch.arange(S, S + T, device=tokens.device)
+    reading.allowed = torch.ones(T, S + T, dtype=torch.bool, device=tokens.device).tril(S)  # nobody looks to the right
+    return reader(tokens)
 
 
 def can_cache(model):
@@ -139,7 +151,7 @@ def continue_text(model, tokens, length, temperature=1.0, top_k=None, generator=
             start, reader = tokens.shape[1] - L // 2, None  # places count from row V again, so old keys are of no use
         if reader is None:
             inputs = torch.cat([beginning, tokens[:, start:]], dim=1)  # [B, 1 + what is seen]
-            reader = with_attention(model, CachedAttention) if cached else None  # GPT, for speed: a new cache
+            reader = partial(read_on, *with_cache(model)) if cached else None  # GPT, for speed: a new cache
         else:
             inputs = tokens[:, -1:]  # GPT, for speed: all else is in the cache; [B, 1]
         logits = (reader or model)(inputs)[:, -1:]  # GPT: only the last position is asked; [B, 1, V]

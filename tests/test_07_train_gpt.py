@@ -8,7 +8,8 @@ from importlib import import_module
 import pytest
 from conftest import ROOT, VERSE, assert_refused, random_gpt, run_script, seeded
 
-import tools
+from tools import training_run
+from tools.checkpoints import read_checkpoint
 
 import torch
 
@@ -43,8 +44,8 @@ def test_nats_by_position_are_averages_over_windows():
 def test_cached_logits_are_those_of_one_reading(parts):
     model, tokens = random_gpt(7, 16), torch.randint(8, (2, 16))
     for _ in range(2):  # each reader begins with an empty cache
-        reader = gpt.with_cache(model)
-        pieces = [reader(part) for part in tokens.split(parts, dim=1)]
+        reader, reading = gpt.with_cache(model)
+        pieces = [gpt.read_on(reader, reading, part) for part in tokens.split(parts, dim=1)]
         torch.testing.assert_close(torch.cat(pieces, dim=1), model(tokens), atol=1e-4, rtol=0)
         assert reader.blocks[0].attention.k.shape[2] == 16
     assert {id(p) for p in reader.parameters()} == {id(p) for p in model.parameters()}  # nothing is copied
@@ -104,25 +105,25 @@ def test_the_differences_are_listed_by_line():
 
 
 def test_a_whole_run_trains_a_causal_model(tmp_path, text_file, monkeypatch):
-    monkeypatch.setattr(tools, "EVALUATIONS", 2)
-    out = tmp_path / "run.pt"
+    monkeypatch.setattr(training_run, "EVALUATIONS", 2)
+    out = tmp_path / "run.safetensors"
     flags = ["--data", text_file, "--preset", "tiny", "--batch", 2, "--steps", 6, "--dropout", 0.1]
     code, printed, err = run_script("07_train_gpt.py", *flags, "--out", out)
     assert code == 0 and "held-out exact" in err, err
-    assert printed.strip() == f"python 07_train_gpt.py --generate --checkpoint {tmp_path / 'run_best.pt'}"
-    model, tokenizer, info = training.load_checkpoint(tmp_path / "run_best.pt")
+    assert printed.strip() == f"python 07_train_gpt.py --generate --checkpoint {tmp_path / 'run_best.safetensors'}"
+    model, tokenizer, info = training.load_checkpoint(tmp_path / "run_best.safetensors")
     assert model.config.causal and model.config.dropout == 0.1
     _, windows = tensors.split_text(text_file.read_text(), tokenizer, 128)
     assert gpt.nats_by_position(model, windows).mean().item() == pytest.approx(info["heldout"], abs=1e-4)
-    generate = ["--generate", "--checkpoint", tmp_path / "run_best.pt", "--len", 150]
+    generate = ["--generate", "--checkpoint", tmp_path / "run_best.safetensors", "--len", 150]
     code, printed, err = run_script("07_train_gpt.py", *generate)
     assert code == 0 and 100 < len(printed) <= 150 - 2 + 1, err
-    evaluated = run_script("07_train_gpt.py", "--evaluate", tmp_path / "run_best.pt", "--data", text_file)
+    evaluated = run_script("07_train_gpt.py", "--evaluate", tmp_path / "run_best.safetensors", "--data", text_file)
     assert evaluated[0] == 0
     figure = float(re.search(r"exact (\S+) nats", evaluated[1]).group(1))
     assert figure == pytest.approx(info["heldout"], abs=1e-4)
     code, _, err = run_script("07_train_gpt.py", "--resume", "--steps", 7, "--out", out)
-    assert code == 0 and torch.load(out, weights_only=True)["step"] == 7, err
+    assert code == 0 and read_checkpoint(out)["step"] == 7, err
     assert_refused(run_script("05_train.py", "--resume", "--steps", 12, "--out", out), 1, "another kind")
 
 
@@ -207,8 +208,8 @@ HUGE = "1" + 30 * "0"
      (2, f"--generate --len {HUGE}", "--len"), (2, f"--generate --num {HUGE}", "--num"),
      (2, "--generate --temp 1e100", "--temp"), (2, f"--generate --topk {HUGE}", "--topk"),
      (2, f"--generate --seed {HUGE}", "--seed"), (1, "--generate --prompt Sh#ll", "'#' at position 3"),
-     (1, "--generate --prompt Shall --len 2", "--len 2"), (1, "--resume --out none.pt", "none.pt"),
-     (1, "--generate --checkpoint nowhere.pt", "nowhere.pt")],
+     (1, "--generate --prompt Shall --len 2", "--len 2"), (1, "--resume --out none.safetensors", "none.safetensors"),
+     (1, "--generate --checkpoint nowhere.safetensors", "nowhere.safetensors")],
 )  # fmt: skip
 def test_what_will_not_do_is_one_sentence(gpt_checkpoint, tmp_path, monkeypatch, status, flags, word):
     monkeypatch.chdir(tmp_path)
@@ -230,6 +231,6 @@ def test_the_shipped_model_writes_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, err = run_script("07_train_gpt.py", "--generate", "--seed", 1, "--len", 100, "--prompt", "ROMEO:")
     assert code == 0 and 80 < len(out) <= 101 and out.startswith("ROMEO:"), err
-    for name in ("gpt.pt", "gpt_small.pt"):
-        contents = torch.load(ROOT / "checkpoints" / name, weights_only=True)
+    for path in (gpt.SHIPPED_GPT, gpt.SMALL_GPT):
+        contents = read_checkpoint(path)
         assert "optimizers" not in contents and contents["config"]["causal"] and contents["heldout"] < 1.62

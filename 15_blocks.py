@@ -1,0 +1,406 @@
+"""Lesson 15. Why is a dLLM slower than a GPT, and when does it stop?
+
+A GPT reads each letter once. What it computed of a letter stays true, and is kept (lesson 7). A dLLM reads the whole
+canvas in every pass, since each new letter changes what all the others see. And its canvas has a fixed length.
+
+Blocks answer both (block diffusion, BD3-LM, arXiv 2503.09573). A text is cut into blocks of 32 letters, say. They are
+written from left to right, as a GPT writes letters. Inside a block letters appear anywhere, as in lesson 6. A letter
+sees its own block and all earlier ones, and nothing later. So nothing that comes later changes a finished block: its
+keys and values are kept, exactly. In lesson 6 that is impossible, since every letter sees every other one. And after
+each block one can ask whether the text has ended.
+
+Blocks of 1 are a GPT that is asked at a mask. One block of all letters is the dLLM of lesson 6. One set of weights can
+be all of these, since only the mask of attention differs.
+
+Blocks do not make few passes cheap. Letters of one pass do not see each other, and in a block they are close together.
+In haste, random places of a whole canvas are better (lesson 6).
+
+Builds on:  lessons 1, 3, 4 (sample, ToyWorld), 5 (the loop), 6 (canvas, revise, flags), 7 (with_cache).
+Run:        python 15_blocks.py                            (writes a text, some five seconds)
+            python 15_blocks.py --prompt "ROMEO:" --len 400 --stop --seed 1
+            python 15_blocks.py --block 1                  (as a GPT writes)
+            python 15_blocks.py --walk                     (proofs and a picture, half a minute)
+            python 15_blocks.py --train --minutes 100      (goes on from a dLLM)
+Last line:  the last line of the text; of the walk the path of a picture, `figures/15_masks.png`.
+
+Exercises (answers in docs/answers.md)
+  1. Let a finished block see the block after it (in `sees`). Which check of the walk fails, and why?
+  2. Write 256 letters with --block 1, 8, 32 and 256. Which is the fastest, and where does the time go?
+  3. In the toy world two letters a pass are wrong, even in blocks of 2. Why? What would make them right?
+"""
+
+import math
+from dataclasses import replace
+from importlib import import_module
+
+from tools.command_line import UserError, between, check, print_command, print_texts, run, seeded_generator
+from tools.files import ROOT, find_checkpoint
+from tools.pictures import LiveView, new_figure, save_figure
+from tools.settings import settle, training_parser
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+tensors = import_module("01_tensors")
+transformer = import_module("03_transformer")
+diffusion = import_module("04_diffusion")
+training = import_module("05_train")
+generation = import_module("06_generate")
+gpt = import_module("07_train_gpt")
+
+BLOCKS = ROOT / "checkpoints" / "blocks.safetensors"  # `base`, trained with blocks of SHARES
+BLOCK = 32  # letters of a block, where it writes
+WINDOWS = 8  # of held-out text, for the exact figures of the walk
+TAKEN_BACK = 4  # letters that a pass of --revise takes back
+SHARES = {1: 0.25, 8: 0.25, 32: 0.15, None: 0.35}  # of the training steps, by block size; None: the whole canvas
+
+
+# ---- 1. Who sees whom
+def sees(readers, seen):
+    """[T, S] True where a place of block readers[i] sees a place of block seen[j]: its own block and earlier ones."""
+    return readers[:, None] >= seen
+
+
+def sees_two_copies(numbers):
+    """[2L, 2L] the same for two copies of a text side by side, [noisy; clean]; numbers [L], the block of each place.
+
+    A noisy place sees the noisy places of its own block and the clean ones of earlier blocks. A clean place sees the
+    clean ones of its own block and earlier ones, and nothing that is noisy. So one pass asks all blocks at once.
+    """
+    own, earlier = numbers[:, None] == numbers, numbers[:, None] > numbers
+    noisy, clean = torch.cat([own, earlier], dim=1), torch.cat([torch.zeros_like(own), sees(numbers, numbers)], dim=1)
+    return torch.cat([noisy, clean])
+
+
+class TwoCopies(nn.Module):
+    """A model as training reads it: inputs [B, 3, L], noisy, clean and the block of each place -> logits [B, L, V]."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+        self.reader, self.reading = gpt.with_cache(model)
+
+    def forward(self, inputs):
+        noisy, clean, numbers = inputs.unbind(dim=1)  # [B, L] each
+        if not numbers[0].any():  # one block, the whole canvas: the clean copy would not be seen
+            return self.model(noisy)
+        L = noisy.shape[1]
+        self.reading.positions = torch.arange(L, device=noisy.device).repeat(2)  # both copies stand at the same places
+        self.reading.allowed = sees_two_copies(numbers[0])
+        return self.reader(torch.cat([noisy, clean], dim=1))[:, :L]  # [B, 2L, V] -> [B, L, V]
+
+
+def with_numbers(noisy, clean, block):
+    """[B, L] twice -> the inputs [B, 3, L] of TwoCopies. Where block does not divide L, the last block is shorter."""
+    numbers = (torch.arange(noisy.shape[1], device=noisy.device) // block).expand_as(noisy)
+    return torch.stack([noisy, clean, numbers], dim=1)
+
+
+def block_logits(model, noisy, clean, block):
+    """noisy, clean [B, L] -> logits [B, L, V]: a place sees its own block in noisy, and earlier ones in clean."""
+    return TwoCopies(model)(with_numbers(noisy, clean, block))
+
+
+# ---- 2. How probable a text is
+@torch.inference_mode()
+def block_nats(model, tokens, block):
+    """[B] the exact -log p / L of tokens [B, L], written block by block and from left to right inside a block.
+
+    Pass number j hides place j of each block and what follows it there. It asks for place j, in all blocks at once.
+    """
+    model, place = TwoCopies(model), torch.arange(tokens.shape[1], device=tokens.device) % block  # [L]
+    nats = torch.zeros(len(tokens), device=tokens.device)
+    for j in range(min(block, tokens.shape[1])):
+        noisy = tokens.masked_fill(place >= j, model.model.config.vocab_size)
+        log_p = F.log_softmax(model(with_numbers(noisy, tokens, block)).float(), dim=-1)  # [B, L, V]
+        nats -= log_p.gather(2, tokens[..., None]).squeeze(2)[:, place == j].sum(dim=1)
+    return nats / tokens.shape[1]
+
+
+def hide_in_blocks(tokens, block, mask_id, generator):
+    """Hides 1 to `block` letters, each number equally likely, in each block of tokens [B, L]; block divides L.
+
+    Returns (noisy [B, L], mask [B, L])."""
+    pieces = tokens.reshape(-1, block)  # [B * L / block, block]
+    counts = 1 + torch.randint(block, (len(pieces),), generator=generator).to(tokens.device)
+    noisy, mask = diffusion.mask_exactly(pieces, counts, mask_id, generator)
+    return noisy.view_as(tokens), mask.view_as(tokens)
+
+
+# ---- 3. Training: each step draws a block size, or the whole canvas
+def prepare(tokens, vocab_size, generator):
+    """The training input: tokens [B, L] -> inputs [B, 3, L] of TwoCopies, and the mask [B, L] of what is hidden."""
+    L = tokens.shape[1]
+    drawn = torch.multinomial(torch.tensor(list(SHARES.values())), 1, generator=generator).item()
+    block = list(SHARES)[drawn] or L
+    if block == L:
+        noisy, mask = diffusion.hide_some(tokens, vocab_size, generator)
+    else:
+        noisy, mask = hide_in_blocks(tokens, block, vocab_size, generator)
+    return with_numbers(noisy, tokens, block), mask
+
+
+def heldout_nats(model, windows, block=1):
+    """Exact nats per token of windows [N, L] with blocks of 1: what the best weights are chosen by."""
+    return torch.cat([block_nats(model, part, block) for part in windows.split(32)]).mean().item()
+
+
+def report_nats(model, windows):
+    """The exact figures for blocks of 1 and of 8, as a sentence."""
+    one, eight = (heldout_nats(model, windows, block) for block in (1, 8))
+    return f"exact {one:.4f} nats/character with blocks of 1, {eight:.4f} with blocks of 8"
+
+
+OWN = dict(preset="base", lr=0.0015, dropout=0.2, weight_decay=0.1)  # a larger rate loses what the dLLM knew
+BLOCKWISE = replace(training.DIFFUSION, label="exact", prepare=prepare, heldout=heldout_nats, report=report_nats)
+BLOCKWISE = replace(BLOCKWISE, reader=TwoCopies)
+
+
+def train_blocks(args):
+    """Goes on from the dLLM --checkpoint by lesson 5's loop."""
+    start = str(generation.SHIPPED) if args.checkpoint == str(BLOCKS) else args.checkpoint
+    model, tokenizer, _ = training.load_kind(find_checkpoint(start), False)
+    settings, text, saved = settle(args, "15_blocks.py", transformer.PRESETS, tensors.load_text, **OWN)
+    config = transformer.Config(tokenizer.vocab_size, **transformer.PRESETS[settings.preset], dropout=settings.dropout)
+    if config != replace(model.config, dropout=settings.dropout):
+        raise UserError(f"{start} has not the shape of --preset {settings.preset}; name the preset that it has.")
+    tokens, windows = tensors.split_text(text, tokenizer, config.context)
+    draw = tensors.random_windows(tokens, config.context, settings.batch)
+    weights = None if saved else model.state_dict()
+    training.train(settings, BLOCKWISE, tokenizer, config, draw, windows, saved, weights)
+    print_command("python 15_blocks.py", settings.out)
+
+
+# ---- 4. Writing, with a cache
+class BlockWriter:
+    """A model that is asked about one block, tokens [B, T] -> logits [B, T, V], as lesson 4's sampler asks. `see` says
+    what stands before it. Finished blocks are read once, in the first pass of the next block, and then kept."""
+
+    def __init__(self, model, block):
+        self.model, self.config, self.block, self.first = model, model.config, block, 0
+        self.reader, self.reading = gpt.with_cache(model)
+
+    def see(self, before):
+        """before [B, S]: all finished blocks. Where they no longer fit, the older half is dropped, as in lesson 7."""
+        if before.shape[1] - self.first + self.block > self.config.context:
+            room = min(self.config.context // 2, self.config.context - self.block) // self.block * self.block
+            self.first = before.shape[1] - room
+            self.reader, self.reading = gpt.with_cache(self.model)  # places count anew: old keys are of no use
+        self.unread = before[:, self.first + self.reading.keep :]  # [B, P]
+
+    def __call__(self, tokens):
+        S, P = self.reading.keep, self.unread.shape[1]
+        places = torch.arange(S + P + tokens.shape[1], device=tokens.device)  # kept, unread, and the present block
+        numbers = places // self.block
+        self.reading.positions, self.reading.keep = places[S:], S + P
+        self.reading.allowed = sees(numbers[S:], numbers) if P else None  # [P + T, S + P + T]; a block sees all
+        logits = self.reader(torch.cat([self.unread, tokens], dim=1))[:, P:]  # [B, T, V]
+        self.unread = self.unread[:, P:]
+        return logits
+
+
+class Contrast:
+    """Two BlockWriters as one, which favours letters of which the expert is surer than the amateur, a smaller model.
+
+    Both know which letters are frequent. What the expert knows better is which word fits. So its advantage, log p minus
+    the amateur's, is added to its log p (contrastive decoding, arXiv 2210.15097). Letters less likely than PLAUSIBLE
+    times its likeliest one are ruled out. An advantage counts for a factor ADVANTAGE at most: without that limit one
+    text in twenty ended in quotation marks.
+    """
+
+    PLAUSIBLE, ADVANTAGE = 0.2, 3.0
+
+    def __init__(self, expert, amateur):
+        self.expert, self.amateur, self.config = expert, amateur, expert.config
+
+    def see(self, before):
+        """As BlockWriter.see."""
+        for writer in (self.expert, self.amateur):
+            writer.see(before)
+
+    def __call__(self, tokens):
+        expert, amateur = (F.log_softmax(writer(tokens).float(), dim=-1) for writer in (self.expert, self.amateur))
+        ruled_out = expert < expert.amax(dim=-1, keepdim=True) + math.log(self.PLAUSIBLE)
+        advantage = (expert - amateur).clamp(max=math.log(self.ADVANTAGE))
+        return (expert + advantage).masked_fill(ruled_out, -torch.inf)  # [B, T, V]
+
+
+@torch.inference_mode()
+def write_blocks(writer, canvas, block, draw, at_end=lambda written: False):
+    """Fills the masks of a canvas [B, L] block by block, a letter a pass, the surest place of the block first.
+
+    draw: the keywords of lesson 4's sample (temperature, top_k, generator, on_step). at_end(written [B, S]) says after
+    each block whether the text ends there. Returns [B, S], S = L unless the text ended before.
+    """
+    show = draw.get("on_step") or (lambda canvas: None)
+    for start in range(0, canvas.shape[1], block):
+        before, present, after = canvas.tensor_split((start, start + block), dim=1)
+        if (present == writer.config.vocab_size).any():
+            writer.see(before)
+            around = lambda tokens: show(torch.cat([before, tokens, after], dim=1))  # noqa: E731
+            present = diffusion.sample(writer, present, block, order="certainty", **{**draw, "on_step": around})
+            canvas = torch.cat([before, present, after], dim=1)
+        if at_end(canvas[:, : start + block]):
+            return canvas[:, : start + block]
+    return canvas
+
+
+# ---- The walk
+def draw_masks(length=64):
+    """Saves the picture of who sees whom: for the two copies of training, and for a pass with the cache."""
+    figure, panels = new_figure(1, 5, figsize=(17, 3.9), layout="constrained")
+    numbers = torch.arange(length) // 16
+    masks = {f"blocks of {block}": sees_two_copies(torch.arange(length) // block) for block in (1, 8, 32, length)}
+    masks["a pass with the cache, blocks of 16"] = sees(numbers[32:], numbers)
+    for axes, (title, mask) in zip(panels, masks.items()):
+        axes.imshow(mask, cmap="Blues", vmax=1.4)
+        kept = len(mask) < length
+        seen, readers = (
+            (["kept", "finished", "present"], ["finished", "present"]) if kept else (["noisy", "clean"],) * 2
+        )
+        axes.set_xticks([16, 40, 56] if kept else [32, 96], seen)
+        axes.set_yticks([8, 24] if kept else [32, 96], readers, rotation=90, va="center")
+        axes.set(title=title, xlabel="seen", ylabel="who sees")
+    save_figure(figure, "15_masks.png")
+
+
+def show_toy(world):
+    """Lesson 4's toy world: p of all texts, block by block, by adding up; and how far that is from the truth."""
+    print("1. In lesson 4's toy world, texts of 4 letters, surest first: the distance (total variation) from the truth")
+    print("\n  letters a pass    1      2      4")
+    places, distances = torch.arange(4), {}
+    for block in (1, 2, 4):
+        for together in (k for k in (1, 2, 4) if k <= block):
+            nats = torch.zeros(len(world.texts))  # [X] -log p
+            for part in places.split(block):
+                known = world.texts.masked_fill(places > part[-1], world.config.vocab_size)  # later blocks are unseen
+                nats += block * diffusion.exact_nats(world, known, "certainty", block // together, part)
+            distances[block, together] = 0.5 * (torch.exp(-nats) - world.p).abs().sum().item()
+        row = [distance for (size, _), distance in distances.items() if size == block]
+        print(f"  blocks of {block}     " + "  ".join(f"{distance:.3f}" for distance in row))
+    check(
+        "a letter a pass, every block size gives the true distribution", max(distances[b, 1] for b in (1, 2, 4)) < 1e-5
+    )
+    check("two letters of a block in one pass do not", min(distances[2, 2], distances[4, 2]) > 0.01)
+
+
+@torch.inference_mode()
+def show_cache(model, tokens, block=8):
+    """The cache changes nothing: all blocks of tokens [1, L] with it, and by a pass over both copies for each."""
+    writer, V, places, apart = BlockWriter(model, block), model.config.vocab_size, torch.arange(tokens.shape[1]), []
+    for start in range(0, tokens.shape[1], block):
+        noisy, present = tokens.masked_fill(places >= start, V), slice(start, start + block)
+        writer.see(tokens[:, :start])
+        with_it = writer(noisy[:, present])
+        apart.append(
+            (with_it - block_logits(model, noisy, tokens, block)[:, present]).abs().max() / with_it.abs().max()
+        )
+    print(
+        f"\n2. The cache, blocks of {block}: with it and without it, logits differ by {max(apart):.0e} of the largest"
+    )
+    check("that is less than 1e-5", max(apart) < 1e-5)
+    changed = torch.where(places == 3, (tokens + 1) % V, tokens)
+    other = block_logits(model, noisy, changed, block)[:, present]
+    check("another letter far to the left is noticed", (other - with_it).abs().max() > 1e-4)
+
+
+def walk(model, windows):
+    """The lesson, step by step; windows [N, L]: held-out text."""
+    p = torch.softmax(1.5 * torch.randn(4**4, generator=torch.Generator().manual_seed(0)), dim=0)  # that of lesson 4
+    show_toy(diffusion.ToyWorld(p, V=4, L=4))
+    show_cache(model, windows[:1])
+    print(f"\n3. {len(windows)} held-out windows, exact nats per character, left to right inside a block")
+    nats = {block: block_nats(model, windows, block).mean().item() for block in (1, 2, 4, 8)}
+    print("  " + ", ".join(f"blocks of {block}: {value:.3f}" for block, value in nats.items()))
+    draw_masks()
+
+
+# ---- The command line
+TRAINING = ("data", "preset", "steps", "minutes", "batch", "lr", "dropout", "weight_decay", "dtype", "no_compile",
+            "out", "resume")  # fmt: skip
+WRITING = ("prompt", "ending", "len", "block", "temp", "topk", "num", "amateur", "revise", "stop", "walk")
+
+
+def blocks_parser():
+    """The flags of 15_blocks.py."""
+    parser = training_parser(__doc__, "my_blocks.safetensors", transformer.PRESETS, **OWN)
+    parser.add_argument("--train", action="store_true", help="go on from --checkpoint with blocks of several sizes")
+    parser.add_argument("--walk", action="store_true", help="the lesson: proofs, exact figures and pictures")
+    group = parser.add_argument_group("to write")
+    generation.add_text_flags(group, BLOCKS)
+    add = group.add_argument
+    add("--ending", metavar="TEXT", help="how the text ends; the last block alone sees it (default: a blank line)")
+    add("--block", type=between(int, 1, 10**5), default=BLOCK, help="letters of a block (default: %(default)s)")
+    add("--revise", type=between(int, 0, 10**6), default=0, metavar="N", help="then take letters back in N passes")
+    add("--amateur", metavar="FILE", help="a smaller dLLM, to be surer than")
+    stop = "end the text where the model writes a blank line, or TEXT; --len is the most"
+    add("--stop", nargs="?", const="\n\n", metavar="TEXT", help=stop)
+    generation.add_live_flags(parser)
+    parser.set_defaults(temp=0.6)
+    return parser
+
+
+def make_writer(parser, args, model, tokenizer):
+    """A BlockWriter, or with --amateur a Contrast. Refuses what does not go together."""
+    context, amateur, writer = model.config.context, None, BlockWriter(model, args.block)
+    if args.amateur is not None:
+        path, device = find_checkpoint(args.amateur), model.head.weight.device
+        amateur, its_tokenizer, _ = training.load_kind(path, False, device)
+        if its_tokenizer.units != tokenizer.units:
+            raise UserError(f"--amateur {args.amateur} has another alphabet than the model; choose one of the same.")
+        context, writer = min(context, amateur.config.context), Contrast(writer, BlockWriter(amateur, args.block))
+    if args.block > context:
+        parser.error(f"--block {args.block} is larger than the context of {context} letters; give less")
+    if args.revise and args.len > model.config.context:
+        parser.error(f"--revise sees the whole text, so --len must be {model.config.context} or less with it")
+    if args.stop == "" or (args.stop is not None and args.ending is not None):
+        parser.error("--stop takes a text that is not empty, and does not go with --ending")
+    return writer
+
+
+def cut(text, stop, first):
+    """The text up to `stop`, which is looked for after `first` given letters and the line breaks that follow them."""
+    while text[first : first + 1] == "\n":
+        first += 1
+    return text[: text.index(stop, first)] if stop is not None and stop in text[first:] else text
+
+
+def write(parser, args):
+    """Writes --num texts to standard output."""
+    model, tokenizer = generation.load_writer(parser, args)
+    writer, live = make_writer(parser, args, model, tokenizer), generation.is_live(parser, args)
+    ending = args.ending if args.stop is None else ""
+    canvas = generation.make_canvas(tokenizer, args.prompt, ending, args.len, args.num, model.head.weight.device)
+    first, own = len(args.prompt or ""), canvas == model.config.vocab_size  # [num, L]
+    draw = dict(temperature=args.temp, top_k=args.topk, generator=seeded_generator(args.seed))
+    view = LiveView(tokenizer, model.config.vocab_size)
+    draw["on_step"] = view if live else lambda canvas: None
+
+    def at_end(tokens):
+        texts = [tokenizer.decode(row) for row in tokens]
+        return all(cut(text, args.stop, first) != text for text in texts)
+
+    tokens = write_blocks(writer, canvas, args.block, draw, at_end)
+    tokens = generation.revise(model, tokens, args.revise, TAKEN_BACK, fillable=own[:, : tokens.shape[1]], **draw)
+    view.erase()
+    print_texts(cut(tokenizer.decode(row), args.stop, first).strip("\n") for row in tokens)
+
+
+def main():
+    """The command line of 15_blocks.py."""
+    parser = blocks_parser()
+    args = parser.parse_args()
+    for flag in parser.changed(args, WRITING if args.train else TRAINING):
+        parser.error(f"{flag} does not go with --train" if args.train else f"{flag} goes with --train")
+    if args.train or args.evaluate is not None:
+        return train_blocks(args) if args.train else training.print_evaluation(args, BLOCKWISE)
+    if not args.walk:
+        return write(parser, args)
+    model, tokenizer = generation.load_writer(parser, args)
+    _, windows = tensors.split_text(tensors.load_text(), tokenizer, model.config.context)
+    walk(model, windows[:: -(-len(windows) // WINDOWS)].to(model.head.weight.device))
+
+
+if __name__ == "__main__":
+    run(main)
