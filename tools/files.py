@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import os
-import tempfile
+import secrets
 import threading
 import time
 from concurrent.futures import Future
@@ -22,34 +22,24 @@ def write_safely(path, data, new=False):
     new: refuse a path that exists, also if another program makes it at the same moment.
     """
     path = Path(path)
-    temporary = None
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".tmp", delete=False) as file:
-            temporary = file.name
+        with open(temporary, "xb") as file:  # x: nobody else's
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~current_umask())  # a temporary file is the user's alone
         if new:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL))
         os.replace(temporary, path)
     except BaseException as problem:
-        if temporary:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
         if isinstance(problem, FileExistsError) and new:
             raise UserError(f"{path} exists, and is not overwritten; name another file by --out.")
         if isinstance(problem, OSError):
             raise UserError(f"could not save {path}: {problem.strerror}; what was there before is untouched.")
         raise
-
-
-def current_umask():
-    """The permissions that new files do not get. Asking for them means setting them for a moment."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def within(seconds, work):
