@@ -7,8 +7,9 @@ from importlib import import_module
 import pytest
 from conftest import ROOT, assert_refused, run_script
 
-import tools
-from tools import UserError
+from tools import training_run
+from tools.checkpoints import read_checkpoint, save_checkpoint
+from tools.command_line import UserError
 
 import torch
 
@@ -47,7 +48,7 @@ def numbered(tmp_path):
 def quick(monkeypatch):
     """Runs in this process train a smaller model than `tiny`, and measure it once."""
     monkeypatch.setitem(transformer.PRESETS, "tiny", dict(context=64, n_layers=1, n_heads=2, dim=16))
-    monkeypatch.setattr(tools, "EVALUATIONS", 1)
+    monkeypatch.setattr(training_run, "EVALUATIONS", 1)
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def given(monkeypatch):
 
 def begin(path, *flags):
     """Runs lesson 8 on the verse at `path`; its files lie beside it."""
-    code, out, err = run_script("08_train_tamil.py", "--data", path, "--out", path.with_name("run.pt"), *flags)
+    code, out, err = run_script("08_train_tamil.py", "--data", path, "--out", path.with_name("run.safetensors"), *flags)
     assert code == 0, err
     return out
 
@@ -221,15 +222,15 @@ def test_code_points_cover_what_letters_do_not(numbered, given):
 
 @pytest.mark.parametrize("kind", ["letters", "codepoints"])
 def test_a_run_resumes_and_is_measured(verse, quick, kind):
-    out = verse.with_name("run.pt")
+    out = verse.with_name("run.safetensors")
     printed = begin(verse, "--batch", 2, "--units", kind, "--steps", 2)
-    assert printed.strip() == f"python 09_generate_tamil.py --checkpoint {verse.with_name('run_best.pt')}"
-    before = torch.load(out, weights_only=True)
+    assert printed.strip() == f"python 09_generate_tamil.py --checkpoint {verse.with_name('run_best.safetensors')}"
+    before = read_checkpoint(out)
     code, _, err = run_script("08_train_tamil.py", "--resume", "--out", out, "--steps", 3)
-    assert code == 0 and (after := torch.load(out, weights_only=True))["step"] == 3, err
+    assert code == 0 and (after := read_checkpoint(out))["step"] == 3, err
     assert after["config"] == before["config"] and after["units"] == before["units"]
     assert after["settings"]["preset"] == "tiny" and after["settings"]["script"] == "08_train_tamil.py"
-    best = verse.with_name("run_best.pt")
+    best = verse.with_name("run_best.safetensors")
     code, printed, err = run_script("08_train_tamil.py", "--evaluate", best, "--data", verse)
     assert code == 0 and "bits per couplet (2 couplets)" in printed, err
     model, tokenizer, _ = training.load_checkpoint(best)
@@ -240,54 +241,36 @@ def test_a_run_resumes_and_is_measured(verse, quick, kind):
     assert_refused(run_script("08_train_tamil.py", "--evaluate", best, "--units", kind), 2, "--units")
 
 
-def spoil(saved, name):
-    """Changes a run's checkpoint as no run of ours does; returns a word of the sentence that refuses it."""
-    units = saved["units"]
-    if name == "a unit twice":
-        units[1] = units[0]
-    elif name == "a unit that is no text":
-        units[1] = 7
-    elif name == "a unit too few":
-        units.pop()
-    elif name == "units that are no list":
-        saved["units"] = "".join(units)
-    elif name == "other units":
-        saved["units"] = [chr(0x4E00 + i) for i in range(len(units))]
-        return "is it one of Tamil"
-    elif name == "no context":
-        saved["config"]["context"] = 0
-        return "context"
-    elif name == "another context":
-        saved["config"]["context"] = 99_999
-        return "another one than its settings"
-    elif name == "another preset":
-        saved["settings"]["preset"] = "small"
-        return "another one than its settings"
-    return "alphabet"
-
-
-SPOILED = [
-    "a unit twice", "a unit that is no text", "a unit too few", "units that are no list", "other units", "no context",
-    "another context", "another preset",
-]  # fmt: skip
+SPOILED = {  # (where in a run's checkpoint, value(what is there), a word of the sentence that refuses it)
+    "a unit twice": (["units"], lambda units: [units[0], *units[:-1]], "alphabet"),
+    "a unit that is no text": (["units"], lambda units: [7, *units[1:]], "alphabet"),
+    "a unit too few": (["units"], lambda units: units[1:], "alphabet"),
+    "units that are no list": (["units"], "".join, "alphabet"),
+    "other units": (["units"], lambda units: [chr(0x4E00 + i) for i in range(len(units))], "is it one of Tamil"),
+    "no context": (["config", "context"], lambda context: 0, "context"),
+    "another context": (["config", "context"], lambda context: 99_999, "another one than its settings"),
+    "another preset": (["settings", "preset"], lambda preset: "small", "another one than its settings"),
+}
 
 
 def test_a_spoiled_run_is_refused_and_left_as_it_is(verse, quick):
     begin(verse, "--batch", 2, "--steps", 1)
-    out = verse.with_name("run.pt")
+    out = verse.with_name("run.safetensors")
     whole = out.read_bytes()
-    for name in SPOILED:
+    for name, (where, value, word) in SPOILED.items():
         out.write_bytes(whole)
-        saved = torch.load(out, weights_only=True)
-        word = spoil(saved, name)
-        torch.save(saved, out)
+        saved = part = read_checkpoint(out)
+        for field in where[:-1]:
+            part = part[field]
+        part[where[-1]] = value(part[where[-1]])
+        save_checkpoint(saved, out)
         before = out.read_bytes()
         assert_refused(run_script("08_train_tamil.py", "--resume", "--steps", 2, "--out", out), 1, word)
         assert out.read_bytes() == before, name
 
 
 def test_another_lessons_run_and_another_text_are_refused(numbered, text_file, quick):
-    english = text_file.with_name("english.pt")
+    english = text_file.with_name("english.safetensors")
     flags = ["--preset", "tiny", "--batch", 2, "--steps", 1, "--data", text_file, "--out", english]
     assert run_script("05_train.py", *flags)[0] == 0
     before = english.read_bytes()
@@ -295,14 +278,14 @@ def test_another_lessons_run_and_another_text_are_refused(numbered, text_file, q
     assert_refused(run_script("08_train_tamil.py", "--evaluate", english, "--data", numbered), 1, "is it one of Tamil")
     assert english.read_bytes() == before
     begin(numbered, "--batch", 2, "--steps", 1)
-    run = numbered.with_name("run.pt")
+    run = numbered.with_name("run.safetensors")
     assert_refused(run_script("05_train.py", "--resume", "--out", run, "--steps", 2), 1, "08_train_tamil.py")
     numbered.write_text(numbered.read_text(encoding="utf-8") + "\nஆதி", encoding="utf-8")
     assert_refused(run_script("08_train_tamil.py", "--resume", "--out", run, "--steps", 2), 1, "another text")
 
 
 def test_bad_input_is_one_sentence(tmp_path, text_file):
-    flags = ["--out", tmp_path / "run.pt"]
+    flags = ["--dtype", "float32", "--out", tmp_path / "run.safetensors"]
     assert_refused(run_script("08_train_tamil.py", *flags, "--data", text_file), 1, "not Tamil")
     assert_refused(run_script("08_train_tamil.py", *flags, "--units", "words"), 2, "--units")
     (tmp_path / "short.txt").write_text("அகர\n\nமுதல", encoding="utf-8")
@@ -310,13 +293,12 @@ def test_bad_input_is_one_sentence(tmp_path, text_file):
     for poems, words in ((["அகர"] * 30, "held out"), ([POEM] * 9 + ["அ"], "tokens")):
         (tmp_path / "short.txt").write_text("\n\n".join(poems), encoding="utf-8")
         assert_refused(run_script("08_train_tamil.py", *flags, "--data", tmp_path / "short.txt"), 1, words)
-    assert not (tmp_path / "run.pt").exists()
+    assert not (tmp_path / "run.safetensors").exists()
 
 
 def test_without_the_poems_it_says_which_script_makes_them(tmp_path, monkeypatch):
     monkeypatch.setattr(tamil, "TAMIL_TEXT", tmp_path / "tamil.txt")
-    for nothing in (None, ""):
-        with pytest.raises(UserError, match="python tamil_dataset.py"):
-            tamil_training.load_tamil(nothing)
+    with pytest.raises(UserError, match="python tamil_dataset.py"):
+        tamil_training.load_tamil(None)
     (tmp_path / "tamil.txt").write_text(POEM, encoding="utf-8")
     assert tamil_training.load_tamil(None) == POEM

@@ -96,12 +96,13 @@ def settle(args, script, presets, load_text, **own):
     else:
         refuse_existing(args.out)
         saved, settings = None, DEFAULTS | own | dict(script=script, limit=5.0, unit="minutes", data="") | given | here
-        complete(settings, presets, device)
     text = load_text(settings["data"] or None)
     sha256 = hashlib.sha256(text.encode()).hexdigest()
     if saved and sha256 != settings["sha256"]:
         learned = settings["data"] or "this"
         raise UserError(f"the run in {args.out} learns another text than {learned}; give it by --data.")
+    if not saved:
+        complete(settings, presets, device)
     return Settings(**settings | dict(sha256=sha256)), text, saved
 
 
