@@ -106,6 +106,7 @@ def test_the_differences_are_listed_by_line():
 
 def test_a_whole_run_trains_a_causal_model(tmp_path, text_file, monkeypatch):
     monkeypatch.setattr(training_run, "EVALUATIONS", 2)
+    monkeypatch.setitem(transformer.PRESETS, "tiny", dict(context=128, n_layers=1, n_heads=2, dim=32))
     out = tmp_path / "run.safetensors"
     flags = ["--data", text_file, "--preset", "tiny", "--batch", 2, "--steps", 6, "--dropout", 0.1]
     code, printed, err = run_script("07_train_gpt.py", *flags, "--out", out)
@@ -122,8 +123,6 @@ def test_a_whole_run_trains_a_causal_model(tmp_path, text_file, monkeypatch):
     assert evaluated[0] == 0
     figure = float(re.search(r"exact (\S+) nats", evaluated[1]).group(1))
     assert figure == pytest.approx(info["heldout"], abs=1e-4)
-    code, _, err = run_script("07_train_gpt.py", "--resume", "--steps", 7, "--out", out)
-    assert code == 0 and read_checkpoint(out)["step"] == 7, err
     assert_refused(run_script("05_train.py", "--resume", "--steps", 12, "--out", out), 1, "another kind")
 
 
