@@ -207,9 +207,9 @@ def show_direction():
 class WithoutPositions(SelfAttention):
     """Attention that cannot tell where anything stands."""
 
-    def place(self, x, first=0):
-        """Leaves queries and keys as they are."""
-        return x
+    def project(self, x, positions):
+        """Queries and keys without positions: as if all stood at place 0, where nothing is turned."""
+        return super().project(x, torch.zeros_like(positions))
 
 
 @torch.no_grad()
@@ -305,7 +305,7 @@ def draw_maps(results):
     trained = results["RoPE, looking at neighbours"][1]
     for row, label, layer in zip(rows, ("at the start", "trained"), (SelfAttention(32, 4), trained.attention)):
         x = trained.embedding(tokens)  # [1, T, D]
-        q, k = (layer.place(layer.split_heads(linear(x))) for linear in (layer.query, layer.key))  # [1, H, T, d]
+        q, k, _ = layer.project(x, torch.arange(x.shape[1]))  # [1, H, T, d] each
         weights = attend(q, k, torch.eye(24))[0]  # [H, T, T]: with the identity as values, out come the weights
         for head, axes in enumerate(row):
             axes.imshow(weights[head], cmap="Blues", vmin=0)
