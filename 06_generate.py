@@ -18,7 +18,6 @@ Builds on:  lessons 1 (Tokenizer), 4 (sample, draw_tokens, top_ranked) and 5 (lo
 Run:        python 06_generate.py                        (some seconds; in a terminal you see the text after every pass)
             python 06_generate.py --prompt "ROMEO:" --ending "And so farewell." --len 400 --seed 1
             python 06_generate.py --checkpoint checkpoints/my_shakespeare_best.safetensors --num 3
-            python 06_generate.py --checkpoint hf://OWNER/REPO/FILE.safetensors
             python 06_generate.py --gif figures/text.gif
 Last line:  the last line of the text.
 Later lessons take from here: Sampling, make_canvas, revise, generate, share_passes, write_window, and the flags.
@@ -49,7 +48,6 @@ training = import_module("05_train")
 SHIPPED = ROOT / "checkpoints" / "shakespeare.safetensors"  # `base`
 SMALL = ROOT / "checkpoints" / "small.safetensors"  # `small`, three times as fast
 ALL = 10**5  # more than an alphabet may have
-TEMPERATURE = 0.7  # a colder text repeats itself, a hotter one has fewer real words
 
 
 # ---- The settings
@@ -103,7 +101,6 @@ def revise(model, tokens, passes, count, temperature=1.0, top_k=None, fillable=N
     tokens [B, L]; fillable [B, L]: what may be taken back (default: all). on_step(tokens) is called with the letters
     hidden, and with the new ones. The rest is as in `sample` of lesson 4. Returns tokens [B, L].
     """
-    mask_id = model.config.vocab_size
     fillable = torch.ones_like(tokens, dtype=torch.bool) if fillable is None else fillable.expand(tokens.shape)
     counts = fillable.sum(dim=1).clamp(max=count)  # [B]
     sureness = torch.zeros(tokens.shape, device=tokens.device)  # [B, L]
@@ -111,12 +108,12 @@ def revise(model, tokens, passes, count, temperature=1.0, top_k=None, fillable=N
     for _ in range(passes if counts.any() else 0):
         noise, ties = torch.rand(2, *tokens.shape, generator=generator).to(tokens.device)  # [B, L] each
         hidden = diffusion.top_ranked(1 - sureness * noise, fillable, counts, ties)  # [B, L]
-        canvas = tokens.masked_fill(hidden, mask_id)
+        canvas = tokens.masked_fill(hidden, model.config.vocab_size)
         on_step(canvas)
         logits = model(canvas).float()  # [B, L, V]
         drawn = diffusion.draw_tokens(logits, temperature, top_k, generator)  # [B, L]
         tokens = torch.where(hidden, drawn, tokens)
-        letters = tokens.clamp(max=mask_id - 1)  # a mask outside of fillable has no probability
+        letters = tokens.clamp(max=model.config.vocab_size - 1)  # a mask outside of fillable has no probability
         sureness = torch.softmax(logits, dim=-1).gather(2, letters[..., None]).squeeze(2)  # [B, L]
         on_step(tokens)
     return tokens
@@ -154,11 +151,11 @@ def write_window(model, canvas, fillable, window, sampling, generator=None, on_s
     put_back = lambda tokens: torch.cat([canvas[:, :start], tokens, canvas[:, end:]], dim=1)  # noqa: E731 [B, L]
     top_k = sampling.top_k if sampling.top_k < model.config.vocab_size else None  # as `sample` has it
     show = on_step and (lambda tokens: on_step(put_back(tokens)))
-    how = dict(temperature=sampling.temperature, top_k=top_k, fillable=own, generator=generator, on_step=show)
+    settings = dict(temperature=sampling.temperature, top_k=top_k, fillable=own, generator=generator, on_step=show)
     writing = sampling.steps - sampling.revise
-    tokens = diffusion.sample(model, canvas[:, start:end], writing, order=sampling.order, **how)  # [B, T]
+    tokens = diffusion.sample(model, canvas[:, start:end], writing, order=sampling.order, **settings)  # [B, T]
     count = math.ceil(int(own.sum(dim=1).max()) / writing)
-    return put_back(revise(model, tokens, sampling.revise, count, **how))
+    return put_back(revise(model, tokens, sampling.revise, count, **settings))
 
 
 # ---- The command line
@@ -174,23 +171,20 @@ def add_text_flags(flags, checkpoint, length=256):
     add("--num", type=between(int, 1, 1000), default=1, help="how many texts (default: %(default)s)")
 
 
-def generating_parser(doc, checkpoint, length=256, revises=False, live=False):
-    """The flags of scripts that write by unmasking. revises: some passes take back by default. live: with --watch."""
+def generating_parser(doc, checkpoint, length=256, revises=False):
+    """The flags of the scripts that write by unmasking. revises: whether some of the passes take back by default."""
     parser = Parser(doc)
     add = parser.add_argument
     add_text_flags(parser, checkpoint, length)
     if length:
         add("--ending", metavar="TEXT", help="how the text ends (default: a blank line)")
-    each = "one for every two letters" if revises else "one a letter"
+    each, most = ("one for every two letters", "three in four") if revises else ("one a letter", "none")
     add("--steps", type=between(int, 1, 10**6), help=f"passes in all, at least one a window (default: {each})")
-    taken_back = f"how many of the passes take letters back (default: {'three in four' if revises else 'none'})"
+    taken_back = f"so many of the passes take letters back (default: {most})"
     add("--revise", type=between(int, 0, 10**6), default=None if revises else 0, metavar="N", help=taken_back)
-    usual = "default: certainty, or random where letters share a pass"
-    add("--order", choices=diffusion.ORDERS, help=f"which places come first ({usual})")
+    add("--order", choices=diffusion.ORDERS, help="default: certainty, or random where letters share a pass")
     add("--seed", type=SEED, help="the same seed and flags, the same text (default: drawn, and printed)")
     add("--device", choices=DEVICES, default="auto", help="default: auto")
-    if live:
-        add_live_flags(parser)
     return parser
 
 
@@ -226,8 +220,9 @@ def read_sampling(parser, args, letters_a_pass=2):
 
 def main():
     """The command line of 06_generate.py."""
-    parser = generating_parser(__doc__, SHIPPED, revises=True, live=True)
-    parser.set_defaults(temp=TEMPERATURE)
+    parser = generating_parser(__doc__, SHIPPED, revises=True)
+    parser.set_defaults(temp=0.7)  # a colder text repeats itself, a hotter one has fewer real words
+    add_live_flags(parser)
     parser.add_argument("--gif", metavar="FILE", help="save the writing as an animation")
     args = parser.parse_args()
     if args.gif and (args.num > 1 or not args.gif.endswith(".gif")):

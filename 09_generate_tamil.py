@@ -1,19 +1,21 @@
 """Lesson 9. Does the model write Tamil verse, or only something that looks like it?
 
-Writes verse with the model of lesson 8, by the sampler of lesson 4. --kural writes couplets on a canvas that says where
-the line breaks and where the poem ends, --metre and --rhyme mend them as lesson 12 explains. --score counts what can be
-counted: are the letters letters, the words words, do the feet follow the metre (kural venba), do the lines rhyme?
-Beside each figure stands that of couplets that the model has not seen, and of these with their words shuffled. Forty
-couplets show how it is done, with wide errors; `python -m benchmarks.tamil` takes 400.
+Writes verse with the model of lesson 8, by the sampler of lesson 4, a letter a pass. --kural writes couplets on a
+canvas that says where the line breaks and where the poem ends. Few of them keep the metre. Lesson 12 mends them until
+they do.
+
+--score counts what can be counted. Are the letters letters, and the words words? Do the feet follow the metre, which is
+kural venba, and do the lines rhyme? Beside each figure stands that of couplets that the model has not seen, and of
+these with their words shuffled. Forty couplets show how it is done, with wide errors. `python -m benchmarks.tamil`
+takes 400.
 
 Builds on:  lessons 6 (generate, make_canvas, flags), 8 (poems, their bits, letter_grid); tamil_dataset.py (letters).
 Run:        python 09_generate_tamil.py                               (some seconds)
             python 09_generate_tamil.py --kural --num 5 --seed 1      (needs data/tamil.txt, for the couplets' lengths)
-            python 09_generate_tamil.py --kural --metre --rhyme       (couplets that keep the metre, and rhyme)
             python 09_generate_tamil.py --score --seed 1              (half a minute; needs data/tamil.txt)
 Last line:  the last line of the verse; with --score the last row of the table.
 
-benchmarks/tamil.py takes from here: SHIPPED_TAMIL, WORD, the writing and the score.
+Lesson 12 and benchmarks/tamil.py take from here: SHIPPED_TAMIL, WORD, the metre, the writing and the score.
 
 Exercises (answers in docs/answers.md)
   1. Run `python -m benchmarks.tamil --seed 1` (two minutes) with --temp 0.5 and 0.8. What does heat cost, and buy?
@@ -24,8 +26,8 @@ Exercises (answers in docs/answers.md)
 import math
 import random
 import re
-import sys
 import unicodedata
+from functools import partial
 from importlib import import_module
 from itertools import product
 
@@ -44,7 +46,6 @@ SHORT_VOWELS = "அஇஉஎஒ"
 SHORT_U = ("கு", "சு", "டு", "து", "பு", "று", "வு")  # in speech lost before a vowel; of vu that is a simplification
 WORD = r"[\u0b80-\u0bff]+"
 SCORED = 40  # couplets, at least
-MOST_PASSES = 200  # of the model, to write a couplet and to mend it
 SHUFFLES = 10  # of the words of each held-out couplet
 
 
@@ -121,6 +122,22 @@ def strict_metre(couplet):
     return four_and_three(couplet) and not broken_feet([*map(metremes, words)], words[-1])
 
 
+def metre_faults(couplet):
+    """The places, counted in characters, where a couplet breaks the metre, each as often as it does.
+
+    They are, in the way of speaking the couplet that breaks the metre least: all of the feet that do not fit; all of a
+    line, once for each word too many or too few; and spaces that do not stand between two words.
+    """
+    words, faults = list(re.finditer(WORD, couplet)), [k.start() for k in re.finditer(r"(?<!\S) | (?!\S)", couplet)]
+    for line, number in zip(re.finditer(".+", couplet), (4, 3)):
+        faults += abs(len(re.findall(WORD, line.group())) - number) * [*range(*line.span())]
+    forms = [word.group() for word in words]
+    ways = product(*map(scansions, forms, [*forms[1:], ""]))
+    readings = (broken_feet(feet, "".join(forms[-1:])) for feet in ways)
+    in_feet = ([k for i, j in broken for k in range(words[i].start(), words[j].end())] for broken in readings)
+    return faults + min(in_feet, key=len)
+
+
 def spoken_metre(couplet):
     """Whether a couplet follows the metre in one of the ways in which it may be spoken."""
     return four_and_three(couplet) and not metre_faults(tamil.normalize(couplet))  # stray spaces are no matter of metre
@@ -135,37 +152,13 @@ def rhymes(couplet):
     return lines[0][1][0] == lines[1][1][0]  # a letter's first character is its consonant
 
 
-# ---- Where a couplet breaks a rule: the places, counted in characters, each as often as it stands where one is broken
-def metre_faults(couplet):
-    """In the way of speaking the couplet that breaks the metre least: all of the feet that do not fit; all of a line,
-    once for each word too many or too few; and spaces that do not stand between two words."""
-    words, faults = list(re.finditer(WORD, couplet)), [k.start() for k in re.finditer(r"(?<!\S) | (?!\S)", couplet)]
-    for line, number in zip(re.finditer(".+", couplet), (4, 3)):
-        faults += abs(len(re.findall(WORD, line.group())) - number) * [*range(*line.span())]
-    forms = [word.group() for word in words]
-    ways = product(*map(scansions, forms, [*forms[1:], ""]))
-    readings = (broken_feet(feet, "".join(forms[-1:])) for feet in ways)
-    in_feet = ([k for i, j in broken for k in range(words[i].start(), words[j].end())] for broken in readings)
-    return faults + min(in_feet, key=len)
-
-
-def rhyme_faults(couplet):
-    """The second letters of both lines, where they do not rhyme; all of a line that has no second letter."""
-    places = []
-    for line in re.finditer(".+", couplet):
-        letters = [*re.compile(tamil.LETTER).finditer(couplet, *line.span())]
-        places += [letters[1].start()] if len(letters) > 1 else range(*line.span())
-    return [] if rhymes(couplet) else places
-
-
-RULES = dict(metre=metre_faults, rhyme=rhyme_faults)
-
-
 # ---- Writing
-def write_verse(model, tokenizer, sampling, prompt, ending, length, num, generator):
-    """num pieces of verse of `length` letters, with the prompt and the ending (None: as in make_canvas of lesson 6)."""
+def write_verse(model, tokenizer, sampling_for, prompt, ending, length, num, generator):
+    """num pieces of verse of `length` letters, with the prompt and the ending (None: as in make_canvas of lesson 6).
+    sampling_for: number of letters -> Sampling."""
     first, last = (given and unicodedata.normalize("NFC", given) for given in (prompt, ending))
     canvas = generation.make_canvas(tokenizer, first, last, length, num, model.head.weight.device)  # [num, length]
+    sampling = sampling_for(int((canvas[0] == tokenizer.vocab_size).sum()))
     return [tokenizer.decode(row) for row in generation.generate(model, canvas, sampling, generator)]
 
 
@@ -181,46 +174,18 @@ class WithoutBreaks:
         return logits
 
 
-def faults_of(tokenizer, rules):
-    """The faults function for rows of tokens [L] that names the tokens where these rules, functions of a text, do."""
-
-    def faults(row):
-        units = [tokenizer.units[i] for i in row.tolist()]
-        token_of = [place for place, unit in enumerate(units) for _ in unit]  # of each character
-        return [token_of[place] for rule in rules for place in rule("".join(units))]
-
-    return faults
-
-
-def write_couplets(model, tokenizer, shapes, sampling, generator, rules=(), passes=MOST_PASSES):
-    """Couplets, one for each of shapes, [(length of line 1, of line 2)] in tokens: the line break and the end are
-    given, so that only the letters are left to the model. What breaks one of the rules is mended by `repair` of lesson
-    12, and then revised without breaking one, in so many passes, those of the writing included."""
+def write_couplets(model, tokenizer, shapes, sampling_for, generator):
+    """Couplets, one for each of shapes, [(length of line 1, of line 2)] in tokens. The line break and the end are
+    given, so that only the letters are left to the model. sampling_for: number of letters -> Sampling."""
     couplets, line_break = {}, tokenizer.id_of["\n"]
     for shape in sorted(set(shapes)):  # those of one shape make a batch
         places = [place for place, other in enumerate(shapes) if other == shape]
         canvas = torch.full((len(places), sum(shape) + 1), tokenizer.vocab_size, device=model.head.weight.device)
         canvas[:, shape[0]] = line_break
         writer = WithoutBreaks(model, line_break)
-        rows = generation.generate(writer, canvas, sampling, generator)  # [n, L]
-        if rules:
-            revision = import_module("12_revise")  # a later lesson: as in lesson 6, imported where it is wanted
-            settings = sampling.complete(sum(shape))
-            left, heat = max(0, passes - settings["steps"]), settings["temperature"]
-            how = dict(faults=faults_of(tokenizer, rules), temperature=heat, top_k=settings["top_k"])
-            how |= dict(fillable=canvas != line_break, generator=generator)
-            rows = revision.repair(writer, rows, rounds=left // 3, **how)
-            rows = revision.revise(writer, rows, left - left // 3, count=2, **how)  # for the sake of the words
-        couplets.update(zip(places, (tokenizer.decode(row) for row in rows)))
+        rows = generation.generate(writer, canvas, sampling_for(sum(shape)), generator)  # [n, L]
+        couplets.update(zip(places, map(tokenizer.decode, rows)))
     return [couplets[place] for place in range(len(shapes))]
-
-
-def report_faults(couplets, rules):
-    """Says, on standard error, in how many couplets a rule is still broken."""
-    faults = [sum(len(rule(couplet)) for rule in rules) for couplet in couplets]
-    if any(faults):
-        many, places = f"{sum(map(bool, faults))} of {len(couplets)}", sum(faults)
-        print(f"{many} still break what was asked for ({places} characters, some counted twice)", file=sys.stderr)
 
 
 def draw_couplets(couplets, num, generator):
@@ -295,14 +260,14 @@ def shuffle_words(couplet, source):
     return re.sub(WORD, lambda match: words.pop(), couplet)
 
 
-def print_score(model, tokenizer, verse, num, sampling, generator, rules=()):
+def print_score(model, tokenizer, verse, num, write, generator):
     """The table: num generated couplets beside held-out ones, num at most, and these with their words shuffled.
-    verse: what read_couplets gives."""
+    verse: what read_couplets gives. write: shapes -> couplets."""
     text, known, heldout = verse
     real, source = heldout[:: math.ceil(len(heldout) / num)], random.Random(0)
     shuffled = [[shuffle_words(couplet, source) for _ in range(SHUFFLES)] for couplet in real]
     shapes = line_lengths(tokenizer, draw_couplets(known, num, generator))
-    written = write_couplets(model, tokenizer, shapes, sampling, generator, rules)
+    written = write(shapes)
     titles = f"generated ({num})", f"real, held out ({len(real)})", f"their words shuffled, {SHUFFLES} times"
     print(f"| | {' | '.join(titles)} |\n|---|---|---|---|")
     columns = [[couplet] for couplet in written], [[couplet] for couplet in real], shuffled
@@ -322,28 +287,22 @@ def main():
     whole.add_argument("--kural", action="store_true", help="whole couplets, of the lengths of couplets in --data")
     whole.add_argument("--score", action="store_true", help=f"count what can be counted, in {SCORED} couplets or more")
     parser.add_argument("--data", metavar="FILE", help="the verse it was trained on (default: data/tamil.txt)")
-    for name in RULES:
-        what = f"with --kural: mend the {name}, in {MOST_PASSES} passes"
-        parser.add_argument(f"--{name}", action="store_true", help=what)
     args = parser.parse_args()
     plain = not (args.kural or args.score)
     for flag in parser.changed(args, ("data",) if plain else ("prompt", "ending", "len")):
         parser.error(f"{flag} goes {'with' if plain else 'without'} --kural or --score")
-    rules = [rule for name, rule in RULES.items() if getattr(args, name)]
-    if rules and not args.kural:
-        parser.error("--metre and --rhyme go with --kural, which writes whole couplets")
-    model, tokenizer, sampling = generation.load_generator(parser, args)
+    sampling_for = generation.read_sampling(parser, args, letters_a_pass=1)
+    model, tokenizer = generation.load_writer(parser, args)
     generator = seeded_generator(args.seed)
+    write = partial(write_couplets, model, tokenizer, sampling_for=sampling_for, generator=generator)
     if args.score:
         num, verse = max(args.num, SCORED), read_couplets(tokenizer, args.data)
-        return print_score(model, tokenizer, verse, num, sampling, generator)
+        return print_score(model, tokenizer, verse, num, write, generator)
     if args.kural:
         known = read_couplets(tokenizer, args.data)[1]
-        shapes = line_lengths(tokenizer, draw_couplets(known, args.num, generator))
-        texts = write_couplets(model, tokenizer, shapes, sampling, generator, rules)
-        report_faults(texts, rules)
+        texts = write(line_lengths(tokenizer, draw_couplets(known, args.num, generator)))
     else:
-        texts = write_verse(model, tokenizer, sampling, args.prompt, args.ending, args.len, args.num, generator)
+        texts = write_verse(model, tokenizer, sampling_for, args.prompt, args.ending, args.len, args.num, generator)
     print("\n\n".join(text.strip("\n") for text in texts))
 
 

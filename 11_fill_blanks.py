@@ -259,14 +259,14 @@ def show_sides(model, tokenizer, line="The king will hear the voice of his peopl
     check("the right side makes a hidden letter likelier", nats[1] < nats[0])
 
 
-def demo(model, tokenizer, writers, windows, **how):
-    """Walks through the lesson. writers: a dLLM and a GPT of the same size; windows [M, L]: held-out text. how: as
-    fill_text has it."""
+def demo(model, tokenizer, writers, windows, **settings):
+    """Walks through the lesson. writers: a dLLM and a GPT of the same size; windows [M, L]: held-out text. settings: as
+    fill_text has them."""
     show_sides(model, tokenizer)
     texts = "The king will ____ the voice of his ______.", "My {2-9} lord, what news with you?"
     for number, text in enumerate(texts, 2):
         print(f"\n{number}. {text}")
-        unchanged = fill_text(model, tokenizer, text, **how)
+        unchanged = fill_text(model, tokenizer, text, **settings)
         check("what was given stands there unchanged", unchanged)
     print("\n4. What the right side is worth, for blanks in the middle of a text, +- one standard error over the texts")
     show_worth(writers, comparison.spread(windows, max(2, min(WINDOWS, len(windows)))).to(writers.device))
@@ -288,7 +288,8 @@ def given_text(text, file):
 
 def main():
     """The command line of 11_fill_blanks.py."""
-    parser = generation.generating_parser(__doc__, generation.SHIPPED, length=None, live=True)
+    parser = generation.generating_parser(__doc__, generation.SHIPPED, length=None)
+    generation.add_live_flags(parser)
     add = parser.add_argument
     add("text", nargs="?", metavar="TEXT", help="the text with its blanks")
     add("--file", metavar="FILE", help="the text is in this file")
@@ -300,14 +301,14 @@ def main():
         parser.error("give the text or --file, not both")
     live, sampling_for = generation.is_live(parser, args), generation.read_sampling(parser, args, letters_a_pass=1)
     model, tokenizer = generation.load_writer(parser, args)
-    how = dict(sampling_for=sampling_for, seed=args.seed, num=args.num, live=live)
+    settings = dict(sampling_for=sampling_for, seed=args.seed, num=args.num, live=live)
     text = given_text(args.text, args.file)
     if text is not None:
-        return fill_text(model, tokenizer, text, **how)
+        return fill_text(model, tokenizer, text, **settings)
     is_shipped = find_checkpoint(args.checkpoint).resolve() == generation.SHIPPED
     rival = str(generation.SMALL) if is_shipped else args.checkpoint  # of the GPT's size
     writers, _, windows = comparison.prepare(rival, args.gpt, args.device, args.data)
-    demo(model, tokenizer, writers, windows, **how)
+    demo(model, tokenizer, writers, windows, **settings)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,14 @@ Last line:  the last row of the table; with --codepoints the path of a picture, 
 The model of code points is one that `python 08_train_tamil.py --units codepoints` made; --codepoints prints the score
 first, then compares it with --checkpoint.
 
-Builds on:  lessons 4 (ORDERS), 6 (Sampling, generate, flags), 8 (couplets by length, the bits), 9 (writing, the score).
+Builds on:  lessons 4 (ORDERS), 6 (generate, flags), 8 (couplets by length, the bits), 9 (writing, the score), 12
+            (mending).
+
+Here sampling_for is a function: number of letters -> Sampling.
 """
 
 import re
-from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from itertools import islice
 
@@ -34,6 +37,7 @@ training = import_module("05_train")
 generation = import_module("06_generate")
 tamil_training = import_module("08_train_tamil")
 tamil_generation = import_module("09_generate_tamil")
+revision = import_module("12_revise")
 
 COUPLETS = 400  # that the model writes, by default
 PICTURE_PASSES = (1, 2, 4, 8, 16, 32, 64)  # in which a couplet is written, for the picture
@@ -50,11 +54,10 @@ def load_code_points(name, device):
     return model, tokenizer
 
 
-def compare_code_points(writers, known, real, num, sampling, generator):
+def compare_code_points(writers, known, real, num, sampling_for, generator):
     """Letters against code points: bits per held-out couplet, and the picture of ill-formed letters against the number
     of passes, for num couplets of the same shapes. writers: {name: (model, tokenizer)}; known, real: couplets of the
     training text and held-out ones."""
-    sampling = replace(sampling, order=sampling.order or "certainty")  # lest it change along the curve
     chosen = tamil_generation.draw_couplets(known, num, generator)
     bits, shares = {}, {}
     for name, (model, tokenizer) in writers.items():
@@ -63,7 +66,7 @@ def compare_code_points(writers, known, real, num, sampling, generator):
         print(f"{name}: bound {mean:.1f} +- {error:.1f} bits per held-out couplet")
         shapes, shares[name] = tamil_generation.line_lengths(tokenizer, chosen), []
         for passes in tqdm(PICTURE_PASSES, desc=name, leave=False):
-            setting = replace(sampling, steps=passes)
+            setting = partial(sampling_for, steps=passes)
             couplets = tamil_generation.write_couplets(model, tokenizer, shapes, setting, generator)
             groups = [[couplet] for couplet in couplets]
             shares[name].append(tamil_generation.average(tamil_generation.ill_formed_share, groups))
@@ -71,6 +74,7 @@ def compare_code_points(writers, known, real, num, sampling, generator):
         print(f"{name}: ill-formed letters {listed} passes")
     gain, error = mean_and_error(bits["code points"] - bits["letters"])
     print(f"letters save {gain:.1f} +- {error:.1f} bits a couplet, {gain / bits['code points'].mean():.1%}")
+    sampling = sampling_for(1)
     draw_ill_formed(shares, f"order {sampling.order}, temperature {sampling.temperature}")
 
 
@@ -88,25 +92,27 @@ def draw_ill_formed(shares, title):
 
 
 # ---- Couplets that scan, against passes
-def draw_anew(model, tokenizer, shapes, passes, sampling, generator):
+def draw_anew(write, shapes, passes):
     """Couplets, one for each of shapes: of as many as so many passes write, the one that breaks the metre least."""
     tries = [max(1, passes // sum(shape)) for shape in shapes]
     many = [shape for shape, number in zip(shapes, tries) for _ in range(number)]
-    written = iter(tamil_generation.write_couplets(model, tokenizer, many, sampling, generator))
+    written = iter(write(many))
     faults = lambda couplet: len(tamil_generation.metre_faults(couplet))  # noqa: E731
     return [min(islice(written, number), key=faults) for number in tries]
 
 
-def print_mending(model, tokenizer, verse, num, sampling, generator):
-    """Prints how many of num couplets scan after so many passes: mended; and drawn anew, whole, the best kept."""
+def print_mending(model, tokenizer, verse, num, write, mend, generator):
+    """Prints how many of num couplets scan after so many passes: mended; and drawn anew, whole, the best kept. write:
+    shapes -> couplets. mend: couplets, rules, passes -> couplets."""
     text, known, _ = verse
     shapes = tamil_generation.line_lengths(tokenizer, tamil_generation.draw_couplets(known, num, generator))
     score, rules = tamil_generation.Score(text), [tamil_generation.metre_faults]
     print("| passes a couplet | mended: they scan | known words | drawn anew: they scan | known words |")
     print("|---|---|---|---|---|")
     for passes in MENDING_PASSES:
-        mended = tamil_generation.write_couplets(model, tokenizer, shapes, sampling, generator, rules, passes)
-        anew = draw_anew(model, tokenizer, shapes, passes, sampling, generator)
+        longest = max(map(sum, shapes))  # so many passes write
+        mended = mend(write(shapes), rules, passes=max(0, passes - longest))
+        anew = draw_anew(write, shapes, passes)
         groups = [[[couplet] for couplet in couplets] for couplets in (mended, anew)]
         figures = tamil_generation.spoken_metre, score.known_words
         cells = [tamil_generation.average(figure, couplets) for couplets in groups for figure in figures]
@@ -120,7 +126,7 @@ def third_words(tokenizer, couplet):
     return [tuple(len(tokenizer.encode(couplet[:place])) for place in word.span()) for word in words]
 
 
-def find_words(model, tokenizer, couplets, sampling, generator):
+def find_words(model, tokenizer, couplets, sampling_for, generator):
     """[words] 1 for every hidden word that was found again, 0 for the others. Raises UserError if there are too few."""
     right = []
     for places, rows in tamil_training.by_length(tokenizer, couplets).values():  # rows [N, L]
@@ -129,6 +135,7 @@ def find_words(model, tokenizer, couplets, sampling, generator):
         for row, words in zip(canvas, spans):
             for start, end in words:
                 row[start:end] = model.config.vocab_size
+        sampling = sampling_for(int((canvas[0] == model.config.vocab_size).sum()))
         filled = generation.generate(model, canvas.to(model.head.weight.device), sampling, generator).cpu()  # [N, L]
         for new, old, words in zip(filled, rows, spans):
             right += [float(torch.equal(new[start:end], old[start:end])) for start, end in words]
@@ -137,12 +144,12 @@ def find_words(model, tokenizer, couplets, sampling, generator):
     return torch.tensor(right)
 
 
-def print_found_words(model, tokenizer, couplets, sampling, generator):
+def print_found_words(model, tokenizer, couplets, sampling_for, generator):
     """Prints the share of hidden words found again in couplets, for each order and number of passes."""
     title = f"every third word of {len(couplets)} couplets; passes:"
     print(f"| {title} | {' | '.join(map(str, WORD_PASSES))} |\n|---|{'---|' * len(WORD_PASSES)}")
     for order in diffusion.ORDERS:
-        settings = [replace(sampling, steps=steps, order=order) for steps in WORD_PASSES]
+        settings = [partial(sampling_for, steps=steps, order=order) for steps in WORD_PASSES]
         found = [find_words(model, tokenizer, couplets, setting, generator) for setting in settings]
         print_row(order, "{:.1%}", map(mean_and_error, found))
 
@@ -158,7 +165,7 @@ def main():
         "--couplets", action="store_true", help="no score: hide words of held-out couplets, and find them"
     )
     kind.add_argument("--mending", action="store_true", help="no score: couplets that scan, against passes")
-    for name in tamil_generation.RULES:
+    for name in revision.RULES:
         parser.add_argument(
             f"--{name}", action="store_true", help=f"the couplets scored are mended until they have {name}"
         )
@@ -169,25 +176,32 @@ def main():
     ):
         kind = "--couplets" if args.couplets else "--mending"
         parser.error(f"{flag} does not go with {kind}, which tries several numbers of passes")
-    rules = [rule for name, rule in tamil_generation.RULES.items() if getattr(args, name)]
+    rules = [rule for name, rule in revision.RULES.items() if getattr(args, name)]
     if rules and (args.couplets or args.mending):
         parser.error("--metre and --rhyme go with the score; leave out --couplets or --mending")
     if args.num < 2:
         parser.error("--num must be 2 or more, since every figure has a standard error")
-    model, tokenizer, sampling = generation.load_generator(parser, args)
+    sampling_for = generation.read_sampling(parser, args, letters_a_pass=1)
+    model, tokenizer = generation.load_writer(parser, args)
     generator = seeded_generator(args.seed)
+    here = dict(sampling_for=sampling_for, generator=generator)
+    write = partial(tamil_generation.write_couplets, model, tokenizer, **here)
+    heat = dict(temperature=args.temp, top_k=args.topk)
+    mend = partial(revision.mend_couplets, model, tokenizer, generator=generator, **heat)
     verse = tamil_generation.read_couplets(tokenizer, args.data)
     _, known, real = verse
     if args.mending:
-        return print_mending(model, tokenizer, verse, args.num, sampling, generator)
+        return print_mending(model, tokenizer, verse, args.num, write, mend, generator)
     if args.couplets:
-        return print_found_words(model, tokenizer, real, sampling, generator)
+        return print_found_words(model, tokenizer, real, **here)
     writers = {"letters": (model, tokenizer)}
     if args.codepoints:
         writers["code points"] = load_code_points(args.codepoints, args.device)
-    tamil_generation.print_score(model, tokenizer, verse, args.num, sampling, generator, rules)
+    mended = lambda shapes: mend(write(shapes), rules)  # noqa: E731
+    tamil_generation.print_score(model, tokenizer, verse, args.num, mended if rules else write, generator)
     if args.codepoints:
-        compare_code_points(writers, known, real, args.num, sampling, generator)
+        in_order = partial(sampling_for, order=args.order or "certainty")  # lest it change along the curve
+        compare_code_points(writers, known, real, args.num, in_order, generator)
 
 
 if __name__ == "__main__":

@@ -266,6 +266,16 @@ def test_filling_on_the_command_line(small_checkpoint, tmp_path):
     assert from_file[0] == 0 and from_file[1] == piped[1] and re.fullmatch(r"(?s)Shall .{4}\nthee\n", piped[1])
 
 
+def test_what_was_given_stays_where_letters_are_taken_back(small_model):
+    model, _ = small_model
+    canvas = torch.randint(model.config.vocab_size, (3, 60), generator=torch.Generator().manual_seed(0))
+    given, masked = canvas.clone(), torch.zeros(60, dtype=torch.bool)
+    masked[20:31] = True
+    canvas[:, masked] = model.config.vocab_size
+    out = blanks.fill(model, canvas, settle(11, steps=9, revise=6), torch.Generator().manual_seed(1))
+    assert torch.equal(out[:, ~masked], given[:, ~masked]) and out.max() < model.config.vocab_size
+
+
 def test_a_text_longer_than_the_context_and_one_of_blanks_alone(small_checkpoint):
     text = (VERSE * 3).replace("lovely", "______")
     code, out, err = run_script("11_fill_blanks.py", text, "--checkpoint", small_checkpoint, "--seed", 1)

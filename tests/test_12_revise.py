@@ -1,29 +1,20 @@
-"""Lesson 12: what is never touched, the passes, the chain of the toy world, and repairs with a known solution."""
+"""Lesson 12: the chain of the toy world, repairs with a known solution, and couplets that scan."""
 
 from importlib import import_module
-from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT, TableModel, assert_refused, run_script, seeded
-from test_08_train_tamil import verse  # noqa: F401
-from test_09_generate_tamil import one_shape, tamil_checkpoint  # noqa: F401
+from test_06_generate import Flat
+from test_08_train_tamil import COUPLETS, verse  # noqa: F401
+from test_09_generate_tamil import LovesBreaks, one_shape, tamil_checkpoint  # noqa: F401
+
+from tools import pictures
 
 import torch
 
 diffusion, generation = import_module("04_diffusion"), import_module("06_generate")
-tamil_generation, blanks = import_module("09_generate_tamil"), import_module("11_fill_blanks")
+tamil_training, tamil_generation = import_module("08_train_tamil"), import_module("09_generate_tamil")
 tensors, revision = import_module("01_tensors"), import_module("12_revise")
-
-
-class Flat:
-    """A model to which all letters are equally likely everywhere; it counts its passes, and the masks it is shown."""
-
-    def __init__(self, V):
-        self.config, self.masks = SimpleNamespace(vocab_size=V), []
-
-    def __call__(self, tokens):
-        self.masks.append((tokens == self.config.vocab_size).sum(dim=1))
-        return torch.zeros(*tokens.shape, self.config.vocab_size)
 
 
 @pytest.fixture
@@ -32,81 +23,11 @@ def world():
     return diffusion.ToyWorld(p, V=4, L=4)
 
 
-# ---- revise
-def test_what_may_not_be_taken_back_never_changes_and_every_pass_hides_so_many():
-    generator = seeded(1)
-    for _ in range(20):
-        B, L, V = (int(torch.randint(2, high, (1,), generator=generator)) for high in (5, 30, 9))
-        tokens = torch.randint(V, (B, L), generator=generator)
-        fillable = torch.rand(B, L, generator=generator) < 0.5
-        fillable[:, 0], given = True, tokens.clone()
-        model, seen = Flat(V), []
-        out = revision.revise(model, tokens, 7, 3, fillable=fillable, generator=generator, on_step=seen.append)
-        assert torch.equal(out[~fillable], given[~fillable]) and torch.equal(tokens, given)
-        assert len(model.masks) == 7 and len(seen) == 14 and torch.equal(seen[-1], out)
-        assert all(torch.equal(masks, fillable.sum(dim=1).clamp(max=3)) for masks in model.masks)
-        assert out.max() < V and all((canvas == V)[~fillable].sum() == 0 for canvas in seen)
-
-
-def test_nothing_to_revise_takes_no_pass():
-    model, tokens = Flat(5), torch.zeros(2, 4, dtype=torch.long)
-    assert torch.equal(revision.revise(model, tokens, 9, 2, fillable=torch.zeros(2, 4, dtype=torch.bool)), tokens)
-    assert model.masks == []
-
-
-def test_the_same_seed_the_same_text():
-    model, tokens = TableModel(3, 5), torch.zeros(4, 5, dtype=torch.long)
-    one, again, other = (revision.revise(model, tokens, 6, 2, generator=seeded(seed)) for seed in (0, 0, 1))
-    assert torch.equal(one, again) and not torch.equal(one, other)
-
-
-def test_doubted_letters_go_first():
-    """A model that finds the letter 0 likely and all others not, wherever: the others are soon gone."""
-    model = lambda tokens: torch.tensor([4.0, 0.0, 0.0]).expand(*tokens.shape, 3)  # noqa: E731
-    model.config = SimpleNamespace(vocab_size=3)
-    tokens = torch.randint(1, 3, (50, 20), generator=seeded(0))
-    tokens[:, :10] = 0
-    by_doubt, anywhere = (
-        revision.revise(model, tokens, 12, 1, generator=seeded(0), order=order) for order in ("confidence", "random")
-    )
-    assert (by_doubt == 0).sum() > 1.3 * (anywhere == 0).sum() - 0.3 * 500
-
-
-def test_temperature_and_top_k_reach_the_draw():
-    model, tokens = TableModel(4, 4), torch.zeros(3, 4, dtype=torch.long)
-    for settings in (dict(temperature=0.0), dict(top_k=1)):
-        out = revision.revise(model, tokens, 1, 4, **settings)
-        assert torch.equal(out, model(torch.full((3, 4), 4)).argmax(dim=-1))
-
-
-@pytest.mark.parametrize("order", diffusion.ORDERS)
-def test_given_letters_stay_in_every_order(world, order):
-    start = world.texts[torch.randint(256, (500,), generator=seeded(0))]
-    own = torch.tensor([True, True, False, False])
-    out = revision.revise(world, start, 9, 1, order=order, fillable=own.expand(500, -1), generator=seeded(1))
-    assert torch.equal(out[:, ~own], start[:, ~own])
-
-
-def test_a_mask_that_may_not_be_filled_stays():
-    tokens = torch.tensor([[1, 2, 5, 3]])
-    out = revision.revise(Flat(5), tokens, 4, 2, fillable=tokens < 5, generator=seeded(0))
-    assert out[0, 2] == 5 and out[0, [0, 1, 3]].max() < 5
-
-
-def test_faults_never_grow_in_a_text_that_is_revised():
-    faults = lambda row: row.nonzero().flatten().tolist()  # noqa: E731
-    tokens, counts = torch.randint(2, (6, 12), generator=seeded(0)), []
-    note = lambda canvas: counts.append([len(faults(row)) for row in canvas])  # noqa: E731
-    revision.revise(Flat(2), tokens, 40, 2, generator=seeded(1), on_step=note, faults=faults)
-    after = counts[1::2]  # the others are with masks
-    assert all(b <= a for before, now in zip(after, after[1:]) for a, b in zip(before, now)) and sum(after[-1]) < 8
-
-
 # ---- The toy world
 def test_a_pass_is_what_enumeration_says(world):
     for count in (1, 2):
         start = world.texts[27].expand(40_000, -1)
-        drawn = revision.revise(world, start, 1, count, order="random", generator=seeded(count))
+        drawn = generation.revise(world, start, 1, count, generator=seeded(count))  # any, in the first pass
         index = (drawn * 4 ** torch.arange(4).flip(0)).sum(dim=1)
         shares = torch.bincount(index, minlength=256) / len(drawn)
         assert revision.distance(shares, revision.at_random(world, count)[27]) < 0.02
@@ -144,7 +65,6 @@ def test_a_planted_solution_is_found_and_then_no_pass_is_spent():
     assert torch.equal(out, SOLUTION.expand(5, -1)) and len(model.masks) < 200
     passes = len(model.masks)
     assert torch.equal(revision.repair(model, out, wrong_places, 50), out) and len(model.masks) == passes
-    assert torch.equal(revision.repair(model, start[0], wrong_places, 200, generator=seeded(1)), SOLUTION)
 
 
 def test_given_letters_stay_and_faults_never_grow():
@@ -171,49 +91,83 @@ def test_of_equally_good_draws_the_likeliest_is_taken():
     assert out.item() == model(torch.tensor([[5]])).argmax().item()
 
 
-# ---- In lessons 6, 9 and 11
-def test_what_was_given_stays_in_a_blank(small_model):
-    model, _ = small_model
-    canvas = torch.randint(model.config.vocab_size, (3, 60), generator=seeded(0))
-    given = canvas.clone()
-    canvas[:, 20:31] = model.config.vocab_size
-    out = blanks.fill(model, canvas, generation.Sampling(steps=9, revise=6), seeded(1))
-    same = torch.ones(60, dtype=torch.bool)
-    same[20:31] = False
-    assert torch.equal(out[:, same], given[:, same]) and out.max() < model.config.vocab_size
+# ---- Verse
+def test_faults_of_the_rhyme_are_the_second_letters():
+    good = "அகர முதல எழுத்தெல்லாம் ஆதி\nபகவன் முதற்றே உலகு"
+    apart = good.replace("பகவன்", "பதவன்")
+    assert revision.rhyme_faults(good) == []
+    assert revision.rhyme_faults(apart) == [1, apart.index("த", apart.index("\n"))]
+
+
+def test_faults_are_named_by_tokens():
+    tokenizer = tensors.Tokenizer(["கா", "க", "ா", "\n"])
+    faults = revision.faults_of(tokenizer, [lambda text: [2], lambda text: [0, 1]])
+    assert faults(torch.tensor(tokenizer.encode("காக\n"))) == [1, 0, 0]
+
+
+def test_faults_never_grow_where_letters_are_taken_back():
+    faults = lambda row: row.nonzero().flatten().tolist()  # noqa: E731
+    rows, counts, generator = torch.randint(2, (6, 12), generator=seeded()), [], seeded(1)
+    for _ in range(20):
+        counts.append([len(faults(row)) for row in rows])
+        rows = revision.revise_keeping(Flat(2), rows, 2, faults, generator=generator)
+    assert all(b <= a for before, now in zip(counts, counts[1:]) for a, b in zip(before, now))
+    assert sum(counts[-1]) < sum(counts[0]) / 2
+
+
+@pytest.mark.parametrize("passes", [30, 7, 1, 0])
+def test_mending_takes_the_passes_it_is_given_and_keeps_the_break(passes):
+    tokenizer = tensors.Tokenizer(tamil_training.make_units("", "letters"))
+    model, never_kept = LovesBreaks(tokenizer), [lambda couplet: [0]]
+    mended = revision.mend_couplets(model, tokenizer, COUPLETS[:1] * 3, never_kept, seeded(), passes)
+    assert model.passes == passes // 3 + (passes - passes // 3) // 2 * 2
+    shapes = tamil_generation.line_lengths(tokenizer, COUPLETS[:1] * 3)
+    assert tamil_generation.line_lengths(tokenizer, mended) == shapes and (passes < 7 or len(set(mended)) == 3)
 
 
 def test_couplets_by_the_shipped_model_scan_and_rhyme(tmp_path):
     if not (ROOT / "data" / "tamil.txt").exists():
         pytest.skip("data/tamil.txt is not there")
-    code, out, err = run_script("09_generate_tamil.py", "--kural", "--metre", "--rhyme", "--num", 3, "--seed", 1)
+    code, out, err = run_script("12_revise.py", "--kural", "--metre", "--rhyme", "--num", 3, "--seed", 1)
     couplets = out.strip().split("\n\n")
     assert code == 0 and len(couplets) == 3, err
     both = [tamil_generation.spoken_metre(each) and tamil_generation.rhymes(each) for each in couplets]
     assert sum(both) >= 2 and (all(both) or "still break what was asked for" in err)
 
 
+def test_every_rule_that_is_asked_for_and_the_metre_by_default(tamil_checkpoint, one_shape, monkeypatch):  # noqa: F811
+    asked = []
+    monkeypatch.setattr(revision, "mend_couplets", lambda *given, **_: asked.append(given[3]) or given[2])
+    for flags in [], ["--metre"], ["--rhyme"], ["--metre", "--rhyme"]:
+        given = ["--kural", *flags, "--checkpoint", tamil_checkpoint, "--data", one_shape, "--seed", "1", "--temp", "9"]
+        monkeypatch.setattr("sys.argv", ["12_revise.py", *map(str, given)])
+        revision.main()
+    metre, rhyme = revision.RULES.values()
+    assert asked == [[metre], [metre], [rhyme], [metre, rhyme]]
+
+
 def test_what_does_not_go_together(small_checkpoint, tamil_checkpoint, one_shape, verse):  # noqa: F811
-    write = lambda *flags: run_script("06_generate.py", "--checkpoint", small_checkpoint, "--seed", 1, *flags)  # noqa: E731
-    assert_refused(write("--steps", 9, "--revise", 9), 2, "--revise 9", "9 passes")
-    assert_refused(write("--steps", 1, "--revise", 1), 2, "--revise 1")
-    assert_refused(write("--len", 9, "--revise", 9), 2, "--revise 9")
-    assert_refused(write("--revise", -1), 2, "--revise")
-    assert_refused(write("--prompt", "Shall", "--len", 5, "--revise", 2), 1, "none to revise")
-    tamil = lambda *flags: run_script("09_generate_tamil.py", "--seed", 1, *flags)  # noqa: E731
-    for flag in ("--metre", "--rhyme"):
-        assert_refused(tamil("--checkpoint", tamil_checkpoint, flag), 2, "--kural")
-    assert_refused(tamil("--checkpoint", small_checkpoint, "--kural", "--metre", "--data", verse), 1, "Tamil")
-    hard = "--checkpoint", tamil_checkpoint, "--kural", "--metre", "--data", one_shape, "--steps", 200
-    code, out, err = tamil(*hard)
-    assert code == 0 and out.strip().count("\n") == 1 and "1 of 1 still break what was asked for" in err
+    write = lambda *flags: run_script("12_revise.py", "--seed", 1, *flags)  # noqa: E731
+    for flag in ("--metre",), ("--rhyme",), ("--num", 3), ("--checkpoint", tamil_checkpoint):
+        assert_refused(write(*flag), 2, flag[0], "--kural")
+    assert_refused(write("--kural", "--checkpoint", small_checkpoint, "--data", verse), 1, "Tamil")
+    assert_refused(write("--kural", "--data", "nowhere.txt"), 1, "nowhere.txt")
+
+
+def test_what_could_not_be_mended_is_said(tamil_checkpoint, one_shape, monkeypatch, capsys):  # noqa: F811
+    monkeypatch.setattr(revision, "mend_couplets", lambda model, tokenizer, couplets, *_, **__: couplets)
+    given = ["--kural", "--checkpoint", tamil_checkpoint, "--data", one_shape, "--seed", "1"]
+    monkeypatch.setattr("sys.argv", ["12_revise.py", *map(str, given)])
+    revision.main()
+    out, err = capsys.readouterr()
+    assert out.strip().count("\n") == 1 and "1 of 1 still break what was asked for" in err
 
 
 def test_the_walk(real_text, tmp_path, monkeypatch):
     monkeypatch.setattr(revision, "PIECES", 2)
     monkeypatch.setattr(revision, "MARKS", (4, 8, 12))
-    monkeypatch.setattr(revision, "show_words", lambda writers, judge: revision.word_curves(writers, judge))
-    monkeypatch.setattr(revision.tools, "ROOT", tmp_path)
+    monkeypatch.setattr(revision, "show_words", revision.word_curves)
+    monkeypatch.setattr(pictures, "ROOT", tmp_path)
     monkeypatch.setattr("sys.argv", ["12_revise.py"])
     revision.main()
     assert (tmp_path / "figures" / "12_revise.png").read_bytes().startswith(b"\x89PNG")

@@ -7,12 +7,12 @@ from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
-from conftest import ROOT, assert_refused, environment, run_script
+from conftest import ROOT, assert_refused, environment, random_model, run_script, seeded
 from test_08_train_tamil import COUPLETS, verse  # noqa: F401
-from test_09_generate_tamil import asked, random_model, tamil_checkpoint  # noqa: F401
+from test_09_generate_tamil import asked, save_tamil, settle, tamil_checkpoint  # noqa: F401
 
-import tools
-from tools import UserError
+from tools import pictures
+from tools.command_line import UserError
 
 import torch
 from torch.nn import functional as F
@@ -20,7 +20,6 @@ from torch.nn import functional as F
 tensors = import_module("01_tensors")
 diffusion = import_module("04_diffusion")
 training = import_module("05_train")
-generation = import_module("06_generate")
 tamil_training = import_module("08_train_tamil")
 tamil_generation = import_module("09_generate_tamil")
 benchmark = import_module("benchmarks.tamil")
@@ -59,9 +58,9 @@ class Reader:
 
 
 def test_words_are_hidden_and_found_again(letters):
-    couplets, sampling = [COUPLETS[0], COUPLETS[1], COUPLETS[0]], generation.Sampling(2, 1.0, None, "random")
-    reader, generator = Reader(letters, COUPLETS), torch.Generator().manual_seed(0)
-    found = benchmark.find_words(reader, letters, couplets, sampling, generator)
+    couplets, sampling_for = [COUPLETS[0], COUPLETS[1], COUPLETS[0]], settle(1.0, steps=2)
+    reader, generator = Reader(letters, COUPLETS), seeded()
+    found = benchmark.find_words(reader, letters, couplets, sampling_for, generator)
     assert found.tolist() == [1.0] * 6 and len(reader.seen) == 2 * 2  # two lengths, two passes each
     for tokens in (reader.seen[0], reader.seen[2]):  # in the first pass, those words are masked and nothing else
         for row in tokens:
@@ -69,18 +68,17 @@ def test_words_are_hidden_and_found_again(letters):
             hidden = {i for span in benchmark.third_words(letters, couplet) for i in range(*span)}
             assert set((row == letters.vocab_size).nonzero().flatten().tolist()) == hidden
     reader = Reader(letters, COUPLETS, benchmark.third_words(letters, COUPLETS[0])[1][0])  # in its second hidden word
-    found = benchmark.find_words(reader, letters, couplets, sampling, generator)
+    found = benchmark.find_words(reader, letters, couplets, sampling_for, generator)
     assert found.tolist() == [1, 0, 1, 0, 1, 1]  # those of one length come first
     with pytest.raises(UserError, match="nothing to hide"):
-        benchmark.find_words(reader, letters, ["அகர\nஆதி"], sampling, generator)
+        benchmark.find_words(reader, letters, ["அகர\nஆதி"], sampling_for, generator)
 
 
 def test_words_in_every_order_and_number_of_passes(tamil_checkpoint, verse, asked, monkeypatch):  # noqa: F811
     monkeypatch.setattr(benchmark, "WORD_PASSES", (1, 2))
     model, tokenizer, _ = training.load_checkpoint(tamil_checkpoint)
     _, _, real = tamil_generation.read_couplets(tokenizer, verse)
-    sampling, generator = generation.Sampling(None, 0.3, 9), torch.Generator().manual_seed(0)
-    benchmark.print_found_words(model, tokenizer, real, sampling, generator)
+    benchmark.print_found_words(model, tokenizer, real, settle(0.3, top_k=9), seeded())
     seen = {(call["order"], call["steps"], call["temperature"], call["top_k"]) for call in asked}
     assert seen == {(order, steps, 0.3, 9) for order in diffusion.ORDERS for steps in (1, 2)}
 
@@ -89,17 +87,16 @@ def test_code_points_come_out_ill_formed_and_letters_do_not(
     tamil_checkpoint, verse, tmp_path, monkeypatch, capsys, asked  # noqa: F811
 ):  # fmt: skip
     units = tamil_training.make_units("", "codepoints")
-    code_points = random_model(units, 256)
+    code_points = random_model(len(units), 256)
     torch.nn.init.zeros_(code_points.head.weight)  # signs and letters are equally likely
     writers = {
         "letters": training.load_checkpoint(tamil_checkpoint)[:2],
         "code points": (code_points, tensors.Tokenizer(units)),
     }
-    monkeypatch.setattr(tools, "ROOT", tmp_path)
+    monkeypatch.setattr(pictures, "ROOT", tmp_path)
     monkeypatch.setattr(benchmark, "PICTURE_PASSES", (1, 4))
     _, known, real = tamil_generation.read_couplets(writers["letters"][1], verse)
-    sampling, generator = generation.Sampling(9, 1.0), torch.Generator().manual_seed(0)
-    benchmark.compare_code_points(writers, known, real, 50, sampling, generator)
+    benchmark.compare_code_points(writers, known, real, 50, settle(1.0, order="certainty"), seeded())
     out = capsys.readouterr().out
     assert "letters: ill-formed letters 0.0% in 1, 0.0% in 4 passes" in out
     assert float(out.split("code points: ill-formed letters ")[1].split("%")[0]) > 10  # signs and letters drawn alike
@@ -110,29 +107,27 @@ def test_code_points_come_out_ill_formed_and_letters_do_not(
     assert (tmp_path / "figures" / "09_ill_formed.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_of_couplets_drawn_anew_the_best_is_kept(monkeypatch):
-    written = iter(["no verse", COUPLETS[0], "nor this", "and this", "that is none, either"])
-    shapes = []
+def test_of_couplets_drawn_anew_the_best_is_kept():
+    written, shapes = iter(["no verse", COUPLETS[0], "nor this", "and this", "that is none, either"]), []
 
-    def write(model, tokenizer, many, *rest):
+    def write(many):
         shapes.extend(many)
         return [next(written) for _ in many]
 
-    monkeypatch.setattr(tamil_generation, "write_couplets", write)
-    best = benchmark.draw_anew(None, None, [(10, 10), (30, 15)], 80, None, None)
+    best = benchmark.draw_anew(write, [(10, 10), (30, 15)], 80)
     assert shapes == [(10, 10)] * 4 + [(30, 15)] and best == [COUPLETS[0], "that is none, either"]
 
 
 def test_the_command_line(tamil_checkpoint, verse, asked, tmp_path, monkeypatch, capsys):  # noqa: F811
-    random_model(tamil_training.make_units("", "codepoints"), 256, tmp_path / "codepoints.pt")
-    monkeypatch.setattr(tools, "ROOT", tmp_path)
+    save_tamil(tmp_path / "codepoints.safetensors", "codepoints", 256)
+    monkeypatch.setattr(pictures, "ROOT", tmp_path)
     flags = ["--checkpoint", tamil_checkpoint, "--data", verse, "--seed", 1]
     more = ["--num", 3, "--steps", 1, "--temp", 0.3, "--topk", 9, "--order", "margin"]
     code, out, err = run_script(SCRIPT, *flags, *more)
     assert code == 0 and "generated (3) | real, held out (2)" in out, err
     assert {(c["steps"], c["temperature"], c["top_k"], c["order"]) for c in asked} == {(1, 0.3, 9, "margin")}
     table = out
-    code, out, err = run_script(SCRIPT, *flags, *more, "--codepoints", tmp_path / "codepoints.pt")
+    code, out, err = run_script(SCRIPT, *flags, *more, "--codepoints", tmp_path / "codepoints.safetensors")
     assert code == 0 and out.startswith(table) and out.endswith("09_ill_formed.png\n"), err
     code, out, err = run_script(SCRIPT, *flags, "--couplets", "--topk", 1)
     assert code == 0 and "every third word of 2 couplets" in out and "| margin | " in out.splitlines()[-1], err
