@@ -1,7 +1,7 @@
 """Lesson 13. How do you send a model to a friend, who will install nothing?
 
 As one web page: an HTML file with the weights inside, that anyone opens in a browser, without a network, and watches it
-write. The browser computes; nothing was computed before. For that, lessons 2 to 4, 6, 7 and 12 are there a second time,
+write. The browser computes; nothing was computed before. For that, lessons 2 to 4, 6 and 7 are there a second time,
 in JavaScript: web/model.js is the transformer, web/sampler.js the sampler, web/page.js what is seen and pressed. The
 matrix product, nearly all of the work, is there a third time, in WebAssembly (web/product.wat), which has instructions
 that work on four numbers at once.

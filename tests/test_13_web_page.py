@@ -13,7 +13,7 @@ import torch
 
 tensors = import_module("01_tensors")
 diffusion = import_module("04_diffusion")
-training = import_module("05_train")
+training, generation = import_module("05_train"), import_module("06_generate")
 gpt = import_module("07_train_gpt")
 web_page = import_module("13_web_page")
 
@@ -26,7 +26,7 @@ def page(tmp_path):
     """(path of a page with a small dLLM and a small GPT, the dLLM, the GPT)."""
     models = dict(dllm=in_bfloat16(random_dllm(UNITS)), gpt=in_bfloat16(random_gpt(len(UNITS), 32)))
     path = tmp_path / "page.html"
-    path.write_text(web_page.build_page(models, UNITS, "x.pt"), encoding="utf-8")
+    path.write_text(web_page.build_page(models, UNITS, "x.safetensors"), encoding="utf-8")
     return path, *models.values()
 
 
@@ -82,25 +82,20 @@ def test_a_gpt_continues_as_on_the_command_line(page):
 
 
 @needs_node
-@pytest.mark.skipif(not (ROOT / "12_revise.py").exists(), reason="there is no lesson 12")
-def test_correction_passes_are_those_of_lesson_12(page):
-    revision = import_module("12_revise")
+def test_it_writes_and_takes_back_as_lesson_6_does(page):
     path, model, _ = page
     canvas = torch.tensor([[3, 1, 4] + [len(UNITS)] * 20])
     how = dict(writing=5, revising=12, order="random", temperature=0.8)
     _, steps = web_page.run_in_node(path, [["open", 0, True], ["write", canvas[0].tolist(), how, 4]])
-    generator, seen = seeded(4), []
-    note = lambda tokens: seen.append(tokens[0].tolist())  # noqa: E731
-    text = diffusion.sample(model, canvas, 5, 0.8, order="random", generator=generator, on_step=note)
-    own = canvas == len(UNITS)
-    revision.revise(model, text, 12, 4, 0.8, fillable=own, generator=generator, on_step=note)
+    sampling, seen = generation.Sampling.for_letters(20, 0.8, steps=17, revise=12), []
+    generation.generate(model, canvas, sampling, seeded(4), lambda tokens: seen.append(tokens[0].tolist()))
     assert steps == seen[1:]
 
 
 @needs_node
 @pytest.mark.parametrize("name", ["small", "gpt_small", "tamil"])
 def test_shipped_models_compute_the_same(name, tmp_path):
-    model, tokenizer, _ = training.load_checkpoint(ROOT / "checkpoints" / f"{name}.pt")
+    model, tokenizer, _ = training.load_checkpoint(ROOT / "checkpoints" / f"{name}.safetensors")
     V, L, path = tokenizer.vocab_size, model.config.context, tmp_path / "page.html"
     path.write_text(web_page.build_page({name: model}, tokenizer.units, name), encoding="utf-8")
     text = torch.randint(V, (1, L), generator=seeded())
@@ -110,7 +105,7 @@ def test_shipped_models_compute_the_same(name, tmp_path):
 
 
 def test_weights_are_carried_without_loss_and_take_less_room():
-    model, tokenizer, _ = training.load_checkpoint(ROOT / "checkpoints" / "tamil.pt")
+    model, tokenizer, _ = training.load_checkpoint(ROOT / "checkpoints" / "tamil.safetensors")
     packed = web_page.pack_weights(model)
     assert len(packed) * 0.75 < 0.72 * 2 * sum(p.numel() for p in model.parameters())
 
@@ -124,7 +119,7 @@ def test_the_assembled_product_is_that_of_its_source(tmp_path):
 
 def test_nothing_in_a_page_is_fetched_and_no_name_or_unit_ends_it_early():
     units = [*UNITS[:-1], "</script><img src=x onerror=alert(1)>"]
-    page = web_page.build_page({"<b>&": random_dllm(units)}, units, "a 'b'.pt")
+    page = web_page.build_page({"<b>&": random_dllm(units)}, units, "a 'b'.safetensors")
     assert "<title>&lt;b&gt;&amp; · tiny-dllm</title>" in page and "<img" not in page and "{{" not in page
     contents = re.search(r'<script id="contents"[^>]*>(.*?)</script>', page)[1]
     assert json.loads(contents)["units"] == units
@@ -132,7 +127,7 @@ def test_nothing_in_a_page_is_fetched_and_no_name_or_unit_ends_it_early():
 
 
 def test_the_walk_writes_the_page_and_proves_what_it_says(tmp_path, monkeypatch, capsys):
-    out, flags = tmp_path / "tamil.html", ["--checkpoint", str(ROOT / "checkpoints" / "tamil.pt"), "--out"]
+    out, flags = tmp_path / "tamil.html", ["--checkpoint", str(ROOT / "checkpoints" / "tamil.safetensors"), "--out"]
     monkeypatch.setattr(web_page, "TEXTS", ((0.0, "certainty", 16), (0.8, "certainty", 16), (0.8, "random", 16)))
     monkeypatch.setattr("sys.argv", ["13_web_page.py", *flags, str(out)])
     web_page.main()
@@ -144,17 +139,17 @@ def test_the_walk_writes_the_page_and_proves_what_it_says(tmp_path, monkeypatch,
 def test_bad_input_is_one_sentence(small_checkpoint, gpt_checkpoint, tmp_path, monkeypatch):
     write = lambda *flags: run_script("13_web_page.py", *flags)  # noqa: E731
     assert_refused(write("--out", tmp_path / "page.htm"), 2, ".html")
-    assert_refused(write("--checkpoint", tmp_path / "none.pt"), 1, "none.pt")
+    assert_refused(write("--checkpoint", tmp_path / "none.safetensors"), 1, "none.safetensors")
     assert_refused(write("--checkpoint", gpt_checkpoint), 1, "is a GPT")
-    other = "--gpt", ROOT / "checkpoints" / "gpt_small.pt"
+    other = "--gpt", ROOT / "checkpoints" / "gpt_small.safetensors"
     assert_refused(write("--checkpoint", small_checkpoint, *other), 1, "alphabet")
     monkeypatch.setattr(web_page, "MAX_PAGE", 1000)
     with pytest.raises(web_page.UserError, match="would have .* MB"):
-        web_page.build_page({"small": random_dllm(UNITS)}, UNITS, "x.pt")
+        web_page.build_page({"small": random_dllm(UNITS)}, UNITS, "x.safetensors")
 
 
 def test_older_checkpoints_are_refused():
-    older, transformer = import_module("older_checkpoints"), import_module("03_transformer")
+    older, transformer = import_module("tools.older_checkpoints"), import_module("03_transformer")
     model = older.OlderTransformer(transformer.Config(65, 16, 1, 2, 8), 66)
     with pytest.raises(web_page.UserError, match="older format"):
-        web_page.build_page({"old": model}, older.TINY_SHAKESPEARE_UNITS, "x.pt")
+        web_page.build_page({"old": model}, older.TINY_SHAKESPEARE_UNITS, "x.safetensors")

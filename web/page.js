@@ -120,7 +120,7 @@ class Writer {
   }
 }
 
-// ---- The settings, completed as in lesson 6 for half as many passes as letters
+// ---- The settings
 const WHY = {
   "": "Certainty where every letter has a pass of its own, random where several share one.",
   certainty: "First the places where the likeliest letter is likeliest.",

@@ -1,4 +1,4 @@
-// The samplers of lessons 4, 7 and 12 in JavaScript; PyTorch's generator of random numbers, so that the same seed writes the
+// The samplers of lessons 4, 6 and 7 in JavaScript; PyTorch's generator of random numbers, so that the same seed writes the
 // same text as on the command line; and what the page asks of its worker, in which all this runs.
 "use strict";
 
@@ -100,7 +100,7 @@ function* sample(model, canvas, { writing, temperature, order }, generator) {
   }
 }
 
-// ---- Lesson 12. Takes back `size` of the letters that may be changed, rather those that the model doubts, and draws them
+// ---- Lesson 6. Takes back `size` of the letters that may be changed, rather those that the model doubts, and draws them
 // again; `revising` times. Yields {canvas, taken} and, after the pass, {canvas, chosen, p}
 function* revise(model, canvas, mayChange, size, { revising, temperature }, generator) {
   let scores = canvas.map(() => 0); // [L] nothing is known yet
@@ -119,7 +119,7 @@ function* revise(model, canvas, mayChange, size, { revising, temperature }, gene
   }
 }
 
-// ---- Lesson 6. Writes in some of the passes, and revises what it wrote in the others
+// Writes in some of the passes, and takes back what it wrote in the others
 function* writeAndRevise(model, canvas, settings, generator) {
   const own = canvas.map((token) => token === model.config.vocab_size); // [L] what was given stays
   let written = canvas;
