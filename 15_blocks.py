@@ -120,9 +120,7 @@ def block_nats(model, tokens, block):
 
 
 def hide_in_blocks(tokens, block, mask_id, generator):
-    """Hides 1 to `block` letters, each number equally likely, in each block of tokens [B, L]; block divides L.
-
-    Returns (noisy [B, L], mask [B, L])."""
+    """Hides 1 to `block` letters of each block of tokens [B, L]. Returns (noisy, mask) [B, L]; block divides L."""
     pieces = tokens.reshape(-1, block)  # [B * L / block, block]
     counts = 1 + torch.randint(block, (len(pieces),), generator=generator).to(tokens.device)
     noisy, mask = diffusion.mask_exactly(pieces, counts, mask_id, generator)
@@ -142,20 +140,13 @@ def prepare(tokens, vocab_size, generator):
     return with_numbers(noisy, tokens, block), mask
 
 
-def heldout_nats(model, windows, block=1):
+def heldout_nats(model, windows):
     """Exact nats per token of windows [N, L] with blocks of 1: what the best weights are chosen by."""
-    return torch.cat([block_nats(model, part, block) for part in windows.split(32)]).mean().item()
-
-
-def report_nats(model, windows):
-    """The exact figures for blocks of 1 and of 8, as a sentence."""
-    one, eight = (heldout_nats(model, windows, block) for block in (1, 8))
-    return f"exact {one:.4f} nats/character with blocks of 1, {eight:.4f} with blocks of 8"
+    return torch.cat([block_nats(model, part, 1) for part in windows.split(32)]).mean().item()
 
 
 OWN = dict(preset="base", lr=0.0015, dropout=0.2, weight_decay=0.1)  # a larger rate loses what the dLLM knew
-BLOCKWISE = replace(training.DIFFUSION, label="exact", prepare=prepare, heldout=heldout_nats, report=report_nats)
-BLOCKWISE = replace(BLOCKWISE, reader=TwoCopies)
+BLOCKWISE = replace(training.DIFFUSION, label="exact", prepare=prepare, heldout=heldout_nats, reader=TwoCopies)
 
 
 def train_blocks(args):
@@ -163,13 +154,12 @@ def train_blocks(args):
     start = str(generation.SHIPPED) if args.checkpoint == str(BLOCKS) else args.checkpoint
     model, tokenizer, _ = training.load_kind(find_checkpoint(start), False)
     settings, text, saved = settle(args, "15_blocks.py", transformer.PRESETS, tensors.load_text, **OWN)
-    config = transformer.Config(tokenizer.vocab_size, **transformer.PRESETS[settings.preset], dropout=settings.dropout)
-    if config != replace(model.config, dropout=settings.dropout):
+    config = replace(model.config, dropout=settings.dropout)
+    if vars(config) | transformer.PRESETS[settings.preset] != vars(config):
         raise UserError(f"{start} has not the shape of --preset {settings.preset}; name the preset that it has.")
     tokens, windows = tensors.split_text(text, tokenizer, config.context)
     draw = tensors.random_windows(tokens, config.context, settings.batch)
-    weights = None if saved else model.state_dict()
-    training.train(settings, BLOCKWISE, tokenizer, config, draw, windows, saved, weights)
+    training.train(settings, BLOCKWISE, tokenizer, config, draw, windows, saved, weights=model.state_dict())
     print_command("python 15_blocks.py", settings.out)
 
 
@@ -183,8 +173,7 @@ class BlockWriter:
         self.reader, self.reading = gpt.with_cache(model)
 
     def see(self, before, size):
-        """before [B, S]: all finished blocks; size: letters of the present one. Where these are too many, the older half
-        is dropped, as in lesson 7."""
+        """before [B, S]: all finished blocks; size: letters of the present one. What no longer fits is dropped."""
         if before.shape[1] - self.first + size > self.config.context:
             room = min(self.config.context // 2, self.config.context - self.block) // self.block * self.block
             self.first = before.shape[1] - room
@@ -281,9 +270,7 @@ def show_toy(world):
             distances[block, together] = 0.5 * (torch.exp(-nats) - world.p).abs().sum().item()
         row = [distance for (size, _), distance in distances.items() if size == block]
         print(f"  blocks of {block}     " + "  ".join(f"{distance:.3f}" for distance in row))
-    check(
-        "a letter a pass, every block size gives the true distribution", max(distances[b, 1] for b in (1, 2, 4)) < 1e-5
-    )
+    check("a letter a pass, every block size is exact", max(distances[block, 1] for block in (1, 2, 4)) < 1e-5)
     check("two letters of a block in one pass do not", min(distances[2, 2], distances[4, 2]) > 0.01)
 
 
@@ -295,16 +282,13 @@ def show_cache(model, tokens, block=8):
         noisy, present = tokens.masked_fill(places >= start, V), slice(start, start + block)
         writer.see(tokens[:, :start], block)
         with_it = writer(noisy[:, present])
-        apart.append(
-            (with_it - block_logits(model, noisy, tokens, block)[:, present]).abs().max() / with_it.abs().max()
-        )
-    print(
-        f"\n2. The cache, blocks of {block}: with it and without it, logits differ by {max(apart):.0e} of the largest"
-    )
+        without = block_logits(model, noisy, tokens, block)[:, present]
+        apart.append((with_it - without).abs().max() / without.abs().max())
+    print(f"\n2. The cache, blocks of {block}: logits with and without it differ by {max(apart):.0e} of the largest")
     check("that is less than 1e-5", max(apart) < 1e-5)
     changed = torch.where(places == start - 3, (tokens + 1) % V, tokens)
     other = block_logits(model, noisy, changed, block)[:, present]
-    check("another letter in the block before is noticed", (other - with_it).abs().max() > 1e-2)
+    check("another letter in the block before is noticed", (other - without).abs().max() > 1e-2)
 
 
 def walk(model, windows):
@@ -312,9 +296,9 @@ def walk(model, windows):
     p = torch.softmax(1.5 * torch.randn(4**4, generator=torch.Generator().manual_seed(0)), dim=0)  # that of lesson 4
     show_toy(diffusion.ToyWorld(p, V=4, L=4))
     show_cache(model, windows[:1])
-    print(f"\n3. {len(windows)} held-out windows, exact nats per character, left to right inside a block")
-    nats = {block: block_nats(model, windows, block).mean().item() for block in (1, 2, 4, 8)}
-    print("  " + ", ".join(f"blocks of {block}: {value:.3f}" for block, value in nats.items()))
+    print(f"\n3. {len(windows)} held-out windows, exact nats per character, from left to right inside a block")
+    for block in (1, 2, 4, 8):
+        print(f"  blocks of {block}: {block_nats(model, windows, block).mean():.3f}")
     draw_masks()
 
 
@@ -328,16 +312,15 @@ def blocks_parser():
     """The flags of 15_blocks.py."""
     parser = training_parser(__doc__, "my_blocks.safetensors", transformer.PRESETS, **OWN)
     parser.add_argument("--train", action="store_true", help="go on from --checkpoint with blocks of several sizes")
-    parser.add_argument("--walk", action="store_true", help="the lesson: proofs, exact figures and pictures")
-    group = parser.add_argument_group("to write")
-    generation.add_text_flags(group, BLOCKS)
-    add = group.add_argument
+    parser.add_argument("--walk", action="store_true", help="the lesson: proofs, exact figures and a picture")
+    generation.add_text_flags(parser, BLOCKS)
+    add = parser.add_argument
     add("--ending", metavar="TEXT", help="how the text ends; the last block alone sees it (default: a blank line)")
     add("--block", type=between(int, 1, 10**5), default=BLOCK, help="letters of a block (default: %(default)s)")
     add("--revise", type=between(int, 0, 10**6), default=0, metavar="N", help="then take letters back in N passes")
     add("--amateur", metavar="FILE", help="a smaller dLLM, to be surer than")
-    stop = "end the text where the model writes a blank line, or TEXT; --len is the most"
-    add("--stop", nargs="?", const="\n\n", metavar="TEXT", help=stop)
+    ends = "end where the model writes a blank line, or TEXT; at --len at the latest"
+    add("--stop", nargs="?", const="\n\n", metavar="TEXT", help=ends)
     generation.add_live_flags(parser)
     parser.set_defaults(temp=TEMPERATURE)
     return parser
@@ -345,17 +328,17 @@ def blocks_parser():
 
 def make_writer(parser, args, model, tokenizer):
     """A BlockWriter, or with --amateur a Contrast. Refuses what does not go together."""
-    context, amateur, writer = model.config.context, None, BlockWriter(model, args.block)
+    contexts, writer = [model.config.context], BlockWriter(model, args.block)
     if args.amateur is not None:
-        path, device = find_checkpoint(args.amateur), model.head.weight.device
-        amateur, its_tokenizer, _ = training.load_kind(path, False, device)
+        amateur, its_tokenizer, _ = training.load_kind(find_checkpoint(args.amateur), False, model.head.weight.device)
         if its_tokenizer.units != tokenizer.units:
             raise UserError(f"--amateur {args.amateur} has another alphabet than the model; choose one of the same.")
-        context, writer = min(context, amateur.config.context), Contrast(writer, BlockWriter(amateur, args.block))
-    if args.block > context:
-        parser.error(f"--block {args.block} is larger than the context of {context} letters; give less")
-    if args.revise and args.len > model.config.context:
-        parser.error(f"--revise sees the whole text, so --len must be {model.config.context} or less with it")
+        contexts.append(amateur.config.context)
+        writer = Contrast(writer, BlockWriter(amateur, args.block))
+    if args.block > min(contexts):
+        parser.error(f"--block {args.block} is larger than the context of {min(contexts)} letters; give less")
+    if args.revise and args.len > contexts[0]:
+        parser.error(f"--revise sees the whole text, so --len must be {contexts[0]} or less with it")
     if args.stop == "" or (args.stop is not None and args.ending is not None):
         parser.error("--stop takes a text that is not empty, and does not go with --ending")
     return writer
@@ -372,21 +355,18 @@ def write(parser, args):
     """Writes --num texts to standard output."""
     model, tokenizer = generation.load_writer(parser, args)
     writer, live = make_writer(parser, args, model, tokenizer), generation.is_live(parser, args)
-    ending = args.ending if args.stop is None else ""
+    ending, given = args.ending if args.stop is None else "", len(args.prompt or "")
     canvas = generation.make_canvas(tokenizer, args.prompt, ending, args.len, args.num, model.head.weight.device)
-    first, own = len(args.prompt or ""), canvas == model.config.vocab_size  # [num, L]
-    draw = dict(temperature=args.temp, top_k=args.topk, generator=seeded_generator(args.seed))
     view = LiveView(tokenizer, model.config.vocab_size)
-    draw["on_step"] = view if live else lambda canvas: None
-
-    def at_end(tokens):
-        texts = [tokenizer.decode(row) for row in tokens]
-        return all(cut(text, args.stop, first) != text for text in texts)
-
+    draw = dict(temperature=args.temp, top_k=args.topk, generator=seeded_generator(args.seed))
+    draw["on_step"] = view if live else None
+    texts_of = lambda tokens: [tokenizer.decode(row) for row in tokens]  # noqa: E731
+    at_end = lambda tokens: all(cut(text, args.stop, given) != text for text in texts_of(tokens))  # noqa: E731
     tokens = write_blocks(writer, canvas, args.block, draw, at_end)
-    tokens = generation.revise(model, tokens, args.revise, TAKEN_BACK, fillable=own[:, : tokens.shape[1]], **draw)
+    own = (canvas == model.config.vocab_size)[:, : tokens.shape[1]]
+    tokens = generation.revise(model, tokens, args.revise, TAKEN_BACK, fillable=own, **draw)
     view.erase()
-    print_texts(cut(tokenizer.decode(row), args.stop, first).strip("\n") for row in tokens)
+    print_texts(cut(text, args.stop, given).strip("\n") for text in texts_of(tokens))
 
 
 def main():
