@@ -10,7 +10,8 @@ import hostile
 import pytest
 from conftest import ROOT, VERSE, assert_refused, random_model, run_script, save_model
 
-from tools import older_checkpoints, training_run
+from tools import older_checkpoints as older
+from tools import training_run
 from tools.checkpoints import CONTROL, named_tensors, read_checkpoint
 from tools.command_line import UserError
 
@@ -26,10 +27,10 @@ def good(tmp_path_factory):
     """Good files: model and gpt for generating, run the state of a run of one step, older in the older format."""
     folder, units = tmp_path_factory.mktemp("good"), sorted(set(VERSE))
     (folder / "verse.txt").write_text(VERSE * 60, encoding="utf-8")
-    run, older = folder / "run.safetensors", folder / "older.pt"
-    model = older_checkpoints.OlderTransformer(transformer.Config(5, 16, 2, 2, 16), 6)
+    run, former = folder / "run.safetensors", folder / "older.pt"
+    model = older.OlderTransformer(transformer.Config(5, 16, 2, 2, 16), 6)
     shape = dict(vocab_size=5, hidden=16, n_layers=2, n_heads=2, seq_len=16)
-    torch.save(dict(model=model.state_dict(), step=3, optimizer={}, **shape), older)
+    torch.save(dict(model=model.state_dict(), step=3, optimizer={}, **shape), former)
     progress = dict(characters=9, seconds=0.1234567890123, heldout=2.5)
     gpt = save_model(folder / "gpt.safetensors", random_model(len(units), 32, causal=True), units, **progress)
     model = save_model(folder / "model.safetensors", random_model(len(units), 32), units, **progress)
@@ -39,7 +40,7 @@ def good(tmp_path_factory):
         flags = ["--preset", "tiny", "--batch", 2, "--steps", 1, "--dtype", "float32", "--data", folder / "verse.txt"]
         code, _, err = run_script("05_train.py", *flags, "--out", run)
         assert code == 0, err
-        yield dict(model=model, gpt=gpt, run=run, older=older)
+        yield dict(model=model, gpt=gpt, run=run, older=former)
 
 
 def state_of(folder):

@@ -16,7 +16,7 @@ from unittest import mock
 import pytest
 from conftest import ROOT, environment, run_script
 
-SCRIPTS = sorted(ROOT.glob("*.py"))
+SCRIPTS = sorted(path for folder in (".", "tools", "robots") for path in (ROOT / folder).glob("*.py"))
 BENCHMARKS = sorted(path for path in ROOT.glob("benchmarks/*.py") if path.stem != "__init__")
 TESTS = sorted(ROOT.glob("tests/*.py"))
 LESSONS = [path for path in SCRIPTS if path.name[:2].isdigit()]
@@ -31,6 +31,20 @@ def names(paths):
 
 def read(path):
     return path.read_text(encoding="utf-8")
+
+
+def module_name(path):
+    """The name by which a file is imported."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+OURS = {module_name(path) for path in SCRIPTS + BENCHMARKS} | {"benchmarks"}
+
+
+def imported_name(call):
+    """The module's name in `import_module("NAME")`, or None for any other expression."""
+    called = isinstance(call, ast.Call) and ast.unparse(call.func).endswith("import_module")
+    return call.args[0].value if called and isinstance(call.args[0], ast.Constant) else None
 
 
 # ---- Running and importing
@@ -64,7 +78,7 @@ before = set(sys.modules)
 for name in sys.argv[2:]:
     import_module(name)
     new = {module.partition(".")[0] for module in set(sys.modules) - before}
-    foreign = new - set(sys.stdlib_module_names) - set(sys.argv[2:]) - {"tqdm"}
+    foreign = new - set(sys.stdlib_module_names) - set(sys.argv[2:]) - {"tqdm"}  # tools and robots are among these
     assert not foreign and "torch._dynamo" not in sys.modules, (name, foreign)
 assert os.listdir() == []
 """
@@ -72,9 +86,54 @@ assert os.listdir() == []
 
 def test_import_is_silent_and_light(tmp_path):
     """Beyond torch's own, nothing is imported but what comes with Python, and tqdm."""
-    command = [sys.executable, "-c", IMPORTER, str(ROOT), *(path.stem for path in SCRIPTS)]
+    command = [sys.executable, "-c", IMPORTER, str(ROOT), *map(module_name, SCRIPTS)]
     done = subprocess.run(command, env=environment(), cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+# ---- What imports what
+def imports(path):
+    """The modules of this project that a file imports, wherever it does; by their names, which nothing computes."""
+    found = set()
+    for node in ast.walk(ast.parse(read(path))):
+        if isinstance(node, ast.Import):
+            found |= {each.name for each in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {node.module, *(f"{node.module}.{each.name}" for each in node.names)}
+        elif isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert not re.search(r"__import__|run_path|run_module|spec_from|load_module", called), called
+            found |= {imported_name(node)} if called.endswith("import_module") else set()
+    assert None not in found
+    return found & OURS
+
+
+def test_nothing_imports_what_comes_later():
+    """Neither itself nor by what it imports: a lesson another one with its number or a larger one; tools a lesson or
+    robots; robots a lesson, save for its training, which builds on lesson 14."""
+    needed = {module_name(path): imports(path) for path in SCRIPTS}
+    for _ in needed:  # long enough for any chain
+        needed = {name: found.union(*(needed[each] for each in found)) for name, found in needed.items()}
+    for name, found in needed.items():
+        limit = name[:2] if name[:2].isdigit() else "15" if name == "robots.training" else "00"
+        assert {each for each in found if each[:2].isdigit() and each[:2] >= limit} == set(), name
+        assert not name.startswith("tools") or all(each.startswith("tools") for each in found), name
+
+
+def test_writing_loads_the_first_lessons_and_tools_alone(tmp_path):
+    """Each once: what runs as a script is not imported as a module, too."""
+    program = f"""
+import runpy, sys
+sys.path.insert(0, {str(ROOT)!r})
+sys.argv = [{str(ROOT / "06_generate.py")!r}, "--len", "8", "--seed", "1"]
+runpy.run_path(sys.argv[0], run_name="__main__")
+print(*sys.modules, sep="\\n")
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=environment(), cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    loaded = OURS & set(done.stdout.splitlines())
+    assert {name for name in loaded if not name.startswith("tools")} == {path.stem for path in LESSONS[:5]}
 
 
 # ---- How the files are written
@@ -104,9 +163,7 @@ def test_lines_and_functions_are_short_and_explained(path):
 
 
 def test_a_lesson_is_read_in_one_sitting():
-    lengths = {path.name: len(read(path).splitlines()) for path in LESSONS}
-    long = {name: lines for name, lines in lengths.items() if lines > 350}
-    assert len(long) <= 2 and max(lengths.values()) <= 400, long
+    assert {path.name: lines for path in LESSONS if (lines := len(read(path).splitlines())) > 350} == {}
 
 
 def test_lesson_1_begins_with_its_subject():
@@ -115,17 +172,16 @@ def test_lesson_1_begins_with_its_subject():
     assert place <= 40
 
 
-@names([*SCRIPTS, *BENCHMARKS, ROOT / "tests" / "conftest.py"])
+@names([*(path for path in SCRIPTS if path.parent.name != "tools"), *BENCHMARKS, ROOT / "tests" / "conftest.py"])
 def test_tools_comes_before_torch(path):
     """It says how torch's threads wait. (What imports a lesson or conftest.py has it from there, in the same order.)"""
     imported = []
     for node in ast.parse(read(path)).body:
         if isinstance(node, ast.ImportFrom):
-            imported.append(node.module)
+            imported.append(node.module.partition(".")[0])
         elif isinstance(node, ast.Import):
             imported += [each.name for each in node.names]
-    if path.name != "tools.py" and "torch" in imported:
-        assert "tools" in imported[: imported.index("torch")]
+    assert "torch" not in imported or "tools" in imported[: imported.index("torch")]
 
 
 @names(LESSONS)
@@ -136,36 +192,15 @@ def test_every_exercise_has_an_answer(path):
     assert re.findall(r"^\*\*(\d)\. ", section, re.M) == ["1", "2", "3"]
 
 
-def test_later_lessons_import_earlier_ones_only():
-    """The exception: passes that revise, which lesson 12 explains, are of use in two scripts before it; these import it
-    in the one function that calls it."""
-    later = []
-    for path in LESSONS:
-        for indent, other in re.findall(r'^( *).*import_module\("(\d\d)_', read(path), re.M):
-            if other >= path.name[:2]:
-                later.append((path.name[:2], other))
-                assert indent, path.name
-    assert later == [("06", "12"), ("09", "12")]
-
-
 # ---- What one file takes from another
-OURS = {path.stem for path in SCRIPTS} | {f"benchmarks.{path.stem}" for path in BENCHMARKS}
-
-
-def imported_name(call):
-    """The module's name in `import_module("NAME")`, or None for any other expression."""
-    called = isinstance(call, ast.Call) and ast.unparse(call.func).endswith("import_module")
-    return call.args[0].value if called and isinstance(call.args[0], ast.Constant) else None
-
-
 def aliases(tree):
     """[(alias, module name)] for modules of this project, in whatever way the file imports them."""
     found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found += [(each.asname or each.name, each.name) for each in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module == "benchmarks":
-            found += [(each.asname or each.name, f"benchmarks.{each.name}") for each in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found += [(each.asname or each.name, f"{node.module}.{each.name}") for each in node.names]
         elif isinstance(node, ast.Assign):
             [target], value = node.targets[:1], node.value
             pairs = [(target, value)]
@@ -203,8 +238,9 @@ def test_what_is_taken_from_another_file_is_there(path):
             if name in OURS and not hasattr(import_module(name), node.attr):
                 missing.append(f"line {node.lineno}: {ast.unparse(node)}")
         elif isinstance(node, ast.ImportFrom) and node.module in OURS:
-            module = import_module(node.module)
-            missing += [f"{node.module} has no {each.name}" for each in node.names if not hasattr(module, each.name)]
+            module, names = import_module(node.module), {each.name for each in node.names}
+            names -= {name for name in names if f"{node.module}.{name}" in OURS}
+            missing += [f"{node.module} has no {name}" for name in names if not hasattr(module, name)]
     assert missing == []
 
 
@@ -232,14 +268,16 @@ def parser_of(script):
     return found.value.args[0]
 
 
-COMMAND = re.compile(r"(?:python|torchrun [^`\n]*?) +(-m benchmarks\.\w+|[\w/]+\.py)\b((?:\\\n|[^`\n|;&#<>)])*)")
+COMMAND = re.compile(
+    r"(?:python|torchrun [^`\n]*?) +(-m (?:benchmarks|robots)\.\w+|[\w/]+\.py)\b((?:\\\n|[^`\n|;&#<>)])*)"
+)
 
 
 def faults_of_commands(text):
-    """What is wrong with the commands that a text quotes: `python XX.py --flag`, `python -m benchmarks.NAME --flag`."""
+    """What is wrong with the commands that a text quotes: `python XX.py --flag`, `python -m PACKAGE.NAME --flag`."""
     faults, parsers = [], {}
     for script, rest in COMMAND.findall(text):
-        path = script.removeprefix("-m ").replace("s.", "s/") + ".py" if script.startswith("-m ") else script
+        path = script.removeprefix("-m ").replace(".", "/") + ".py" if script.startswith("-m ") else script
         if not (ROOT / path).is_file():
             faults.append(f"there is no {path}")
             continue
@@ -279,7 +317,7 @@ def test_links_lead_somewhere(path):
 
 
 # ---- The command line
-@names([path for path in SCRIPTS + BENCHMARKS if "parse_args" in read(path)])
+@names([path for path in SCRIPTS + BENCHMARKS if "run(main)" in read(path) and "parse_args" in read(path)])
 def test_every_number_has_an_upper_limit(path):
     for action in parser_of(path.relative_to(ROOT))._actions:
         if action.type is not None and "path" not in repr(action.type).lower():

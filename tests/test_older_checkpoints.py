@@ -5,7 +5,7 @@ from importlib import import_module
 import pytest
 from conftest import ROOT, assert_refused, run_script
 
-from tools import older_checkpoints
+from tools import older_checkpoints as older
 
 import torch
 
@@ -34,7 +34,7 @@ def test_it_generates():
 
 def older_file(path, V=65, D=8):
     """A made-up checkpoint of the older format, one layer, as it was saved: with the state of an optimizer."""
-    model = older_checkpoints.OlderTransformer(transformer.Config(V, 16, 1, 2, D), V + 1)
+    model = older.OlderTransformer(transformer.Config(V, 16, 1, 2, D), V + 1)
     shape = dict(vocab_size=V, hidden=D, n_layers=1, n_heads=2, seq_len=16)
     torch.save(dict(model=model.state_dict(), step=3, optimizer={}, **shape), path)
     return model
