@@ -48,6 +48,7 @@ training = import_module("05_train")
 SHIPPED = ROOT / "checkpoints" / "shakespeare.safetensors"  # `base`
 SMALL = ROOT / "checkpoints" / "small.safetensors"  # `small`, three times as fast
 ALL = 10**5  # more than an alphabet may have
+TEMPERATURE = 0.7  # a colder text repeats itself, a hotter one has fewer real words
 
 
 # ---- The settings
@@ -82,10 +83,9 @@ def make_canvas(tokenizer, prompt, ending, length, num, device):
     blank_line = tokenizer.encode("\n\n") if "\n" in tokenizer.id_of else []
     first = blank_line[:length] if prompt is None else tokenizer.encode(prompt)
     last = blank_line[: max(0, length - len(first))] if ending is None else tokenizer.encode(ending)
-    if len(first) + len(last) > length:
-        given = f"the prompt and the ending (a blank line, where you give none) have {len(first) + len(last)} letters"
-        raise UserError(f"{given}, more than --len {length}; ask for more.")
-    row = first + [tokenizer.vocab_size] * (length - len(first) - len(last)) + last
+    if (given := len(first) + len(last)) > length:
+        raise UserError(f"prompt (else a blank line) and ending have {given} letters, more than --len {length} allows.")
+    row = first + [tokenizer.vocab_size] * (length - given) + last
     return torch.tensor(row, dtype=torch.long, device=device).repeat(num, 1)
 
 
@@ -221,7 +221,7 @@ def read_sampling(parser, args, letters_a_pass=2):
 def main():
     """The command line of 06_generate.py."""
     parser = generating_parser(__doc__, SHIPPED, revises=True)
-    parser.set_defaults(temp=0.7)  # a colder text repeats itself, a hotter one has fewer real words
+    parser.set_defaults(temp=TEMPERATURE)
     add_live_flags(parser)
     parser.add_argument("--gif", metavar="FILE", help="save the writing as an animation")
     args = parser.parse_args()

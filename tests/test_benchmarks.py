@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from conftest import TableModel, assert_refused, nats_in_order, random_gpt, run_script, seeded
 
-import tools
+from tools import training_run
+from tools.checkpoints import read_checkpoint, save_checkpoint
+from tools.command_line import UserError
 
 import torch
 
@@ -319,14 +321,14 @@ def test_the_whole_dial_and_the_rivals(run_main, monkeypatch, tmp_path):
 def test_tuning_changes_what_it_is_told(monkeypatch):
     transformer = import_module("03_transformer")
     monkeypatch.setattr(diffusion, "BELL_WIDTH", diffusion.BELL_WIDTH)
-    monkeypatch.setattr(tools, "LOG_ROWS", tools.LOG_ROWS)
+    monkeypatch.setattr(training_run, "LOG_ROWS", training_run.LOG_ROWS)
     monkeypatch.setitem(transformer.PRESETS, "small", dict(transformer.PRESETS["small"]))
     for name, value in (("BELL_WIDTH", "0.5"), ("LOG_ROWS", "7"), ("small.dim", "64")):
         tune.set_constant(name, value)
-    assert (diffusion.BELL_WIDTH, tools.LOG_ROWS, transformer.PRESETS["small"]["dim"]) == (0.5, 7, 64)
+    assert (diffusion.BELL_WIDTH, training_run.LOG_ROWS, transformer.PRESETS["small"]["dim"]) == (0.5, 7, 64)
     wrong = ("NOWHERE", "1", "NOWHERE"), ("small.nothing", "1", "nothing"), ("LOG_ROWS", "x", "LOG_ROWS=x")
     for name, value, word in wrong:
-        with pytest.raises(tools.UserError, match=word):
+        with pytest.raises(UserError, match=word):
             tune.set_constant(name, value)
 
 
@@ -335,7 +337,7 @@ def test_a_short_tuning_run(text_file, monkeypatch, extra, measured):
     """With learned positions, and all that they replace."""
     attention, transformer = import_module("02_attention"), import_module("03_transformer")
     changed = (attention, "START_STRENGTH"), (attention, "rotate"), (transformer, "Transformer")
-    for home, name in (*changed, (tools, "EVALUATIONS")):
+    for home, name in (*changed, (training_run, "EVALUATIONS")):
         monkeypatch.setattr(home, name, getattr(home, name))  # put back afterwards
     monkeypatch.setitem(transformer.PRESETS, "small", dict(transformer.PRESETS["small"]))
     shape = "small.n_layers=1", "small.dim=32", "small.context=32"
@@ -396,20 +398,20 @@ def test_the_figures_are_those_of_divided_logits(gpt_checkpoint, text_file):
 
 @pytest.mark.parametrize("kind, evaluate", [("dllm", "05_train.py"), ("gpt", "07_train_gpt.py")])
 def test_what_is_written_is_less_sure(kind, evaluate, small_checkpoint, gpt_checkpoint, text_file, tmp_path):
-    given, out = small_checkpoint if kind == "dllm" else gpt_checkpoint, tmp_path / "new" / "milder.pt"
+    given, out = small_checkpoint if kind == "dllm" else gpt_checkpoint, tmp_path / "new" / "milder.safetensors"
     out.parent.mkdir()
-    contents = torch.load(given)
+    contents = read_checkpoint(given)
     contents["model"]["head.weight"] *= 2  # too sure
-    torch.save(contents, given)
+    save_checkpoint(contents, given)
     code, printed, err = run_script("benchmarks/calibrate.py", given, "--data", text_file, "--out", out)
     assert code == 0, err
-    milder = torch.load(out, weights_only=True)
+    milder = read_checkpoint(out)
     assert milder["model"]["head.weight"].dtype == torch.bfloat16 and milder["config"] == contents["config"]
     expected = contents["model"]["head.weight"] / calibrate.TEMPERATURES[-1]  # of random logits, the smaller the better
     assert torch.allclose(milder["model"]["head.weight"].float(), expected, rtol=0.01)
     code, judged, err = run_script(evaluate, "--evaluate", out, "--data", text_file)
     assert code == 0 and judged.split(": ")[1] == printed.splitlines()[-1].split(": ")[1] + "\n", err
-    assert [path.name for path in out.parent.iterdir()] == ["milder.pt"]
+    assert [path.name for path in out.parent.iterdir()] == ["milder.safetensors"]
 
 
 def test_a_dllm_is_measured_by_the_same_masks_each_time(small_model, text_file):
@@ -424,25 +426,25 @@ def test_a_dllm_is_measured_by_the_same_masks_each_time(small_model, text_file):
 
 def test_two_checkpoints_become_one(small_checkpoint, text_file, tmp_path):
     """In the shares that are asked for; what is recorded is of the one that has come farther."""
-    far, out = tmp_path / "far.pt", tmp_path / "mean.pt"
-    contents = torch.load(small_checkpoint)
+    far, out = tmp_path / "far.safetensors", tmp_path / "mean.safetensors"
+    contents = read_checkpoint(small_checkpoint)
     twice = {name: 2 * value for name, value in contents["model"].items()}
-    torch.save(contents | dict(model=twice, step=7, characters=70, seconds=1.5), far)
+    save_checkpoint(contents | dict(model=twice, step=7, characters=70, seconds=1.5), far)
     flags = "--shares", 1, 3, "--data", text_file, "--out", out
     code, printed, err = run_script("benchmarks/calibrate.py", far, small_checkpoint, *flags)
     assert code == 0, err
-    mean, name = torch.load(out), "blocks.0.attention.query.weight"
+    mean, name = read_checkpoint(out), "blocks.0.attention.query.weight"
     assert torch.allclose(mean["model"][name].float(), 1.25 * contents["model"][name], rtol=0.01)
     assert (mean["step"], mean["characters"], mean["seconds"]) == (7, 70, 1.5)
     assert abs(mean["heldout"] - float(re.search(r": bound (\S+)", printed)[1])) < 0.1
 
 
 def test_checkpoints_that_do_not_go_together(small_checkpoint, gpt_checkpoint, text_file):
-    script, other = "benchmarks/calibrate.py", small_checkpoint.with_name("other.pt")
-    contents = torch.load(small_checkpoint)
-    torch.save(contents | dict(units=contents["units"][::-1]), other)
-    assert_refused(run_script(script, small_checkpoint, other, "--data", text_file), 1, "other.pt", "alphabet")
-    assert_refused(run_script(script, small_checkpoint, gpt_checkpoint, "--data", text_file), 1, "gpt.pt")
+    script, other = "benchmarks/calibrate.py", small_checkpoint.with_name("other.safetensors")
+    contents = read_checkpoint(small_checkpoint)
+    save_checkpoint(contents | dict(units=contents["units"][::-1]), other)
+    assert_refused(run_script(script, small_checkpoint, other, "--data", text_file), 1, "other.safetensors", "alphabet")
+    assert_refused(run_script(script, small_checkpoint, gpt_checkpoint, "--data", text_file), 1, "gpt.safetensors")
     assert_refused(run_script(script, small_checkpoint, "--shares", 1, 2, "--data", text_file), 2, "--shares")
     assert_refused(run_script(script, "--data", text_file), 2, "FILE")
     short = text_file.with_name("short.txt")
@@ -451,7 +453,7 @@ def test_checkpoints_that_do_not_go_together(small_checkpoint, gpt_checkpoint, t
 
 
 def test_wrong_flags_are_one_sentence(small_checkpoint, gpt_checkpoint, text_file, monkeypatch):
-    monkeypatch.setattr(tools, "EVALUATIONS", tools.EVALUATIONS)  # the last command sets it
+    monkeypatch.setattr(training_run, "EVALUATIONS", training_run.EVALUATIONS)  # the last command sets it
     flags = "--gpt", gpt_checkpoint, "--data", text_file
     assert_refused(run_script("benchmarks/sweep.py", "--dllm", small_checkpoint, *flags, "--pieces", 999), 1, "999")
     many = run_script("benchmarks/sweep.py", "--dllm", small_checkpoint, *flags, "--pieces", 2, "--exact-windows", 999)
