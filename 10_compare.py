@@ -282,7 +282,7 @@ def show_pieces(verdicts):
 
 
 def few_samplings(length):
-    """What the lesson shows of the dLLM: lesson 6's ways with --revise 0, and what they avoid. (Lesson 12 revises.)"""
+    """What the lesson shows of the dLLM: ways to write without taking back, and what they avoid."""
     return [
         letters_a_pass(1, length, order="certainty"),
         letters_a_pass(4, length, order="random"),
