@@ -1,20 +1,12 @@
 """Lesson 4. How does a model that sees both sides become a generator of text?
 
 Masked diffusion has two halves. The forward process hides tokens, at random, until nothing is left. The model learns
-the way back: to guess every hidden token from those still visible. To generate, start from nothing but masks and
-reveal a few tokens at a time. Such a model is called a denoiser; the row of tokens that it fills, a canvas. (The length
-of a text is L here, what was T before, since t is time.)
+the way back: to guess every hidden token from the visible ones. To generate, start from nothing but masks and unmask a
+few tokens at a time. Such a model is called a denoiser. The row of tokens that it fills is called a canvas. The length
+of a text is L here, since t is time.
 
-order           exact with a perfect model,   does the bound   the default of lesson 6?       does it repeat itself?
-                one letter at a time?         speak of it?                                    (lesson 10)
-random          yes                           yes              with few passes                no
-certainty       yes                           no               yes, in blocks; then revises   a little
-margin          yes                           no               no                             a little
-left to right   yes                           no               no; a GPT knows no other       no
-confidence      no                            no               no                             badly
-
-(`sample` explains the orders; exact: at temperature 1; lesson 6 has 0.6.) All this is checked in a toy world of 4
-letters and texts of length 4, where the true distribution and the perfect model are known (the idea: arXiv 2602.19619).
+Everything is checked in a toy world of 4 letters and texts of length 4. There the true distribution and the perfect
+model are known (the idea: arXiv 2602.19619).
 
 Builds on:  lesson 1 (tensors, cross-entropy, nats), without importing it: any model(tokens) -> logits will do.
 Run:        python 04_diffusion.py        (about 10 seconds on a laptop's CPU)
@@ -58,27 +50,23 @@ def masked_cross_entropy(logits, tokens, mask):
     return losses.sum(dim=1) / mask.sum(dim=1)
 
 
-# ---- 2. The likelihood bound. How well half-hidden texts are guessed says nothing of how probable a text is; how well
-# they are guessed with every share of their tokens hidden, equally often, does.
+# ---- 2. The likelihood bound. To score a text, hide 1 to L of its letters, each count equally often, and guess them.
 def stratified(batch, generator=None):
-    """[B] numbers in [0, 1), in random order: one from each of B equal slices, so that no batch lacks
-    light or heavy masking (MDLM's low-discrepancy sampler). Each by itself is uniform."""
+    """[B] numbers in [0, 1), in random order, one from each of B equal slices. Each by itself is uniform. So no batch
+    lacks light or heavy masking (MDLM's low-discrepancy sampler)."""
     u = (torch.randperm(batch, generator=generator) + torch.rand(batch, generator=generator)) / batch
     return u.clamp(max=1 - 2**-24)  # float32 may round up to 1
 
 
 def bound(model, tokens, draws=1, generator=None):
-    """[B] an unbiased estimate of the likelihood bound of each row of tokens [B, L], in nats per token.
+    """[B] an estimate, right on average, of the likelihood bound of each row of tokens [B, L], in nats per token.
 
-    An upper bound on a sampler's -log p(x) / L: on average never below it, so less is better. Its discrete form: hide n
-    tokens, n uniform on 1..L, and average the cross-entropy over the hidden ones:
+        NELBO = E_n [ mean over the n masked places i of  -log p(x_i | what is visible) ],   n uniform on 1..L
 
-        NELBO = E_n [ mean over the n masked places i of  -log p(x_i | what is visible) ]
-
-    (NELBO: negative evidence lower bound.) With n hidden, each is equally likely to come next in a random order. So
-    this is the average over all orders of -log p(x) / L, p factorised in that order (RADD, arXiv 2406.03736). Random
-    order, one token at a time, at temperature 1, is a sampler with the average of those p as its own; the average of
-    -log p is at least -log of that (Jensen). So the bound holds for that sampler, and says nothing about others.
+    (NELBO: negative evidence lower bound.) With n hidden, each of them is equally likely to come next in a random
+    order. So the NELBO is the mean over all orders of -log p_order(x) / L (RADD, arXiv 2406.03736). The sampler that
+    unmasks one token at a time in random order has p(x) = mean of p_order(x). By Jensen's inequality the mean of
+    -log p_order is at least -log p. So less is better. It speaks of that sampler alone, at temperature 1.
 
     model(tokens [B, L]) -> logits [B, L, V], with model.config.vocab_size = V, the mask's id. draws: how many n to
     average for each row. generator, here and below: a CPU generator.
@@ -89,10 +77,10 @@ def bound(model, tokens, draws=1, generator=None):
 
 
 def bound_on_part(model, tokens, places, generator=None):
-    """[B] one draw of the same bound for a part of a text: on -log p(tokens at places [G] | the rest of tokens [B, L]).
+    """[B] one draw of the same bound on -log p(tokens at places [G] | the rest of tokens [B, L]), in nats.
 
-    In nats. The rest stays as it is, be it visible or masked. Of the G places n are hidden, n uniform on 1..G; the mean
-    cross-entropy over the hidden ones, times G, is an unbiased estimate. For G = 1 nothing is drawn: it is -log p.
+    The rest stays as it is, visible or masked. n of the G places are hidden, n uniform on 1..G. The estimate is their
+    mean cross-entropy times G. For G = 1 nothing is drawn: it is -log p.
     """
     part = tokens[:, places]  # [B, G]
     counts = 1 + (stratified(len(tokens), generator) * len(places)).long().to(tokens.device)  # [B] in 1..G
@@ -106,9 +94,9 @@ def bound_on_part(model, tokens, places, generator=None):
 def corrupt(tokens, t, mask_id, generator=None):
     """The forward process at time t: hides each token of [B, L], independently, with probability t [B] in (0, 1].
 
-    The linear schedule of MDLM (arXiv 2406.07524) and LLaDA (2502.09992): alpha_t = 1 - t is the share still visible.
-    Papers write the bound with it, E_t [ 1/t * sum over masked i of -log p(x_i | x_t) ] / L: the same figure, harder to
-    estimate (exercise 3), so that here only the picture has it. Returns (noisy [B, L], mask [B, L]).
+    This is the linear schedule of MDLM (arXiv 2406.07524) and LLaDA (2502.09992). Papers write the bound with it:
+    E_t [ 1/t * sum over masked i of -log p(x_i | x_t) ] / L. It is the same figure, harder to estimate (exercise 3).
+    Only the picture has it here. Returns (noisy [B, L], mask [B, L]).
     """
     mask = torch.rand(tokens.shape, generator=generator).to(tokens.device) < t[:, None]  # [B, L]
     return tokens.masked_fill(mask, mask_id), mask
@@ -118,9 +106,9 @@ def corrupt(tokens, t, mask_id, generator=None):
 def bell(batch, generator=None):
     """[B] shares of tokens to mask, stratified, from normal(1/2, BELL_WIDTH) truncated to [0, 1].
 
-    Half-masked texts teach the most (arXiv 2605.13026; docs/tuning.md), so training meets them more often than the
-    bound does. What is learned in the end stays the same: at every share, the best guess is p(letter | what is
-    visible). But the training loss is then not the bound, and is never called so.
+    Half-masked texts teach the most (arXiv 2605.13026; docs/tuning.md), so training meets them more often. What is
+    learned in the end stays the same: at every share, the best guess is p(letter | what is visible). But the shares are
+    not uniform, so the training loss is not the bound.
     """
     normal = torch.distributions.Normal(0.5, BELL_WIDTH)
     low, high = normal.cdf(torch.tensor(0.0)), normal.cdf(torch.tensor(1.0))
@@ -138,8 +126,8 @@ def hide_some(tokens, vocab_size, generator):
 def draw_tokens(logits, temperature, top_k, generator):
     """logits [B, L, V] -> [B, L], a token for every place from softmax(logits / temperature), of the top_k likeliest.
 
-    Drawn by the Gumbel-max trick: the argmax of logits plus Gumbel noise has the distribution softmax(logits).
-    Temperature 0, and all below GREEDY, is the limit: the likeliest token.
+    The Gumbel-max trick: the argmax of logits plus Gumbel noise has the distribution softmax(logits). Temperature 0,
+    and all below GREEDY, is the limit: the likeliest token.
     """
     if temperature < GREEDY:
         return logits.argmax(dim=-1)
@@ -151,13 +139,26 @@ def draw_tokens(logits, temperature, top_k, generator):
     return (logits + gumbel.to(logits.device)).argmax(dim=-1)
 
 
+# Which places come first? Probabilities are the model's own, before temperature and top-k.
+#
+#   order           a place's score                                   exact, one letter a pass?     repeats itself?
+#   random          none                                              yes; the bound speaks of it   no
+#   certainty       p of its likeliest letter (idea: 2510.04525)      yes                           a little
+#   margin          how far its two likeliest letters are apart       yes                           a little
+#   left to right   the leftmost place first                          yes                           no
+#   confidence      p of the letter that was drawn (MaskGIT)          no                            badly
+#
+# (Exact: with a perfect model at temperature 1. Repeats itself: lesson 10.) Certainty is exact since it chooses a place
+# before anything is drawn there. Confidence looks at the draw and keeps lucky ones. Take two letters, each A with
+# probability 0.9. In the first pass at least one draw is an A with probability 0.99, and an A is kept. The other place
+# is drawn again. So AA comes out in 0.99 x 0.9 = 0.891 of all texts, where 0.81 is right.
 def score_places(order, p, guesses):
     """[B, L] the score of each place, the highest unmasked first; p [B, L, V] probabilities, guesses [B, L] draws."""
-    if order == "confidence":  # of the draw
+    if order == "confidence":
         return p.gather(2, guesses[..., None]).squeeze(2)
-    if order == "certainty":  # whatever is drawn
+    if order == "certainty":
         return p.amax(dim=-1)
-    if order == "margin":  # between the two likeliest
+    if order == "margin":
         best, second = F.pad(p, (0, 1)).topk(2, dim=-1).values.unbind(dim=-1)  # an alphabet of 1 gets a second, 0
         return best - second
     if order == "left to right":
@@ -168,7 +169,7 @@ def score_places(order, p, guesses):
 def top_ranked(scores, masked, counts, ties):
     """[B, L] True at the counts[b] masked places of row b with the highest scores; scores, masked, ties [B, L].
 
-    Scores are rounded first, lest the last digits of floating point decide; of equal ones the lowest of `ties` wins.
+    Scores are rounded, so that the last digits of floating point do not decide. Of equal ones the lowest tie wins.
     """
     shuffle = ties.argsort(dim=1)  # [B, L]
     scores = scores.round(decimals=4).masked_fill(~masked, -torch.inf)  # [B, L]
@@ -179,8 +180,10 @@ def top_ranked(scores, masked, counts, ties):
 
 
 def unmask(model, canvas, masked, steps, order, guess, break_ties):
-    """The passes that fill the places `masked` [B, L] of a canvas [B, L], for `sample` and `exact_nats`, which bring
-    guess(logits) -> [B, L] and break_ties() -> [B, L]. Yields (logits [B, L, V], chosen [B, L], canvas) after each."""
+    """The passes that fill the places `masked` [B, L] of a canvas [B, L]: the loop of `sample` and `exact_nats`.
+
+    These bring guess(logits) -> [B, L] and break_ties() -> [B, L]. Yields (logits, chosen [B, L], canvas) after each.
+    """
     total = masked.sum(dim=1)  # [B] masks to begin with
     passes = min(steps, int(total.max()))
     for left in reversed(range(passes)):  # passes still to come after this one
@@ -199,12 +202,9 @@ def sample(
 ):
     """Fills the masked places of a canvas, a few at a time: iterative unmasking, after MaskGIT (arXiv 2202.04200).
 
-    Every pass draws a token for every masked place, and keeps the best-ranked share of them, so that none is left after
-    min(steps, most masks in any row) passes. `order` ranks the places: "confidence" by the
-    probability of the token drawn; "certainty" by that of the likeliest token, before anything is drawn (the idea of
-    arXiv 2510.04525, which chooses by another score); "margin" by how far the two likeliest are apart; "left to right";
-    and "random", as the bound assumes. Probabilities are the model's own, before temperature and top_k. Ties are broken
-    at random; at the start they are the rule: to relative positions, an all-masked canvas looks the same everywhere.
+    Every pass draws a token for every masked place and keeps the best-ranked share of them. After min(steps, most masks
+    in any row) passes none is left. Ties are broken at random. On an all-masked canvas all places are tied: all value
+    vectors are equal there, so that every mixture of them is equal.
 
     model(tokens [B, L]) -> logits [B, L, V], with model.config.vocab_size = V, the mask's id.
     tokens [B, L]: what is given stays, masks (the id V) are filled; with fillable [B, L], those alone where it is True.
@@ -226,14 +226,14 @@ def sample(
 
 @torch.inference_mode()
 def exact_nats(model, tokens, order, steps, places=None):
-    """[B] the exact -log p(tokens) / L of the sampler with one of EXACT_ORDERS at temperature 1, in nats per token; or
-    -log p(tokens at places [G] | the rest) / G, where it fills these alone.
+    """[B] the exact -log p(tokens at places [G] | the rest) / G of the sampler with one of EXACT_ORDERS, in nats.
 
-    Where the places of a pass depend on what is visible and never on what is drawn, the sampler comes to a text in one
-    way only, and p is the product of the probabilities along it (DUEL, arXiv 2603.01367): over its passes, and over the
-    places that a pass reveals, of p(token | what was visible before the pass). So the text itself is "drawn" here. Of
-    equal scores (at first all are) the leftmost place is taken, where `sample` draws one: it speaks of a sampler that
-    begins on the left. tokens [B, L], no masks at `places`; steps as in `sample`. Raises ValueError for another order.
+    Where the places of a pass depend on what is visible and never on what is drawn, one way alone leads to a text. Its
+    p is the product, over passes and revealed places, of p(token | what was visible before) (DUEL, arXiv 2603.01367).
+    So the text itself is "drawn" here. Of equal scores the leftmost place is taken, where `sample` draws one.
+
+    places: None for all, so that it is -log p(tokens) / L. tokens [B, L], no masks at `places`; steps as in `sample`.
+    It holds at temperature 1. Raises ValueError for another order.
     """
     places = torch.arange(tokens.shape[1]) if places is None else places
     if order not in EXACT_ORDERS or steps < 1:
@@ -252,8 +252,9 @@ def exact_nats(model, tokens, order, steps, places=None):
 
 # ---- The lesson: a world small enough to know everything about
 class ToyWorld:
-    """All texts of length L over V letters, with known probabilities p, and the perfect denoiser of this language:
-    called as a model, it gives logits[b, i, a] = log p(letter i is a | the visible letters of row b)."""
+    """All texts of length L over V letters, with known probabilities p, and the perfect denoiser of this language.
+
+    Called as a model, it gives logits[b, i, a] = log p(letter i is a | the visible letters of row b)."""
 
     def __init__(self, p, V, L):
         self.config = SimpleNamespace(vocab_size=V)
@@ -276,8 +277,8 @@ class ToyWorld:
         return self.table[(tokens * self.place_values).sum(dim=1)]  # [B, L, V]
 
     def distance(self, tokens):
-        """Total-variation distance between the texts drawn, tokens [N, L], and the true distribution: half the sum of
-        the differences between their probabilities; 0 where they are equal, 1 where nothing drawn can be true."""
+        """Total variation: half the sum of the differences between the probabilities of the texts drawn, tokens [N, L],
+        and the true ones. 0 where they are equal, 1 where nothing drawn can be true."""
         index = (tokens * self.config.vocab_size ** torch.arange(tokens.shape[1]).flip(0)).sum(dim=1)  # [N]
         drawn = torch.bincount(index, minlength=len(self.p)) / len(index)  # [V**L]
         return 0.5 * (drawn - self.p).abs().sum().item()
@@ -306,7 +307,7 @@ def show_world(world, generator):
 
 
 def show_bounds(world, generator):
-    """The bound, with the perfect denoiser: it has one p in every order, so that Jensen's inequality is an equality."""
+    """The bound, with the perfect denoiser. Its p is the same in every order, so Jensen's inequality is an equality."""
     print("\n2. The bound, with the perfect denoiser, for one text (100 batches of 200 draws)")
     x, truth = world.texts[27], -world.p[27].log().item() / 4
     estimates = torch.stack([bound(world, x.expand(200, -1), generator=generator) for _ in range(100)])  # [100, 200]
@@ -317,16 +318,14 @@ def show_bounds(world, generator):
 
 def show_one_pass(world):
     """One pass of the sampler on a canvas of four letters, of which one is given."""
-    canvas = torch.tensor([[0, 4, 4, 4]])
-    masked, p = canvas == 4, torch.softmax(world(canvas), dim=-1)  # [1, L], [1, L, V]
-    guesses = torch.tensor([[0, 3, 2, 2]])  # as p might draw them; the last C has a probability of 0.15 only
+    canvas, guesses = torch.tensor([[0, 4, 4, 4]]), torch.tensor([[0, 3, 2, 2]])  # drawn, say; p of the last C is 0.15
+    p = torch.softmax(world(canvas), dim=-1)  # [1, L, V]
     print(f"\n4. The way back: a pass unmasks two letters of {letters(canvas[0])}; drawn, say: {letters(guesses[0])}")
     for order in ("certainty", "confidence"):
         scores = score_places(order, p, guesses)
-        chosen = top_ranked(scores, masked, torch.tensor([2]), torch.arange(4)[None])
+        chosen = top_ranked(scores, canvas == 4, torch.tensor([2]), torch.arange(4)[None])
         ranked = ", ".join(f"place {i + 1} {scores[0, i]:.2f}" for i in range(1, 4))
         print(f"  {order:10}  {ranked}  ->  {letters(torch.where(chosen, guesses, canvas)[0])}")
-        check("the place left out has the lowest score", scores[masked & ~chosen] <= scores[chosen].min())
 
 
 def show_orders(world, generator, n=200_000):
@@ -344,6 +343,7 @@ def show_orders(world, generator, n=200_000):
             check("one at a time, it is exact up to sampling noise", rows[order][0] < 1.5 * noise)
             check("several at once are drawn as if independent: farther off", sorted(rows[order]) == rows[order])
     check("confidence, which keeps lucky draws, is not exact even one at a time", rows["confidence"][0] > 3 * noise)
+    check("it is worst one at a time: luck is chosen in every pass", rows["confidence"][0] == max(rows["confidence"]))
 
 
 def show_exact(world):
@@ -389,8 +389,8 @@ def demo():
     show_exact(world)
     print("""
 Exercises (answers in docs/answers.md; a change may make a check fail: turn that one into a comment to go on)
-  1. Two letters, each A with probability 0.9 whatever the other is: how often is AA written by confidence, two passes?
-     Work it out, then sample it. Why is that "a low temperature in disguise"?
+  1. Sample the two letters of the comment on `score_places`, each A with probability 0.9, by confidence in two passes.
+     Does AA come in 0.891 of the texts? Why is that "a low temperature in disguise"?
   2. Sample by certainty at temperature 0.7. Is it still exact? Which texts come out too often?
   3. Write the bound in continuous time (see `corrupt`). How much more does one draw of it vary, and which draws do it?
 """)

@@ -238,7 +238,7 @@ def write_blocks(writer, canvas, block, draw, at_end=lambda written: False):
 
 
 # ---- The walk
-def draw_masks(length=64):
+def draw_who_sees(length=64):
     """Saves the picture of who sees whom: for the two copies of training, and for a pass with the cache."""
     figure, panels = new_figure(1, 5, figsize=(17, 3.9), layout="constrained")
     numbers = torch.arange(length) // 16
@@ -299,7 +299,7 @@ def walk(model, windows):
     print(f"\n3. {len(windows)} held-out windows, exact nats per character, from left to right inside a block")
     for block in (1, 2, 4, 8):
         print(f"  blocks of {block}: {block_nats(model, windows, block).mean():.3f}")
-    draw_masks()
+    draw_who_sees()
 
 
 # ---- The command line
