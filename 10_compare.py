@@ -6,8 +6,8 @@ by what is visible alone. The bound, which speaks of random order, has a column 
 write: an n-gram model, which guesses each character from the five before it by counting in the training text. To it, a
 text that repeats common words looks fluent, so fluency is never shown without diversity beside it.
 
-This is a short run on few texts: the errors are wide. `python -m benchmarks.sweep` tries 88 ways of writing, chooses
-among them, and draws the pictures; `python -m benchmarks.exact` shows what a saved pass costs in nats.
+This is a short run on few texts: the errors are wide. `python -m benchmarks.sweep` tries 88 ways of writing and draws
+the pictures. `python -m benchmarks.exact` shows what a saved pass costs in nats.
 
 Builds on:  lessons 1 (text), 4 (bound, exact_nats), 5 (load_kind), 6 (Sampling, generate), 7 (token_nats, writing).
 Run:        python 10_compare.py            (about a minute on a laptop's CPU)
@@ -58,8 +58,7 @@ class Writers:
     """Both models, with one way of calling each. They must share an alphabet."""
 
     def __init__(self, dllm, gpt_name, device="auto", length=None):
-        """dllm, gpt_name: checkpoints. length: of windows and pieces, None for the shorter of their contexts. Raises
-        UserError."""
+        """dllm, gpt_name: checkpoints. length: of windows and pieces, None for the shorter context. Raises UserError."""
         self.device = pick_device(device)
         files = find_checkpoint(dllm), find_checkpoint(gpt_name)
         self.dllm, self.tokenizer, dllm_info = training.load_kind(files[0], False, self.device)
@@ -245,15 +244,14 @@ class Verdict:
 
 def judge_pieces(judge, label, pieces):
     """Judges pieces of equal length. Returns a Verdict."""
-    shares = [with_error(share, pieces) for share in (judge.known_words, judge.distinct)]
-    return Verdict(label, mean_with_error(judge.nats, pieces), *shares, judge.longest_copy(pieces), pieces)
+    words, distinct = (with_error(share, pieces) for share in (judge.known_words, judge.distinct))
+    return Verdict(label, mean_with_error(judge.nats, pieces), words, distinct, judge.longest_copy(pieces), pieces)
 
 
 # ---- Writing, and judging what was written
 def letters_a_pass(number, length, temperature=0.8, order=None, top_k=generation.ALL):
     """The Sampling that writes `length` letters, so many a pass; order None: as lesson 6 has it with --revise 0."""
-    settings = dict(order=order, revise=0, letters_a_pass=number)
-    return generation.Sampling.for_letters(length, temperature, top_k, **settings)
+    return generation.Sampling.for_letters(length, temperature, top_k, None, 0, order, letters_a_pass=number)
 
 
 def describe(sampling, length):
@@ -335,8 +333,8 @@ def main():
     args = parser.parse_args()
     writers, tokens, windows = prepare(args.dllm, args.gpt, args.device, args.data, args.len)
     num, L, seen = args.pieces, writers.length, tensors.consecutive_windows(tokens, writers.length)
-    kinds = {"real, held out": windows, "real, from training": seen}
-    real = {label: writers.texts(spread(rows, num)) for label, rows in kinds.items()}
+    real = {"real, held out": writers.texts(spread(windows, num))}
+    real["real, from training"] = writers.texts(spread(seen, num))
     ways = {"GPT, 0.8": partial(writers.by_gpt, 0.8, num, L, args.seed)}
     for sampling in few_samplings(L):
         ways[describe(sampling, L)] = partial(writers.by_dllm, sampling, num, L, args.seed)
