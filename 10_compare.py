@@ -58,7 +58,7 @@ class Writers:
     """Both models, with one way of calling each. They must share an alphabet."""
 
     def __init__(self, dllm, gpt_name, device="auto", length=None):
-        """dllm, gpt_name: checkpoints. length: of windows and pieces, None for the shorter context. Raises UserError."""
+        """dllm, gpt_name: checkpoints. length: of windows and pieces (None: the shorter context). Raises UserError."""
         self.device = pick_device(device)
         files = find_checkpoint(dllm), find_checkpoint(gpt_name)
         self.dllm, self.tokenizer, dllm_info = training.load_kind(files[0], False, self.device)
