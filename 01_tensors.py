@@ -17,6 +17,7 @@ Later lessons take from here: load_text, Tokenizer, split_text, consecutive_wind
 
 import math
 import re
+import unicodedata
 from pathlib import Path
 
 from tools.checkpoints import CONTROL
@@ -36,6 +37,7 @@ TINY_SHAKESPEARE = (
     "tinyshakespeare/input.txt"
 )
 TINY_SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff\u00ad"))  # zero-width signs, the soft hyphen
 MAX_TEXT = 2**30  # bytes; it takes some twenty times its size in memory
 
 
@@ -93,9 +95,23 @@ class Tokenizer:
             ids.append(self.id_of[match.group()])
             end = match.end()
         if end < len(text):
-            place = f"at position {position + end + 1}"
-            raise UserError(f"the character {text[end]!r} {place} is not in the model's alphabet.")
+            place, why = f"at position {position + end + 1}", ""
+            if "\ud800" <= text[end] <= "\udfff":
+                why = "; it is half a character, since the terminal's locale is not UTF-8: try LANG=C.UTF-8"
+            raise UserError(f"the character {text[end]!r} {place} is not in the model's alphabet{why}.")
         return ids
+
+    def encode_typed(self, text, position=0):
+        """encode for what a person typed: as it is, or else letters that look the same, composed (NFC) or decomposed
+        (NFD), or else the same without what cannot be seen. Raises UserError where nothing of it fits."""
+        apart = {unicodedata.normalize("NFD", unit): unit for unit in self.units}
+        pattern = re.compile("|".join(map(re.escape, sorted(apart, key=len, reverse=True))))
+        for form in (text, text.translate(INVISIBLE)):
+            for pieces, whole in ((self.pattern, form), (pattern, unicodedata.normalize("NFD", form))):
+                found = pieces.findall(whole)
+                if sum(map(len, found)) == len(whole):
+                    return self.encode("".join(apart[piece] if pieces is pattern else piece for piece in found))
+        return self.encode(text, position)
 
     def decode(self, ids):
         """Iterable of ids (integers or a 1-D tensor) -> str."""

@@ -81,8 +81,8 @@ def make_canvas(tokenizer, prompt, ending, length, num, device):
     no line break, or no room is left. Raises UserError if both are longer than length.
     """
     blank_line = tokenizer.encode("\n\n") if "\n" in tokenizer.id_of else []
-    first = blank_line[:length] if prompt is None else tokenizer.encode(prompt)
-    last = blank_line[: max(0, length - len(first))] if ending is None else tokenizer.encode(ending)
+    first = blank_line[:length] if prompt is None else tokenizer.encode_typed(prompt)
+    last = blank_line[: max(0, length - len(first))] if ending is None else tokenizer.encode_typed(ending)
     if (given := len(first) + len(last)) > length:
         raise UserError(f"prompt (else a blank line) and ending have {given} letters, more than --len {length} allows.")
     row = first + [tokenizer.vocab_size] * (length - given) + last
@@ -225,7 +225,7 @@ def main():
     add_live_flags(parser)
     parser.add_argument("--gif", metavar="FILE", help="save the writing as an animation")
     args = parser.parse_args()
-    if args.gif and (args.num > 1 or not args.gif.endswith(".gif")):
+    if args.gif is not None and (args.num > 1 or not args.gif.endswith(".gif")):
         parser.error(f"--gif {args.gif} must end in .gif, and shows one text; leave out --num")
     live = is_live(parser, args)
     sampling_for, (model, tokenizer) = read_sampling(parser, args), load_writer(parser, args)

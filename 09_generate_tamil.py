@@ -26,7 +26,6 @@ Exercises (answers in docs/answers.md)
 import math
 import random
 import re
-import unicodedata
 from functools import partial
 from importlib import import_module
 from itertools import product
@@ -156,8 +155,7 @@ def rhymes(couplet):
 def write_verse(model, tokenizer, sampling_for, prompt, ending, length, num, generator):
     """num pieces of verse of `length` letters, with the prompt and the ending (None: as in make_canvas of lesson 6).
     sampling_for: number of letters -> Sampling."""
-    first, last = (given and unicodedata.normalize("NFC", given) for given in (prompt, ending))
-    canvas = generation.make_canvas(tokenizer, first, last, length, num, model.head.weight.device)  # [num, length]
+    canvas = generation.make_canvas(tokenizer, prompt, ending, length, num, model.head.weight.device)  # [num, length]
     sampling = sampling_for(int((canvas[0] == tokenizer.vocab_size).sum()))
     return [tokenizer.decode(row) for row in generation.generate(model, canvas, sampling, generator)]
 

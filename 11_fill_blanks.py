@@ -31,7 +31,6 @@ import os
 import re
 import stat
 import sys
-import unicodedata
 from dataclasses import dataclass
 from importlib import import_module
 
@@ -87,7 +86,7 @@ def read_blanks(text, tokenizer):
             parts.append(Blank(low, high))
         else:
             written = "escaped" if found["escaped"] else "plain"
-            parts.append(tokenizer.encode(found[written], position=found.start(written)))
+            parts.append(tokenizer.encode_typed(found[written], position=found.start(written)))
     if not any(isinstance(part, Blank) for part in parts):
         raise UserError("there is no blank in the text; write one _ for every hidden letter, or {12}, or {3-15}.")
     return parts
@@ -205,7 +204,7 @@ def fill_text(model, tokenizer, text, sampling_for, seed=None, num=1, live=False
     """Fills the blanks in a text num times, and prints it. sampling_for: number of letters -> Sampling. live: draws the
     text after every pass. Returns whether all that was given is still the same. Raises UserError."""
     mask_id = model.config.vocab_size
-    parts = read_blanks(unicodedata.normalize("NFC", text), tokenizer)
+    parts = read_blanks(text, tokenizer)
     canvas = lay_out(parts, find_lengths(model, parts), mask_id).expand(num, -1).to(model.head.weight.device)
     masked = canvas[0] == mask_id
     view = LiveView(tokenizer, mask_id)

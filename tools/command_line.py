@@ -34,6 +34,9 @@ def check(claim, holds):
 # ---- The end of a script
 def run(main):
     """Runs a script's `main`. A user's mistake ends in one sentence and exit status 1, not in a traceback."""
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115 closed, as under pythonw and some services
+    if sys.stdout is None:
+        sys.exit("error: standard output is closed, so the result would be lost; send it to a file.")
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a notebook's has not
             stream.reconfigure(encoding="utf-8", errors="replace")  # Windows would use its code page
@@ -52,7 +55,9 @@ def run(main):
     except (MemoryError, RuntimeError) as problem:
         if isinstance(problem, RuntimeError) and "memory" not in str(problem):
             raise  # a mistake of ours
-        sys.exit("error: there is not enough memory for this; ask for less at once: a smaller --batch, --num or --len.")
+        smaller = [flag for flag in ("--batch", "--num", "--len") if flag in Parser.flags]
+        asked = f", by a smaller {' or '.join(smaller)}" if smaller else ""
+        sys.exit(f"error: there is not enough memory for this; ask for less at once{asked}.")
 
 
 def drop_output():
@@ -94,8 +99,11 @@ class StopRequest:
 class Parser(argparse.ArgumentParser):
     """argparse that shows the module's docstring as help, and answers a wrong value with one sentence."""
 
+    flags = ()  # of the parser that was made last
+
     def __init__(self, doc):
         super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+        Parser.flags = self._option_string_actions
 
     def error(self, message):
         self.exit(2, f"{self.prog}: error: {message}\n")

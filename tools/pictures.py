@@ -60,6 +60,22 @@ def show_text(tokenizer, tokens, mask_id):
     return "".join(HIDDEN if i == mask_id else tokenizer.units[i] for i in tokens.tolist())
 
 
+def wrapped(text, width):
+    """The lines of a text as a terminal of `width` columns shows them. A tab is drawn as a space."""
+    from wcwidth import wcwidth  # letters of Chinese take two columns, joining signs none
+
+    lines = [""]
+    for line in text.split("\n"):
+        used = 0
+        for letter in line.replace("\t", " "):
+            columns = max(0, wcwidth(letter))
+            if used + columns > width:
+                lines, used = [*lines, ""], 0
+            lines[-1], used = lines[-1] + letter, used + columns
+        lines.append("")
+    return lines[:-1]
+
+
 class LiveView:
     """Draws a text in the terminal again and again, in the same place, as it is unmasked."""
 
@@ -68,9 +84,7 @@ class LiveView:
 
     def __call__(self, canvas):
         width, height = (n or 80 for n in os.get_terminal_size(sys.stderr.fileno()))  # some say 0
-        text = show_text(self.tokenizer, canvas[0], self.mask_id)
-        width = max(2, width) - 1
-        lines = [line[i : i + width] for line in text.split("\n") for i in range(0, max(1, len(line)), width)]
+        lines = wrapped(show_text(self.tokenizer, canvas[0], self.mask_id), max(2, width - 1))
         end = max((i + 1 for i, line in enumerate(lines) if line.strip(HIDDEN)), default=0)  # after the last letter
         lines = lines[: max(end, height - 1)][1 - height :]  # what fits, up to there
         back, self.lines = self.to_beginning(), len(lines)
@@ -87,16 +101,22 @@ class LiveView:
 
 
 # ---- Animations
+GIF_COLUMNS = 100  # letters in a line, at most
+
+
 def save_gif(path, frames, tokenizer, mask_id):
     """Saves canvases [1, L], one after the other, as an animation. Letters stand where they stand in the last one."""
     import matplotlib
     from PIL import Image, ImageDraw, ImageFont
 
     font = ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSansMono.ttf", 16)
-    places, row, column = [], 0, 0
-    for letter in (tokenizer.units[i] for i in frames[-1][0].tolist()):
+    units, places, row, column = [unit.replace("\t", " ") for unit in tokenizer.units], [], 0, 0
+    for i in frames[-1][0].tolist():
+        if column == GIF_COLUMNS:
+            row, column = row + 1, 0
         places.append((12 + 10 * column, 10 + 22 * row))
-        row, column = (row + 1, 0) if letter == "\n" else (row, column + 1)
+        row, column = (row + 1, 0) if units[i] == "\n" else (row, column + 1)
+    tell_missing(font, {units[i] for i in frames[-1][0].tolist()} - {"\n"})
     size = (max(x for x, _ in places) + 24, places[-1][1] + 34)
     images, before = [], frames[0]
     for frame in frames:
@@ -105,8 +125,8 @@ def save_gif(path, frames, tokenizer, mask_id):
         for place, i, was in zip(places, frame[0].tolist(), before[0].tolist()):
             if i == mask_id:
                 draw.rectangle((place[0] + 1, place[1] + 4, place[0] + 8, place[1] + 17), fill="#d0d7e5")
-            elif tokenizer.units[i] != "\n":
-                draw.text(place, tokenizer.units[i], fill="#d2322d" if was == mask_id else "black", font=font)
+            elif units[i] != "\n":
+                draw.text(place, units[i], fill="#d2322d" if was == mask_id else "black", font=font)
         images.append(image.quantize(256))  # fewer colours would lose the few red pixels
         before = frame
     durations = [80] * (len(images) - 1) + [4000]  # milliseconds; the last one stays
@@ -114,3 +134,11 @@ def save_gif(path, frames, tokenizer, mask_id):
     images[0].save(file, "GIF", save_all=True, append_images=images[1:], duration=durations, loop=0)
     write_safely(path, file.getvalue())
     print(path, file=sys.stderr)
+
+
+def tell_missing(font, units):
+    """Says on standard error which letters a font lacks. It draws all of these as the same box."""
+    box = bytes(font.getmask("\uffff"))
+    if missing := sorted(unit for unit in units if any(bytes(font.getmask(letter)) == box for letter in unit)):
+        shown = ", ".join(map(repr, missing[:5]))
+        print(f"the animation shows boxes for {shown}: its font lacks them, where Noto Sans has them", file=sys.stderr)

@@ -1,0 +1,128 @@
+"""Faults of former versions, by kind: odd letters, widths, streams that are missing, empty values."""
+
+import os
+import subprocess
+import sys
+import unicodedata
+from importlib import import_module
+
+import pytest
+from conftest import ROOT, assert_refused, environment, run_script
+
+from tools import command_line, pictures
+from tools.checkpoints import save_checkpoint
+from tools.command_line import UserError
+
+import torch
+
+tensors, transformer = import_module("01_tensors"), import_module("03_transformer")
+CASES = ROOT / "data" / "cases"
+
+
+# ---- One entrance for letters
+NFD, NFC = "cafe\u0301", "caf\u00e9"
+
+
+def units_of(text):
+    """The alphabet of a text of which each letter with its signs is a unit of its characters."""
+    return tensors.Tokenizer(sorted(set(text)))
+
+
+@pytest.mark.parametrize("trained", [NFC, NFD])
+@pytest.mark.parametrize("typed", [NFC, NFD, "ca\u200bf\u00e9", "ca\u00adfe\u0301", "\ufeffcaf\u00e9"])
+def test_letters_are_taken_composed_decomposed_or_with_what_cannot_be_seen(trained, typed):
+    tokenizer = units_of(trained)
+    assert tokenizer.decode(tokenizer.encode_typed(typed)) == trained
+
+
+@pytest.mark.parametrize("text", [NFC, NFD, "e\u0301\u0323", "a\u200bb", "\u05e9\u05c1\u05b8"])
+def test_what_fits_as_typed_is_never_altered(text):
+    tokenizer = units_of(text + unicodedata.normalize("NFC", text) + unicodedata.normalize("NFD", text))
+    assert tokenizer.decode(tokenizer.encode_typed(text)) == text
+
+
+def test_what_fits_in_no_form_is_refused_as_typed():
+    with pytest.raises(UserError, match="'e' at position 4"):
+        units_of(NFC).encode_typed("cafex")
+    with pytest.raises(UserError, match="locale"):
+        units_of(NFC).encode_typed("caf\udcc3")
+
+
+@pytest.mark.parametrize("name", ["nfd.txt", "hindi_precomposed.txt", "hebrew.txt"])
+def test_a_models_own_letters_are_accepted_everywhere(name, tmp_path):
+    if not (CASES / "text" / name).exists():
+        pytest.skip("the small inputs that failed are not there")
+    text = (CASES / "text" / name).read_text(encoding="utf-8")
+    tokenizer = units_of(text)
+    config = transformer.Config(tokenizer.vocab_size, 32, n_layers=1, n_heads=2, dim=16)
+    model, path = transformer.Transformer(config), tmp_path / "own.safetensors"
+    save_checkpoint(dict(model=model.state_dict(), config=vars(model.config), units=tokenizer.units), path)
+    word = text.split()[0][:6]
+    for typed in {word, unicodedata.normalize("NFC", word), unicodedata.normalize("NFD", word)}:
+        code, out, err = run_script("06_generate.py", "--checkpoint", path, "--len", 20, "--prompt", typed, "--seed", 1)
+        assert code == 0 and out.startswith(word), err
+        code, out, err = run_script("11_fill_blanks.py", "--checkpoint", path, typed + "_", "--seed", 1)
+        assert code == 0 and out.startswith(word), err
+
+
+# ---- Length is not width
+@pytest.mark.parametrize(
+    "text, lines",
+    [("abcdef", ["abcd", "ef"]), ("ab\n\ncd", ["ab", "", "cd"]), ("\u6f22\u5b57\u6f22", ["\u6f22\u5b57", "\u6f22"]),
+     ("a\tb", ["a b"]), ("e\u0301" * 5, ["e\u0301" * 4, "e\u0301"]), ("", [""])],
+)  # fmt: skip
+def test_lines_are_as_wide_as_the_terminal(text, lines):
+    assert pictures.wrapped(text, 4) == lines
+
+
+def test_a_live_view_of_wide_letters_takes_back_as_many_lines_as_it_drew(monkeypatch, capfd):
+    monkeypatch.setattr("os.get_terminal_size", lambda _: os.terminal_size((11, 30)))
+    tokenizer = tensors.Tokenizer(["\u6f22", "\t", "\n"])
+    view = pictures.LiveView(tokenizer, 3)
+    view(torch.tensor([[0] * 12]))
+    view.erase()
+    drawn = capfd.readouterr().err
+    assert drawn.count("\n") == 3 and drawn.endswith("\x1b[3A\x1b[J")  # five letters of two columns in a line of ten
+
+
+def test_a_long_line_is_wrapped_in_an_animation_and_missing_letters_are_named(tmp_path, capsys):
+    from PIL import Image
+
+    tokenizer, path = tensors.Tokenizer(["a", "\u0b85"]), tmp_path / "text.gif"
+    pictures.save_gif(path, [torch.zeros(1, 7000, dtype=torch.long)], tokenizer, 2)
+    with Image.open(path) as gif:
+        assert gif.width < 1100 and gif.height > 70 * 22
+    assert "boxes" not in capsys.readouterr().err
+    pictures.save_gif(path, [torch.ones(1, 5, dtype=torch.long)], tokenizer, 2)
+    assert "boxes for '\u0b85'" in capsys.readouterr().err
+
+
+# ---- Streams may be missing, and memory may
+@pytest.mark.skipif(os.name == "nt", reason="a POSIX shell closes them")
+@pytest.mark.parametrize("closed, code", [(">&-", 1), ("2>&-", 0)])
+def test_a_closed_stream_is_no_traceback(closed, code):
+    program = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tools.command_line import run; run(lambda: print('x'))"
+    )
+    command = f'"{sys.executable}" -c "{program}" {closed}'
+    done = subprocess.run(command, shell=True, env=environment(), capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (code, "" if code else "x\n")
+    assert done.stderr == (
+        "error: standard output is closed, so the result would be lost; send it to a file.\n" if code else ""
+    )
+
+
+def test_the_memory_sentence_names_flags_that_the_script_has(monkeypatch):
+    def fails():
+        raise MemoryError
+
+    parser = command_line.Parser("")
+    parser.add_argument("--num")
+    with pytest.raises(SystemExit, match=r"by a smaller --num\.$"):
+        command_line.run(fails)
+
+
+def test_an_empty_name_is_a_value(small_checkpoint):
+    assert_refused(run_script("05_train.py", "--evaluate", ""), 1, "there is no file")
+    assert_refused(run_script("05_train.py", "--data", ""), 1, "--data is empty")
+    assert_refused(run_script("06_generate.py", "--checkpoint", small_checkpoint, "--gif", ""), 2, "--gif")
