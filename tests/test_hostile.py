@@ -168,8 +168,8 @@ def resume(path):
 
 def test_runs_with_wrong_parts_are_refused_and_left_alone(good, tmp_path):
     contents, path = read_checkpoint(good["run"]), tmp_path / "a.safetensors"
-    contents["optimizers"][1][0]["step"] += 0  # there is one
     kinds = hostile.changed(contents, hostile.RUN)
+    kinds |= {"weights alone": lambda path: path.write_bytes(good["model"].read_bytes())}
 
     def beside(best):
         return lambda path: path.write_bytes(good["run"].read_bytes()) and best(path.with_name("a_best.safetensors"))
@@ -179,8 +179,9 @@ def test_runs_with_wrong_parts_are_refused_and_left_alone(good, tmp_path):
     kinds |= {f"the best weights: {number}": beside(make) for number, make in enumerate([*bests, *wrong.values()])}
     assert faults_of(kinds, path, resume) == []
     path.with_name("a_best.safetensors").unlink()
-    hostile.forge(path, contents)
-    assert resume(path)[0] == 0
+    for harmless in ({}, dict(due=True, losses=[])):
+        hostile.forge(path, contents, harmless)
+        assert resume(path)[0] == 0
 
 
 OTHERS = {

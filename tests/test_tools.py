@@ -398,7 +398,7 @@ def test_nothing_of_an_earlier_run_is_overwritten(out, name):
         settled(out, "--preset", "tiny")
 
 
-@pytest.mark.parametrize("name", ["", "verse\x1b.txt", "verse\udcff.txt", "\x7f"])
+@pytest.mark.parametrize("name", ["", "verse\x1b.txt", "verse\udcff.txt", "verse\n.txt"])
 @pytest.mark.parametrize("resume", [[], ["--resume"]])
 def test_a_text_is_named_by_what_a_checkpoint_can_keep(out, name, resume):
     if resume:

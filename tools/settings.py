@@ -1,6 +1,7 @@
 """What a training run is told: the flags that all training scripts share, and the settings that come of them."""
 
 import hashlib
+import re
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -109,7 +110,7 @@ def settle(args, script, presets, load_text, **own):
 def data_path(name):
     """The absolute path of a text as the checkpoint keeps it. Raises UserError for one that it could not give back."""
     path = str(Path(name).resolve())
-    if CONTROL.search(path) or len(path) > 4096:
+    if CONTROL.search(path) or re.search("[\t-\r]", path) or len(path) > 4096:
         raise UserError(f"the path of --data {name!r} has control characters, or is not UTF-8; rename the file.")
     return path
 

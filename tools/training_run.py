@@ -200,7 +200,7 @@ class Reporter:
     def add_row(self, heldout):
         """Adds a row to the log."""
         run = self.run
-        mean = sum(run.losses) / len(run.losses)
+        mean = sum(run.losses) / max(1, len(run.losses))
         self.log.add(run.step, f"{run.seconds:.1f}", run.characters, f"{run.lr:.5f}", f"{mean:.4f}", heldout)
         run.losses = []
 
