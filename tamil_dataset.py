@@ -85,12 +85,12 @@ SLIPS = {  # of the typists
 
 
 def normalize(text):
-    """NFC, without zero-width characters; no space at either end of a line, and never two in a row.
+    """NFC, without zero-width characters and soft hyphens; no space at either end of a line, and never two in a row.
 
     A long run of signs without a letter is no writing. Of such a run those that combine are dropped, since NFC has to
     sort them, in a time that grows with the square of their number.
     """
-    text = re.sub("[\u200b-\u200d\ufeff]", "", text).replace("\u00a0", " ")
+    text = re.sub("[\u200b-\u200d\u2060\ufeff\u00ad]", "", text).replace("\u00a0", " ")
     text = re.sub(r"[^\w\s!-~]{31,}", lambda run: "".join(c for c in run[0] if not unicodedata.combining(c)), text)
     text = unicodedata.normalize("NFC", text)
     return "\n".join(" ".join(line.split()) for line in text.split("\n"))

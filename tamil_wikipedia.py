@@ -140,7 +140,7 @@ def ask_api(session, address, place):
     except (ValueError, TypeError, RecursionError):
         raise requests.RequestException("an answer that is not JSON", response=response)
     if "error" in answer:  # these come with status 200
-        code = answer["error"].get("code", "")
+        code = str(answer["error"].get("code", "") if isinstance(answer["error"], dict) else answer["error"])[:80]
         if not re.match("maxlag|ratelimited|readonly|internal_api_error", code):  # these pass
             raise UserError(f"{address} refuses the request ({code}); what has come is kept.")
         raise requests.RequestException(code, response=response)
@@ -150,11 +150,24 @@ def ask_api(session, address, place):
 def new_articles(answer, seen):
     """The articles of an answer, {page id: clean text}, without those that are not Tamil or whose id is in `seen`.
 
-    A page without "extract" is one that has been listed before its turn: its text comes with a later answer.
+    A page without "extract" is one that has been listed before its turn: its text comes with a later answer. Raises
+    UserError for an answer of another shape.
     """
-    pages = [page for page in answer.get("query", {}).get("pages", []) if "extract" in page]
-    texts = {str(page["pageid"]): clean_article(page["extract"]) for page in pages}
+    try:
+        pages = [page for page in answer.get("query", {}).get("pages", []) if "extract" in page]
+        texts = {str(int(page["pageid"])): clean_article(page["extract"]) for page in pages}
+    except (AttributeError, TypeError, KeyError, ValueError):
+        raise UserError("the API gave an answer of another shape than it documents; nothing of it is kept.")
     return {page: text for page, text in texts.items() if page not in seen and mostly_tamil(text)}
+
+
+def next_place(answer, place):
+    """Where to go on after an answer that was asked for at `place`; None at the end. Raises UserError."""
+    after = answer.get("continue")
+    known = isinstance(after, dict) and after and all(type(each) in (str, int) for each in after.values())
+    if after is not None and (not known or after == place):
+        raise UserError("the API says to go on from where it was asked, or from nowhere; nothing of that is kept.")
+    return after
 
 
 def saved_answers(path):
@@ -168,9 +181,13 @@ def saved_answers(path):
                 return
             size += len(line)
             try:
-                yield json.loads(line)
-            except ValueError:
+                saved = json.loads(line)
+                whole = all(isinstance(text, str) for text in saved["articles"].values()) and "continue" in saved
+            except (ValueError, TypeError, KeyError, AttributeError):
+                whole = False
+            if not whole:
                 raise UserError(f"{path} is damaged; delete it to begin again.")
+            yield saved
 
 
 def save_answers(address, path, limit=None):
@@ -184,24 +201,28 @@ def save_answers(address, path, limit=None):
     seen, place = set(), {}
     for saved in saved_answers(path):
         seen.update(saved["articles"])
-        place = saved["continue"]
+        place = next_place(saved, None)
     bar = tqdm(initial=len(seen), total=limit, unit=" articles", disable=None)
     with requests.Session() as session, open(path, "ab") as file, bar:
         while place is not None and (limit is None or len(seen) < limit):
             answer = patiently(functools.partial(ask_api, session, address, place), address, bar)
-            articles, place = new_articles(answer, seen), answer.get("continue")
+            articles, place = new_articles(answer, seen), next_place(answer, place)
             file.write(json.dumps({"articles": articles, "continue": place}).encode() + b"\n")
             file.flush()
             seen.update(articles)
             bar.update(len(articles))
 
 
-def read_api(address, folder, limit=None):
-    """Writes tamil_wiki.txt with the first `limit` articles, or all, and returns their number. Raises UserError."""
+def read_api(address, folder, limit=None, enough=None):
+    """Writes tamil_wiki.txt with the first `limit` articles and returns their number. Raises UserError.
+
+    None: all that earlier runs have saved, and more until there are `enough`. An article that two runs have saved is
+    written once.
+    """
     path = folder / "tamil_wiki_api.jsonl"
-    save_answers(address, path, limit)
-    texts = (text for saved in saved_answers(path) for text in saved["articles"].values())
-    return write_articles(itertools.islice(texts, limit), folder / "tamil_wiki.txt")
+    save_answers(address, path, limit or enough)
+    texts = {page: text for saved in saved_answers(path) for page, text in saved["articles"].items()}
+    return write_articles(itertools.islice(texts.values(), limit), folder / "tamil_wiki.txt")
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -341,7 +362,7 @@ def main():
     if args.api:
         if not args.limit:
             print(f"the first {FIRST_ARTICLES} articles; --limit N takes N, --dump takes all", file=sys.stderr)
-        count = read_api(API, FOLDER, args.limit or FIRST_ARTICLES)
+        count = read_api(API, FOLDER, args.limit, FIRST_ARTICLES)
     else:
         program = find_extractor()  # first, since the download is long
         dump = Path(args.dump) if args.dump else fetch_dump(DUMP, FOLDER / Path(DUMP).name)

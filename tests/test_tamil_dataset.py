@@ -13,8 +13,8 @@ import pytest
 from conftest import ROOT, Quiet, assert_refused, run_script, serving
 
 import tamil_dataset as tamil
-import tools
-from tools import UserError
+from tools import files
+from tools.command_line import UserError
 
 
 @pytest.fixture
@@ -244,7 +244,7 @@ def test_a_download_of_a_page_is_kept_and_not_fetched_again(tmp_path, monkeypatc
 @pytest.mark.parametrize("way", ["packed", "in-chunks"])
 def test_a_page_comes_whole(way, tmp_path):
     with serving(Site) as address:
-        assert tools.download(f"{address}/{way}", None, tmp_path / "page").read_bytes() == PAGE
+        assert files.download(f"{address}/{way}", None, tmp_path / "page").read_bytes() == PAGE
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_a_page_comes_whole(way, tmp_path):
 )  # fmt: skip
 def test_a_download_that_fails_is_one_sentence_and_leaves_nothing(way, reason, tmp_path, monkeypatch):
     monkeypatch.setattr(tamil, "DATA", tmp_path)
-    monkeypatch.setattr(tools, "DOWNLOAD_SECONDS", 60 if way == "endless" else 1)
+    monkeypatch.setattr(files, "DOWNLOAD_SECONDS", 60 if way == "endless" else 1)
     began = time.monotonic()
     with serving(Site) as address:
         monkeypatch.setattr(tamil, "MADURAI", f"{address}/{way}/")
@@ -268,7 +268,7 @@ def test_a_download_that_fails_is_one_sentence_and_leaves_nothing(way, reason, t
 
 def test_a_wrong_checksum_leaves_nothing(tmp_path):
     with serving(Site) as address, pytest.raises(UserError, match="its checksum is wrong"):
-        tools.download(f"{address}/whole", "0" * 64, tmp_path / "page")
+        files.download(f"{address}/whole", "0" * 64, tmp_path / "page")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -20,7 +20,7 @@ import pytest
 from conftest import ROOT, Quiet, assert_refused, environment, run_script, serving
 
 import tamil_wikipedia as wikipedia
-from tools import UserError
+from tools.command_line import UserError
 
 SAMPLE = ROOT / "data" / "tamil_wiki" / "AA_wiki_00.txt"
 TINY_DUMP = ROOT / "data" / "tamil_wiki" / "synthetic-tiny-pages-articles.xml.bz2"
@@ -582,3 +582,42 @@ def test_memory_does_not_grow_with_the_dump(empty_dump, tmp_path):
     done = subprocess.run(python, env=environment(), capture_output=True, timeout=300)
     assert (tmp_path / "tamil_wiki.txt").stat().st_size > 45e6
     assert int(done.stdout) < 15  # MB
+
+
+# ---- Answers of another shape, and runs beside each other
+CASES = sorted((ROOT / "data" / "cases" / "wiki").glob("*.json"))
+
+
+@pytest.mark.parametrize("answer", [
+    {"error": "x"}, {"query": None}, {"query": {"pages": None}}, {"query": {"pages": [{"title": "x", "extract": "x"}]}},
+    {"query": {"pages": [{"pageid": 1, "extract": None}]}}, {"query": {"pages": [1]}}, {"query": {"pages": {"a": 1}}},
+    {"query": {"pages": [{"pageid": "x", "extract": "x"}]}}, {"continue": "x"}, {"continue": {}}, {"continue": [1]},
+    {"continue": {"gapcontinue": None}}, *(json.loads(path.read_text(encoding="utf-8")) for path in CASES),
+])  # fmt: skip
+def test_an_answer_of_another_shape_is_one_sentence_and_nothing_of_it_is_stored(answer, tmp_path, monkeypatch):
+    monkeypatch.setattr(wikipedia, "ask_api", lambda session, address, place: answer)
+    monkeypatch.setattr(wikipedia, "patiently", lambda send, address, bar: wikipedia_answer(send))
+    path = tmp_path / "tamil_wiki_api.jsonl"
+    with pytest.raises(UserError):
+        wikipedia.read_api("x", tmp_path)
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    assert len(lines) <= 1  # that never goes on: its first answer is as it should be
+    assert not (tmp_path / "tamil_wiki.txt").exists()
+
+
+def wikipedia_answer(send):
+    """What `patiently` gives for a server that answers at once; its errors as ask_api sees them."""
+    answer = send()
+    if "error" in answer:
+        raise UserError("refused")
+    return answer
+
+
+def test_an_article_that_two_runs_saved_is_written_once(tmp_path):
+    lines = [{"articles": {"1": "அ"}, "continue": {"gapcontinue": "b"}}, {"articles": {"2": "ஆ"}, "continue": None}]
+    saved = "".join(json.dumps(line) + "\n" for line in [lines[0], *lines])
+    (tmp_path / "tamil_wiki_api.jsonl").write_text(saved, encoding="utf-8")
+    assert wikipedia.read_api(NOWHERE, tmp_path) == 2
+    assert (tmp_path / "tamil_wiki.txt").read_text(encoding="utf-8") == "அ\n\nஆ\n"
+    assert wikipedia.read_api(NOWHERE, tmp_path, enough=1) == 2  # what is there does not shrink
+    assert wikipedia.read_api(NOWHERE, tmp_path, 1) == 1  # unless one says so
