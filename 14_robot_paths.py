@@ -1,49 +1,49 @@
 """Lesson 14. Can the model that writes verse bend a robot's path around an obstacle?
 
-A path is a row of tokens, as a text is. Along a line that shows roughly where the path runs stands a control point
-every half metre; a token says how far to the left or right of the line it is, in 31 steps of 0.1 m, and a smooth curve
-(a cubic B-spline) follows the control points. An obstacle on the path is then a blank: the span around it is masked and
-filled, its two sides given, as in lesson 11; and what still collides, or bends more sharply than the robot can, is
-taken back and drawn again, as lesson 12 repairs verse. All that is new is that the model also sees the map: to the
-embedding of each token is added how much room there is across the corridor at that point, and how the line turns.
+A path is a row of tokens, as a text is. A line shows roughly where the path runs. Every half metre along it stands a
+control point. A token says how far to the left or right of the line that point is, in 31 steps of 0.1 m. A smooth curve
+(a cubic B-spline) follows the control points.
 
-The teacher is an exact optimum (robots/teacher.py), and about ten times as fast. docs/robot_paths.md compares the two;
-this lesson shows what infilling is, and claims neither speed nor safety.
+An obstacle on the path is a blank. The span around it is masked and filled, as in lesson 11. What still collides or
+bends too sharply is taken back and drawn again, as lesson 12 repairs verse. One thing is new: the model sees the map.
+How much room there is across the corridor, and how the line turns, is added to the embedding of each token.
 
-Builds on:  lessons 3 (Transformer), 4 (sample), 12 (repair); robots (maps, planner, curves, poses, bags, teacher).
-            robots/training.py builds on this one: how the model was trained.
+The teacher is an exact optimum (robots/teacher.py), and about ten times as fast. docs/robot_paths.md compares the two.
+This lesson shows what infilling is. It claims neither speed nor safety.
+
+Builds on:  lessons 3 (Transformer), 4 (sample), 12 (repair); robots (maps, curves, planner, pictures, teacher).
 Run:        python 14_robot_paths.py                    (an obstacle, passed by pass after pass; some seconds)
             python 14_robot_paths.py --map FILE.yaml --start 1 2 --goal 5 4 --obstacle 3 3 0.3 --out path.csv
-            python 14_robot_paths.py --map FILE.yaml --bag IN --out OUT
+            python 14_robot_paths.py --map FILE.yaml --start 1 2 --goal 5 4 --candidates 3 --out three.png
+            python 14_robot_paths.py --map FILE.yaml --bag IN --out OUT --robot-radius 0.3
 Last line:  the path of a picture, `figures/14_robot_paths.png`; otherwise the path of the file --out.
 
-Others take from here: Corridor, PathModel, load_model, Filling, infill, bend_path, faults, around, cost.
+Others take from here: Corridor, PathModel, load_model, Filling, fill_path, bend_path, faults, around.
 
 Exercises (answers in docs/answers.md)
-  1. Set TEMPERATURE to 0: the eight samples are one. What becomes of the obstacle in the walk?
+  1. Set TEMPERATURE to 0. Which of the eight fillings differ, and why do they differ at all?
   2. Let `open_bins` allow every bin. What does the model put where the obstacle is, and what does repair make of it?
   3. Set PASSES to 1: all offsets of a span are drawn at once. How many of the eight can be driven?
 """
 
-import sys
+import contextlib
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib import import_module
-from pathlib import Path
 
 import numpy as np
 
-from robots.bags import rewrite_bag
-from robots.curves import FINE, control_points, distances, judge, length_of, low_pass, spline
-from robots.grid import ROBOT, SHARPEST, GridMap, made_up_map
+from robots.command_line import bend_bag, bend_one, parse_paths
+from robots.curves import FINE, can_drive, control_points, distances, in_words, is_free, low_pass, spline
+from robots.grid import GridMap, Robot, made_up_map
 from robots.maps import MAPS, read_map
 from robots.pictures import draw_passes
 from robots.planner import plan, smooth_simply
-from robots.poses import headings, refuse_to_overwrite, save_table, smooth_poses, thin_out
-from robots.teacher import BENT, FAR, NEAR
+from robots.poses import refuse_to_overwrite
+from robots.teacher import BENT, NEAR
 from tools.checkpoints import load_weights, read_checkpoint
-from tools.command_line import Parser, SEED, UserError, between, check, run
+from tools.command_line import UserError, check, run
 from tools.files import ROOT
 
 import torch
@@ -60,7 +60,8 @@ PAD = BINS  # fills up the shorter rows of a batch; the mask is the token after 
 POINTS = 48  # control points that the model sees at once
 TURNS = 15  # kinds of turn of the line, 0.2 rad each
 MARGIN = 4  # control points that are masked on either side of a collision
-SAMPLES, PASSES, TEMPERATURE, ROUNDS = 8, 8, 1.0, 12
+NEAREST = 0.18  # m beside the robot that the model keeps by itself, about
+PASSES, TEMPERATURE = 8, 1.0
 SHIPPED_PATHS = ROOT / "checkpoints" / "paths.safetensors"
 
 
@@ -102,9 +103,14 @@ class Corridor:
         """tokens [..., n] -> control points [..., n, 2]"""
         return self.line + OFFSETS[tokens][..., None] * self.left
 
+    def known(self, tokens):
+        """tokens [..., n] -> control points [..., n, 2], nan where a token is the mask."""
+        tokens = np.asarray(tokens)
+        return np.where((tokens < BINS)[..., None], self.control(tokens.clip(max=BINS - 1)), np.nan)
+
     def open_bins(self):
         """[n, BINS] True where a control point may be: where it has the clearance, or anywhere where no place has."""
-        free = self.clearances >= ROBOT
+        free = self.clearances >= self.grid.robot.radius
         return free | ~free.any(axis=1, keepdims=True)
 
 
@@ -112,7 +118,8 @@ def faults(corridor, tokens):
     """The control points, without the ends, next to which the spline of tokens [n] collides or bends too sharply, each
     as often as it does so, every 2 cm; an empty list for a path that can be driven."""
     points, curvatures = spline(corridor.control(np.asarray(tokens)))  # [M, 2], [M]
-    wrong = (corridor.grid.clearance(points) < ROBOT) | (curvatures > SHARPEST)
+    robot = corridor.grid.robot
+    wrong = (corridor.grid.clearance(points) < robot.radius) | (curvatures > robot.sharpest)
     return np.rint(np.flatnonzero(wrong) / FINE).astype(int).clip(1, len(tokens) - 2).tolist()
 
 
@@ -159,77 +166,108 @@ def load_model(path):
 class Filling:
     """How paths are filled in; the benchmark turns one thing after the other off."""
 
-    samples: int = SAMPLES  # at once, of which the best valid one is kept
-    rule_out: bool = True  # the bins without clearance
-    rounds: int = ROUNDS  # of repair
-    fallback: bool = True  # what the model fails at is left to Nav2's smoother
+    samples: int = 8  # at once, of which the cheapest that can be driven is kept
+    room: float = 0.48  # m beside the robot that it keeps where there is so much
+    rounds: int = 12  # of repair
+    seconds: float = 3.0  # of repair, at most
+    fallbacks: tuple = ("a new plan", "simple smoother", "as it was")  # for what the model cannot fill
 
 
-class Eyes:
-    """A PathModel in one corridor, called as lesson 4's sampler calls a model: tokens [B, n] -> logits [B, n, V]."""
+class Viewer:
+    """A PathModel in a corridor, called as lesson 4's sampler calls a model: tokens [B, n] -> logits [B, n, V].
 
-    def __init__(self, model, corridor, rule_out=True):
+    farther [B], or [1] for all rows: m by which a row sees all obstacles nearer than they are, so that it keeps away.
+    The model was trained for one robot: a wider one sees them nearer, too. What is not free is ruled out by its true
+    clearance.
+    """
+
+    def __init__(self, model, corridor, farther):
         self.model, self.config = model, model.config
-        self.seen = torch.from_numpy(corridor.clearances).float(), torch.from_numpy(corridor.turns).long()
-        closed = ~corridor.open_bins() if rule_out else np.zeros_like(corridor.clearances, dtype=bool)
-        self.closed = torch.from_numpy(np.pad(closed, ((0, 0), (0, 1)), constant_values=True))  # [n, V], PAD too
+        shifts = (corridor.grid.robot.wider + np.asarray(farther))[:, None, None]
+        self.clearances = torch.from_numpy((corridor.clearances - shifts).clip(0)).float()  # [B or 1, n, BINS]
+        self.turns = torch.from_numpy(corridor.turns).long()  # [n]
+        closed = np.pad(~corridor.open_bins(), ((0, 0), (0, 1)), constant_values=True)  # PAD, too
+        self.closed = torch.from_numpy(closed)  # [n, V]
 
     def __call__(self, tokens):
-        logits = self.model(tokens, *(each.expand(len(tokens), *each.shape) for each in self.seen))
+        B = len(tokens)
+        logits = self.model(tokens, self.clearances.expand(B, -1, -1), self.turns.expand(B, -1))
         return logits.masked_fill(self.closed, -1e4)
 
 
-def cost(corridor, tokens):
-    """[B] what the splines of tokens [B, n] cost, in m: length, and what bends and what is near on top. The teacher
-    minimises nearly the same, with fines (`Costs` of robots/teacher.py)."""
+def cost(corridor, tokens, room):
+    """[B] what the splines of tokens [B, n] cost, in m: length, and what bends, and what is near, on top. The teacher
+    minimises nearly the same, for less room and with fines (`Costs` of robots/teacher.py)."""
     points, curvatures = spline(corridor.control(tokens))  # [B, M, 2], [B, M]
     lengths = np.hypot(*np.moveaxis(np.diff(points, axis=1), -1, 0)).sum(axis=1)
-    near = (FAR - corridor.grid.clearance(points)).clip(0)
+    near = (corridor.grid.robot.radius + room - corridor.grid.clearance(points)).clip(0)
     return lengths * (1 + BENT * (curvatures**2).mean(axis=1) + NEAR * (near**2).mean(axis=1))
 
 
-def infill(model, corridor, canvas, how, generator, on_step=None):
-    """A canvas [n] filled: the cheapest of how.samples fillings to be driven; if there is none, it is mended. [n]"""
-    eyes, find = Eyes(model, corridor, how.rule_out), partial(faults, corridor)
-    canvas = torch.from_numpy(canvas)
-    masked = canvas == model.config.vocab_size
+def infill(model, corridor, canvas, filling, generator, on_step=None):
+    """The rows of a canvas [B, n] filled; if none of them can be driven, they are mended until one can.
+
+    Returns those that can be driven, tokens [0 to B, n]. Row by row they keep farther away from what is near.
+    """
+    find, canvas = partial(faults, corridor), torch.from_numpy(canvas)
     row = dict(temperature=TEMPERATURE, generator=generator, on_step=on_step)
-    tokens = diffusion.sample(eyes, canvas.expand(how.samples, -1), PASSES, order="certainty", **row)
-    if how.rounds and all(find(filled) for filled in tokens):
-        open_ = torch.from_numpy(around(np.flatnonzero(masked), len(canvas), 2))  # two more on either side
-        tokens = revision.repair(eyes, tokens, find, how.rounds, window=5, draws=16, fillable=open_, **row)
-    costs = cost(corridor, tokens.numpy()) + [1e6 * bool(find(filled)) for filled in tokens]
-    return tokens[costs.argmin()].numpy()
+    farther = np.linspace(0, max(0, filling.room - NEAREST), len(canvas))
+    tokens = diffusion.sample(Viewer(model, corridor, farther), canvas, PASSES, order="certainty", **row)
+    good = np.array([not find(filled) for filled in tokens])
+    masked = (canvas == model.config.vocab_size).any(dim=0)  # [n]
+    wider = torch.from_numpy(around(np.flatnonzero(masked), len(masked), 2))  # two more on either side
+    viewer, end = Viewer(model, corridor, [0.0]), time.monotonic() + filling.seconds
+    for _ in range(filling.rounds):
+        if good.any() or time.monotonic() > end:
+            break
+        tokens = revision.repair(viewer, tokens, find, 1, window=5, draws=16, fillable=wider, **row)
+        good = np.array([not find(filled) for filled in tokens])
+    return tokens.numpy()[good]
 
 
-def bend_path(model, points, grid, whole, how, generator, on_step=None):
-    """Bends a path [N, 2] on a map; whole: smooths all of it; else bends what collides or is too sharp, and refits the
-    rest by a spline, which moves it by about a centimetre where it was smooth.
+def fill_path(model, points, grid, whole, filling, generator, on_step=None):
+    """A path [N, 2] bent on a map: fillings of it that can be driven, [[M, 2]], the cheapest first; none, perhaps.
 
-    Returns ([M, 2], by whom): "model"; where that fails, "simple smoother" or "as it was", if these can be driven or at
-    least are free; else (None, "nobody"). A path longer than POINTS is filled window by window, a part of each seen
-    before. on_step(corridor of the window, tokens [samples, n]) is called before a window's first pass and after each.
+    whole: all of it is filled; else what collides or is too sharp, and the rest is refitted by a spline, which moves it
+    by about a centimetre where it was smooth. A path longer than POINTS is filled window by window, a part of each seen
+    before. on_step(corridor of the window, tokens [B, n]) is called before a window's first pass and after each.
     """
     line = control_points(low_pass(points) if whole else points)
     corridor, n = Corridor.along(line, grid), len(line)
-    tokens = np.full(n, STRAIGHT)
-    masked = around(range(n) if whole else faults(corridor, tokens), n, 0 if whole else MARGIN)
+    tokens = np.full((filling.samples, n), STRAIGHT)
+    masked = around(range(n) if whole else faults(corridor, tokens[0]), n, 0 if whole else MARGIN)
     while masked.any():
         start = max(0, min(np.flatnonzero(masked)[0] - POINTS // 4, n - POINTS))
         end = min(n, start + POINTS)
-        part, canvas = corridor.part(start, end), np.where(masked, model.config.vocab_size, tokens)[start:end]
+        part, canvas = corridor.part(start, end), np.where(masked, model.config.vocab_size, tokens)[:, start:end]
         if end < n and masked[end - 1]:  # a window's end is given: here for the time being, where the line is free
-            canvas[-1] = min(np.flatnonzero(part.open_bins()[-1]), key=lambda token: abs(token - STRAIGHT))
-        tokens[start:end] = infill(model, part, canvas, how, generator, on_step and partial(on_step, part))
+            canvas[:, -1] = min(np.flatnonzero(part.open_bins()[-1]), key=lambda token: abs(token - STRAIGHT))
+        good = infill(model, part, canvas, filling, generator, on_step and partial(on_step, part))
+        if not len(good):
+            return []
+        tokens[:, start:end] = np.resize(good, canvas.shape)  # each row that cannot be driven becomes one that can
         masked[: end if end == n else end - POINTS // 4] = False
-    if not faults(corridor, tokens):
-        return spline(corridor.control(tokens))[0], "model"
-    simple = smooth_simply(points, grid) if how.fallback else points
-    for path, name in ((simple, "simple smoother"), (points, "as it was")) if how.fallback else ():
-        free, sharpest = judge(path, grid)
-        if free and (sharpest <= SHARPEST or name == "as it was"):
-            return path, name
-    return None, "nobody"
+    tokens = np.unique([row for row in tokens if not faults(corridor, row)] or np.zeros((0, n), dtype=int), axis=0)
+    ranks = cost(corridor, tokens, filling.room).argsort() if len(tokens) else []
+    return [spline(corridor.control(tokens[rank]))[0] for rank in ranks]
+
+
+def bend_path(model, points, grid, whole, filling, generator, on_step=None):
+    """`fill_path`, as (paths, "the model"). Where that finds none, the first of filling.fallbacks that finds one:
+    the model on a new plan, Nav2's simple smoother, the path as it was if that is free. Else ([], "nobody")."""
+    if found := fill_path(model, points, grid, whole, filling, generator, on_step):
+        return found, "the model"
+    for name in filling.fallbacks:
+        if name == "a new plan":
+            with contextlib.suppress(UserError):  # there is no way
+                planned = plan(grid, points[0], points[-1])
+                if found := fill_path(model, planned, grid, True, filling, generator):
+                    return found, "the model, on a new plan"
+        else:
+            path = smooth_simply(points, grid) if name == "simple smoother" else points
+            if can_drive(path, grid) or (name == "as it was" and is_free(path, grid)):
+                return [path], name
+    return [], "nobody"
 
 
 # ---- The lesson
@@ -245,10 +283,8 @@ def made_up_problem():
 
 def show(name, path, grid):
     """Prints a row on a path, and returns whether it can be driven."""
-    free, sharpest = judge(path, grid)
-    nearest = grid.clearance(path).min()
-    print(f"  {name:22} {length_of(path):6.2f} m   clearance {nearest:5.2f} m   sharpest bend {sharpest:5.2f} 1/m")
-    return free and sharpest <= SHARPEST
+    print(f"  {name:22} {in_words(path, grid)}")
+    return can_drive(path, grid)
 
 
 def demo(model, generator):
@@ -257,102 +293,41 @@ def demo(model, generator):
     print("1. A planner's path, and smoothed: every offset masked but those of the ends, and filled in 8 passes")
     show("the planner's", rough, grid)
     show("Nav2's simple smoother", smooth_simply(rough, grid), grid)
-    smooth, by = bend_path(model, rough, grid, True, Filling(), generator)
-    check(f"smoothed by the {by}, it can be driven", show("smoothed", smooth, grid))
+    [smooth, *_], by = bend_path(model, rough, grid, True, Filling(), generator)
+    check(f"smoothed by {by}, it can be driven", show("smoothed", smooth, grid))
 
     disc, frames = (*smooth[len(smooth) // 2], 0.3), []
     blocked = grid.with_disc(*disc)
     print(f"\n2. A round obstacle of {disc[2]} m on it, at ({disc[0]:.2f}, {disc[1]:.2f}) m")
     check("the path collides now", not show("the old path", smooth, blocked))
     began = time.perf_counter()
-    bent, by = bend_path(model, smooth, blocked, False, Filling(), generator, lambda *frame: frames.append(frame))
+    [bent, *_], by = bend_path(model, smooth, blocked, False, Filling(), generator, lambda *f: frames.append(f))
     seconds = time.perf_counter() - began
     corridor, filled = frames[PASSES]
     good = sum(not faults(corridor, row) for row in filled)  # before any repair
-    check(f"bent by the {by}, it can be driven", bent is not None and show("bent", bent, blocked))
+    check(f"bent by {by}, it can be driven", show("bent", bent, blocked))
     apart = distances(np.concatenate([bent[: 2 * FINE], bent[-2 * FINE :]]), smooth).max()
     check(f"where nothing was masked it is the old path, to {apart * 1000:.0f} mm", apart < 0.02)
     print(f"  {seconds:.2f} s: {len(frames) - 1} passes; of {len(filled)} fillings at once {good} could be driven")
     picture = ROOT / "figures" / "14_robot_paths.png"
-    draw_passes(blocked, smooth, disc, as_points(frames), bent, picture)
+    draw_passes(blocked, smooth, disc, [corridor.known(tokens) for corridor, tokens in frames], [bent], picture)
     print(picture)
 
 
-def as_points(frames):
-    """[(corridor, tokens [B, n])] -> [[B, n, 2]] the control points, nan where a token is masked."""
-    rows = [(corridor, tokens.numpy(), tokens.numpy() < BINS) for corridor, tokens in frames]
-    return [np.where(known[..., None], each.control(row * known), np.nan) for each, row, known in rows]
-
-
 # ---- The command line
-def bend_piece(model, generator, grid, whole, points):
-    """[N, 2] -> [M, 2] a piece of a path bent, its points STEP apart; None where that fails."""
-    path, by = bend_path(model, points, grid, whole, Filling(), generator)
-    print(f"a piece of {length_of(points):.2f} m, by: {by}", file=sys.stderr)
-    return path if path is None else thin_out(path)
-
-
-def bend_one(model, args, generator):
-    """--start and --goal: plans, smooths, bends around --obstacle, writes --out. Raises UserError where it fails."""
-    grid, frames = read_map(args.map), []
-    rough = plan(grid, args.start, args.goal)
-    keep = lambda *frame: frames.append(frame)  # noqa: E731
-    path, by = bend_path(model, rough, grid, True, Filling(), generator, None if args.obstacle else keep)
-    old = rough
-    if args.obstacle and path is not None:
-        grid, old = grid.with_disc(*args.obstacle), path
-        path, by = bend_path(model, old, grid, False, Filling(), generator, keep)
-    if path is None:
-        raise UserError("no path was found that the robot can drive; plan anew, or move the goal.")
-    print(f"{length_of(path):.2f} m, by: {by}", file=sys.stderr)
-    path = thin_out(path)
-    if args.out.suffix == ".csv":
-        save_table(args.out, np.column_stack([path, headings(path)]))
-    else:
-        draw_passes(grid, old, args.obstacle, as_points(frames), path, args.out.resolve())
-
-
-def bend_bag(model, args, generator):
-    """--bag: bends every Path of a rosbag2 around --obstacle; without one, smooths it. Raises UserError."""
-    grid = read_map(args.map)
-    grid = grid.with_disc(*args.obstacle) if args.obstacle else grid
-    bend = partial(bend_piece, model, generator, grid, not args.obstacle)
-
-    def change(points):
-        if not grid.on_map(points).all():
-            raise UserError(f"a path in {args.bag} leaves the map {args.map}.")
-        return smooth_poses(points, bend)
-
-    count = rewrite_bag(args.bag, args.out, change)
-    print(f"paths: {count}", file=sys.stderr)
-
-
 def main():
     """The command line of 14_robot_paths.py."""
-    parser = Parser(__doc__)
-    add, metres = parser.add_argument, between(float, -(10**5), 10**5)
-    add("--map", type=Path, metavar="FILE", help="the map: Nav2's .yaml beside its image, or MovingAI's .map")
-    add("--start", type=metres, nargs=2, metavar=("X", "Y"), help="in m, in the map's frame")
-    add("--goal", type=metres, nargs=2, metavar=("X", "Y"), help="the same")
-    add("--obstacle", type=metres, nargs=3, metavar=("X", "Y", "RADIUS"), help="a disc that is not on the map")
-    add("--bag", type=Path, metavar="IN", help="bend every nav_msgs/msg/Path of this rosbag2")
-    add("--out", type=Path, metavar="OUT", help=".csv (x, y, yaw), .png or .gif; with --bag a bag")
-    add("--checkpoint", default=str(SHIPPED_PATHS), metavar="FILE", help="default: checkpoints/paths.safetensors")
-    add("--seed", type=SEED, default=0, help="default: 0")
-    args = parser.parse_args()
-    if bool(args.bag or args.start or args.goal) != bool(args.out):
-        parser.error("--out goes with --bag, or with --start and --goal, and these with --out")
-    if bool(args.out) != bool(args.map) or bool(args.start) != bool(args.goal) or (args.bag and args.start):
-        parser.error("give --map FILE with --bag, or with --start X Y and --goal X Y, not with all three")
-    if args.obstacle and not (args.out and args.obstacle[2] > 0):
-        parser.error("--obstacle goes with --map and --out, and its radius must be above 0")
-    if args.start and args.out.suffix not in (".csv", ".png", ".gif"):
-        parser.error(f"--out {args.out} must end in .csv, .png or .gif")
+    args = parse_paths(__doc__, SHIPPED_PATHS)
     generator = torch.Generator().manual_seed(args.seed)
     if not args.out:
         return demo(load_model(args.checkpoint), generator)
     refuse_to_overwrite(args.out)
-    (bend_bag if args.bag else bend_one)(load_model(args.checkpoint), args, generator)
+    grid = read_map(args.map, Robot(args.robot_radius, args.turning_radius))
+    filling = Filling(samples=8 * args.candidates)
+    if args.clearance is not None:
+        filling = replace(filling, room=max(0.0, args.clearance - args.robot_radius))
+    bend = partial(bend_path, load_model(args.checkpoint), filling=filling, generator=generator)
+    (bend_bag if args.bag else bend_one)(args, grid, bend)
     print(args.out)
 
 

@@ -2,15 +2,16 @@
 
 Smoothing: a planner's path that hugs the walls. Repair: on the teacher's smooth path lies a disc that the map lacks;
 the span around it is to be bent. A success is a path that is free of collision, looked at every 2 cm, and nowhere bent
-more sharply than 2.5 1/m; both are measured in the same way for all. The rivals, each from its published definition:
+more sharply than the robot can; both are measured in the same way for all. The rivals, each from its published
+definition:
 
-    as it is            the line as it was given (smoothing only)
-    offset 0            that line, low-passed (smoothing only)
     Savitzky-Golay      scipy's savgol_filter, window 7, order 3, three times, on the planner's cells
     Nav2 Simple         nav2_smoother's simple smoother with its default settings
-    clip rule           to each control point the nearest offset with so much clearance, then smoothed
+    clip rule           to each control point the nearest offset with 0.4 m clearance, then smoothed
     replan + Simple     a planner's call on the map with the disc, inflated, then Nav2 Simple
     teacher             dynamic programming: the optimum that the model learned from
+
+"infilling" has Nav2's smoother to fall back on, as the server has. "infilling, new plan" may ask the planner before.
 
 Run, from the folder of the project:
             python -m benchmarks.paths                               (7 maps, 100 problems each of both kinds)
@@ -27,10 +28,10 @@ from pathlib import Path
 
 import numpy as np
 
-from robots.curves import control_points, judge, length_of, low_pass, spline
-from robots.grid import KEEP
+from robots.curves import can_drive, control_points, is_free, length_of, low_pass, nearest, spline
+from robots.grid import GridMap, Robot
 from robots.maps import SOURCES, download_map, read_map
-from robots.pictures import draw_map
+from robots.pictures import draw_map, draw_scale
 from robots.planner import REFINEMENTS, Planner, plan, smooth_simply
 from robots.teacher import teach
 from robots.training import put_disc, save_arrays, smoothing
@@ -45,13 +46,16 @@ robot_paths = import_module("14_robot_paths")
 
 NAMES = {Path(name).stem: name for name in SOURCES if not name.endswith(".pgm")}
 RESAMPLES = 2000  # of the bootstrap
-CLEARANCES = (0.22, 0.35, 0.4)  # m, of the clip rule: the robot's radius, and what proved best on these very maps
+CLEARANCE = 0.4  # m, of the clip rule: what proved best on these very maps
+ALONE = dict(fallbacks=("simple smoother", "as it was"))  # without the planner
+ROOMS = (0.0, 0.28, 0.38, 0.58)  # m beside the robot, besides the default
+RADII = (0.15, 0.3, 0.4)  # m, besides the robot for which the model was trained
 
 
 # ---- The problems
 def rough_path(grid, rng):
     """[N, 2] a shortest path of 4 to 22 m between two random places, which hugs the walls."""
-    allowed = np.argwhere(grid.clearances >= KEEP)
+    allowed = np.argwhere(grid.clearances >= grid.robot.keep)
     while True:
         start = grid.to_world(allowed[rng.integers(len(allowed))][::-1].astype(float))
         planner = Planner(grid, start, inflated=False, limit=22)
@@ -71,9 +75,9 @@ def repair_problem(grid, rng):
         corridor, tokens, _ = smoothing(grid, rough_path(grid, rng))
         curve, _ = spline(corridor.control(tokens))
         blocked, _ = put_disc(rng, grid, curve)
-        if blocked is None or robot_paths.faults(corridor, tokens) or judge(curve, blocked)[0]:
+        if blocked is None or robot_paths.faults(corridor, tokens) or is_free(curve, blocked):
             continue
-        if (blocked.clearance(curve[[0, -1]]) >= KEEP + 0.05).all() and replan(curve, blocked) is not None:
+        if (blocked.clearance(curve[[0, -1]]) >= grid.robot.keep + 0.05).all() and replan(curve, blocked) is not None:
             return blocked, curve
 
 
@@ -122,11 +126,6 @@ def clip_rule(path, grid, whole, clearance):
     return spline(corridor.line + offsets[:, None] * corridor.left)[0]
 
 
-def offset_zero(path, grid, whole):
-    """The line itself."""
-    return spline(corridor_of(path, grid, whole)[0].line)[0]
-
-
 def ask_teacher(path, grid, whole):
     """The optimum over the same tokens."""
     corridor, masked = corridor_of(path, grid, whole)
@@ -134,39 +133,55 @@ def ask_teacher(path, grid, whole):
     return spline(corridor.control(teach(corridor, tokens, masked)))[0]
 
 
-def asking(model, whole, **off):
-    """The function that asks the model, with some of its ways turned off."""
-    how = robot_paths.Filling(**off)
+def asking(model, whole, **settings):
+    """The function that asks the model, filling as these settings of lesson 14's Filling say."""
+    filling = robot_paths.Filling(**settings)
 
     def ask(path, grid):
-        return robot_paths.bend_path(model, path, grid, whole, how, torch.Generator().manual_seed(0))[0]
+        found, _ = robot_paths.bend_path(model, path, grid, whole, filling, torch.Generator().manual_seed(0))
+        return found[0] if found else None
 
     return ask
 
 
 def methods(model, whole):
     """{name: function(path, grid) -> path or None}"""
-    ways = {
-        f"clip rule, {clearance} m": partial(clip_rule, whole=whole, clearance=clearance) for clearance in CLEARANCES
-    }
+    ways = {"clip rule": partial(clip_rule, whole=whole, clearance=CLEARANCE)}
     if whole:
-        ways |= {"as it is": lambda path, grid: path, "Savitzky-Golay": filter_savgol, "Nav2 Simple": smooth_simply}
-        ways["offset 0"] = partial(offset_zero, whole=True)
+        ways |= {"Savitzky-Golay": filter_savgol, "Nav2 Simple": smooth_simply}
     else:
         ways["replan + Simple"] = replan_and_smooth
-    return ways | {"infilling": asking(model, whole), "teacher": partial(ask_teacher, whole=whole)}
+    ways |= {"infilling": asking(model, whole, **ALONE), "infilling, new plan": asking(model, whole)}
+    return ways | {"teacher": partial(ask_teacher, whole=whole)}
 
 
 def ablations(model, whole):
-    """The same for the model with one thing after the other turned off."""
-    off = {"no fallback": {}, "no ruling out": dict(rule_out=False), "one sample": dict(samples=1)}
-    off["no repair"] = dict(rounds=0)
-    return {name: asking(model, whole, **{"fallback": False, **flags}) for name, flags in off.items()}
+    """The same for the model with one thing after the other turned off, and with more and less room."""
+    settings = {"no fallback": {}, "one sample": dict(samples=1), "no repair": dict(rounds=0)}
+    settings |= {f"room {room} m": dict(room=room) for room in ROOMS}
+    return {name: asking(model, whole, **(dict(fallbacks=()) | each)) for name, each in settings.items()}
+
+
+class UnseenRobot(Robot):
+    """A robot that the model takes for the one for which it was trained."""
+
+    wider = 0.0
+
+
+def for_robots(model):
+    """The ways of repair for robots of other sizes. "unseen": without what lesson 14 does about the radius."""
+
+    def unseen(path, grid):
+        robot = UnseenRobot(grid.robot.radius, grid.robot.turning_radius)
+        return ask(path, GridMap(grid.free, grid.resolution, grid.origin, robot))
+
+    ask = asking(model, False, **ALONE)
+    return {"replan + Simple": replan_and_smooth, "infilling": ask, "infilling, size unseen": unseen}
 
 
 # ---- Measuring
 def measure_all(grid, make, seed, name, ways, number):
-    """{way: [number, 3] success, length against the path as given, seconds} on problems of one map."""
+    """{way: [number, 4] success, length against the path as given, seconds, least clearance} on problems of one map."""
     rng, rows = np.random.default_rng(seed), {way: [] for way in ways}
     for _ in tqdm(range(number), desc=name, mininterval=5, disable=None):
         here, path = make(grid, rng)
@@ -174,9 +189,9 @@ def measure_all(grid, make, seed, name, ways, number):
             began = time.perf_counter()
             found = bend(path, here)
             seconds = time.perf_counter() - began
-            free, sharpest = judge(found, here) if found is not None else (False, 0)
-            success = free and sharpest <= robot_paths.SHARPEST
-            rows[way].append((success, length_of(found) / length_of(path) if success else np.nan, seconds))
+            success = found is not None and can_drive(found, here)
+            figures = (length_of(found) / length_of(path), nearest(found, here)) if success else (np.nan, np.nan)
+            rows[way].append((success, figures[0], seconds, figures[1]))
     return {way: np.array(row, dtype=float) for way, row in rows.items()}
 
 
@@ -206,15 +221,23 @@ def interval(differences, rng):
     return differences.mean(), *np.percentile(means, [2.5, 97.5])
 
 
-def print_tables(results, title):
-    """Prints {map: {way: [N, 3]}}: success, length against the path that was given, time; a column for each map."""
-    columns = ["successes", "length", "ms"]
-    forms = [lambda x: f"{x[:, 0].mean():.2f}", lambda x: f"{np.nanmean(x[:, 1]):.3f}" if x[:, 0].any() else "-"]
-    forms.append(lambda x: f"{np.median(x[:, 2]) * 1000:.0f}")
-    for what, form in zip(columns, forms):
-        print(f"\n| {title}: {what} | {' | '.join(results)} |\n|---|{'---|' * len(results)}")
-        for way in next(iter(results.values())):
-            print(f"| {way} | {' | '.join(form(rows[way]) for rows in results.values())} |")
+def print_successes(results, title):
+    """Prints the share of successes of {map: {way: [N, 4]}}, a column for each map."""
+    print(f"\n| {title}: successes | {' | '.join(results)} |\n|---|{'---|' * len(results)}")
+    for way in next(iter(results.values())):
+        print(f"| {way} | {' | '.join(f'{rows[way][:, 0].mean():.2f}' for rows in results.values())} |")
+
+
+def print_figures(results, title):
+    """Prints what came out over all maps, of {map: {way: [N, 4]}}."""
+    print(f"\n| {title}: all maps | successes | length | clearance | ms, median | ms, 95% |\n|---|---|---|---|---|---|")
+    for way in next(iter(results.values())):
+        rows = np.concatenate([each[way] for each in results.values()])
+        good = rows[:, 0] == 1
+        if good.any():
+            of_good = f"{rows[good, 1].mean():.3f} | {np.median(rows[good, 3]):.2f} m"
+            times = [f"{np.percentile(rows[:, 2], share) * 1000:.0f}" for share in (50, 95)]
+            print(f"| {way} | {good.mean():.3f} | {of_good} | {' | '.join(times)} |")
 
 
 def print_gaps(results, one, others):
@@ -233,16 +256,22 @@ def print_gaps(results, one, others):
 
 def draw_examples(model, grids, seed, folder):
     """Saves a panel for each {name: map} with its first problem of repair, and what three ways make of it."""
-    figure, axes = new_figure(1, len(grids), figsize=(4 * len(grids), 4), squeeze=False)
-    for panel, (name, grid) in zip(axes[0], grids.items()):
+    rows = -(-len(grids) // 4)
+    size = dict(figsize=(4 * min(4, len(grids)), 4 * rows + 0.5), layout="constrained")
+    figure, axes = new_figure(rows, min(4, len(grids)), squeeze=False, **size)
+    for panel in axes.flat[len(grids) :]:
+        panel.set_axis_off()
+    for panel, (name, grid) in zip(axes.flat, grids.items()):
         blocked, path = repair_problem(grid, np.random.default_rng(seed))
         draw_map(panel, blocked, path)
-        panel.plot(*path.T, "k:", label="given")
+        panel.plot(*path.T, "k:", label="before")
         for way, bend in methods(model, False).items():
             if way in ("replan + Simple", "infilling", "teacher") and (found := bend(path, blocked)) is not None:
                 panel.plot(*found.T, label=way)
+        draw_scale(panel)
         panel.set_title(name)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="lower center", ncols=4)
+    drawn = {name: line for panel in axes.flat for line, name in zip(*panel.get_legend_handles_labels())}
+    figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=4)
     save_figure(figure, folder / "14_benchmark.png")
 
 
@@ -253,16 +282,12 @@ def main():
     add("--maps", nargs="+", choices=list(NAMES), default=list(NAMES), help="default: all")
     add("--num", type=between(int, 2, 10_000), default=100, help="problems of each kind (default: 100)")
     add("--seed", type=SEED, default=0, help="default: 0")
-    add(
-        "--checkpoint",
-        default=str(robot_paths.SHIPPED_PATHS),
-        metavar="FILE",
-        help="default: checkpoints/paths.safetensors",
-    )
+    shipped = robot_paths.SHIPPED_PATHS
+    add("--checkpoint", default=str(shipped), metavar="FILE", help="default: checkpoints/paths.safetensors")
     add("--keep", type=Path, metavar="FILE", help="an .npz file: keep there what was measured, do not measure it again")
     add("--pictures", type=Path, default=ROOT / "figures", metavar="FOLDER", help="default: figures")
     args = parser.parse_args()
-    model = robot_paths.load_model(args.checkpoint)
+    model, few = robot_paths.load_model(args.checkpoint), max(2, args.num // 4)
     print(f"{args.num} problems of each kind on each map; length: mean, over successes, against the path as given")
     grids = {name: read_map(download_map(NAMES[name])) for name in args.maps}
     kept = Kept(args.keep)
@@ -271,11 +296,19 @@ def main():
         for name, grid in grids.items():
             how = grid, make, args.seed, f"{title}/{name}/{args.seed}/{Path(args.checkpoint).stem}"
             results[name] = kept.measure(*how, methods(model, whole), args.num)
-            parts[name] = kept.measure(*how, ablations(model, whole), max(2, args.num // 4))
-        print_tables(results, title)
-        print_tables(parts, f"{title}, the first quarter of the problems")
-        rivals = [f"clip rule, {clearance} m" for clearance in CLEARANCES]
-        print_gaps(results, "infilling", [*rivals, "Nav2 Simple" if whole else "replan + Simple", "teacher"])
+            parts[name] = kept.measure(*how, ablations(model, whole), few)
+        print_successes(results, title)
+        print_figures(results, title)
+        print_figures(parts, f"{title}, the first {few} problems")
+        rivals = ["clip rule", "Nav2 Simple" if whole else "replan + Simple", "teacher"]
+        print_gaps(results, "infilling", rivals)
+    for radius in RADII:
+        results = {}
+        for name in args.maps:
+            grid = read_map(download_map(NAMES[name]), Robot(radius))
+            how = grid, repair_problem, args.seed, f"{radius}/{name}/{args.seed}/{Path(args.checkpoint).stem}"
+            results[name] = kept.measure(*how, for_robots(model), few)
+        print_figures(results, f"repair, a radius of {radius} m")
     draw_examples(model, grids, args.seed, args.pictures.resolve())
 
 

@@ -41,21 +41,34 @@ def open_bag(path):
         raise UserError(f"{path} is damaged, or cannot be bent ({type(problem).__name__}).")
 
 
-def points_of(message):
-    """[N, 2] the places of a Path's poses. Raises UserError where one is no number."""
-    places = [(pose.pose.position.x, pose.pose.position.y) for pose in message.poses]
-    points = np.array(places, dtype=float).reshape(-1, 2)
-    if not np.isfinite(points).all() or np.abs(points).max(initial=0) > 1e6:
+def yaw_of(turn):
+    """The yaw of a quaternion (x, y, z, w); nan where it is none, as in paths that say no direction."""
+    if not 0.5 < math.hypot(turn.x, turn.y, turn.z, turn.w) < 2:
+        return math.nan
+    return math.atan2(2 * (turn.w * turn.z + turn.x * turn.y), 1 - 2 * (turn.y**2 + turn.z**2))
+
+
+def poses_of(message):
+    """[N, 3] x, y, yaw of a Path's poses. Raises UserError where a place is no number."""
+    rows = [(pose.pose.position.x, pose.pose.position.y, yaw_of(pose.pose.orientation)) for pose in message.poses]
+    poses = np.array(rows, dtype=float).reshape(-1, 3)
+    if not np.isfinite(poses[:, :2]).all() or np.abs(poses[:, :2]).max(initial=0) > 1e6:
         raise UserError("a path has a pose that is nowhere: a coordinate is no number, or too large.")
-    return points
+    return poses
+
+
+def frame_of(message):
+    """The name of the frame of a Path."""
+    return message.header.frame_id or next((pose.header.frame_id for pose in message.poses), "")
 
 
 def read_bag_paths(path):
-    """[(topic, [N, 2] places of the poses)] of all Paths in a bag. Raises UserError where there is none."""
+    """[(topic, frame, [N, 3] poses)] of all Paths in a bag. Raises UserError where there is none."""
     with open_bag(path) as reader:
         connections = [each for each in reader.connections if each.msgtype == PATH]
-        messages = reader.messages(connections) if connections else ()
-        found = [(each.topic, points_of(reader.deserialize(raw, PATH))) for each, _, raw in messages]
+        raw = [(each.topic, each_raw) for each, _, each_raw in reader.messages(connections)] if connections else ()
+        messages = [(topic, reader.deserialize(data, PATH)) for topic, data in raw]
+        found = [(topic, frame_of(message), poses_of(message)) for topic, message in messages]
         kinds = ", ".join(sorted({each.msgtype for each in reader.connections})) or "nothing"
     if not found:
         raise UserError(f"{path} has no message of the type {PATH}; it has {kinds}.")
@@ -63,11 +76,11 @@ def read_bag_paths(path):
 
 
 def rewrite_bag(source, target, change):
-    """Copies a bag, every Path in it replaced by change(points [N, 2]) -> poses [M, 3], frames, stamps, times and all
-    other messages kept as they are. Returns how many Paths were replaced.
+    """Copies a bag, every Path in it replaced by change(frame, poses [N, 3]) -> poses [M, 3], frames, stamps, times and
+    all other messages kept as they are. Returns how many Paths were replaced.
 
-    The orientation of each pose is the way ahead. Where change gives None, UserError names the path, and no bag is
-    written. Raises UserError, too, where the target exists or there is no Path.
+    The first and the last orientation stay as they are. Where change gives None, UserError names the path, and no bag
+    is written. Raises UserError, too, where the target exists or there is no Path.
     """
     from rosbags.rosbag2 import StoragePlugin, Writer
 
@@ -79,48 +92,55 @@ def rewrite_bag(source, target, change):
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:  # a bag's files carry its name, so it has it there
         finished = Path(folder, target.name)
         with open_bag(source) as reader, Writer(finished, version=9, storage_plugin=plugin) as writer:
-            store, copies = reader.typestore, {}
-            for each in reader.connections:
-                how = dict(
-                    serialization_format=each.ext.serialization_format,
-                    offered_qos_profiles=each.ext.offered_qos_profiles,
-                )
-                known = dict(msgdef=each.msgdef.data, rihs01=each.digest) if each.msgdef.data and each.digest else {}
-                copies[each.id] = writer.add_connection(
-                    each.topic, each.msgtype, **(known or dict(typestore=store)), **how
-                )
+            copies = {each.id: copy_connection(each, writer, reader.typestore) for each in reader.connections}
             for each, time, raw in reader.messages():
                 if each.msgtype == PATH:
                     message, count = reader.deserialize(raw, PATH), count + 1
                     if message.poses:
-                        poses = change(points_of(message))
+                        poses = change(frame_of(message), poses_of(message))
                         if poses is None:
                             raise UserError(f"path {count} of {source}, on {each.topic}, could not be bent.")
-                        message.poses = with_poses(message, poses, store)
-                    raw = store.serialize_cdr(message, PATH)
+                        message.poses = with_poses(message, poses, reader.typestore)
+                    raw = reader.typestore.serialize_cdr(message, PATH)
                 writer.write(copies[each.id], time, raw)
         finished.rename(target)
     return count
 
 
+def copy_connection(connection, writer, store):
+    """The same connection in a bag that is written."""
+    kind = dict(
+        serialization_format=connection.ext.serialization_format,
+        offered_qos_profiles=connection.ext.offered_qos_profiles,
+    )
+    whole = connection.msgdef.data and connection.digest
+    known = dict(msgdef=connection.msgdef.data, rihs01=connection.digest) if whole else dict(typestore=store)
+    return writer.add_connection(connection.topic, connection.msgtype, **known, **kind)
+
+
 def with_poses(message, poses, store):
-    """A list of PoseStamped at poses [M, 3], with the header and the height of the first that was there."""
-    kinds = [store.types[f"geometry_msgs/msg/{name}"] for name in ("PoseStamped", "Pose", "Point", "Quaternion")]
-    stamped, pose, point, quaternion = kinds
+    """A list of PoseStamped at poses [M, 3], with the header and the height of the first that was there, and the
+    orientations of the first and the last."""
+    names = ("PoseStamped", "Pose", "Point", "Quaternion")
+    stamped, pose, point, quaternion = (store.types[f"geometry_msgs/msg/{name}"] for name in names)
     header, z = message.poses[0].header, message.poses[0].pose.position.z
     header = header if header.frame_id else message.header
-    return [
+    made = [
         stamped(header, pose(point(x, y, z), quaternion(0.0, 0.0, math.sin(yaw / 2), math.cos(yaw / 2))))
         for x, y, yaw in poses.tolist()
     ]
+    for place in (0, -1):
+        if not math.isnan(yaw_of(given := message.poses[place].pose.orientation)):
+            made[place].pose.orientation = given
+    return made
 
 
 def main():
     """The command line of robots.bags."""
     parser = Parser(__doc__)
     parser.add_argument("bag", metavar="FILE", help="a rosbag2: its folder, or an .mcap file")
-    for topic, points in read_bag_paths(parser.parse_args().bag):
-        print(f"{topic}: {len(points)} poses, {length_of(points):.2f} m")
+    for topic, frame, poses in read_bag_paths(parser.parse_args().bag):
+        print(f"{topic}: {len(poses)} poses, {length_of(poses[:, :2]):.2f} m, in the frame {frame!r}")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,13 @@
 """Lines and curves in the plane: their length, their control points, how sharply they bend, and whether they are free.
 
-Builds on:  robots.grid.
+Builds on:  numpy alone.
 
-Lesson 14 takes from here: control_points, low_pass, spline, judge, distances.
+Lesson 14 takes from here: control_points, low_pass, spline, can_drive, in_words.
 """
 
 import math
 
 import numpy as np
-
-from robots.grid import ROBOT
 
 SPACING = 0.5  # m between two control points, at most
 FINE = 25  # a spline is looked at so often from one control point to the next: every 2 cm
@@ -69,16 +67,45 @@ def spline(control):
     return points, np.abs(turning) / np.maximum(np.hypot(slope[..., 0], slope[..., 1]), 1e-3) ** 3
 
 
-def judge(points, grid):
-    """(whether a path [N, 2] is free, its largest curvature in 1/m), measured in the same way for every kind of path:
-    the clearance every 2 cm, the curvature as the turn from one piece of 0.1 m to the next."""
-    free = bool((grid.clearance(resample(points, 0.02)) >= ROBOT).all())
+def sharpest_bend(points):
+    """The largest curvature of a path [N, 2], in 1/m: the turn from one piece of 0.1 m to the next. It is measured in
+    the same way for every kind of path."""
     steps = np.diff(resample(points, 0.1), axis=0)
     angles = np.arctan2(steps[:, 1], steps[:, 0])
     turns = np.abs((np.diff(angles) + np.pi) % (2 * np.pi) - np.pi)
-    return free, float(turns.max(initial=0) / np.hypot(*steps.T).mean())
+    return float(turns.max(initial=0) / np.hypot(*steps.T).mean())
+
+
+def nearest(points, grid):
+    """The least clearance of a path [N, 2], in m, looked at every 2 cm."""
+    return float(grid.clearance(resample(points, 0.02)).min())
+
+
+def is_free(points, grid):
+    """Whether a path [N, 2] is free of collision."""
+    return nearest(points, grid) >= grid.robot.radius
+
+
+def can_drive(points, grid):
+    """Whether a path [N, 2] is free, and nowhere bends more sharply than the map's robot can."""
+    return is_free(points, grid) and sharpest_bend(points) <= grid.robot.sharpest
+
+
+def in_words(points, grid):
+    """A path [N, 2] in words: its length, its least clearance and its sharpest bend."""
+    figures = length_of(points), nearest(points, grid), sharpest_bend(points)
+    return "{:6.2f} m   clearance {:5.2f} m   sharpest bend {:5.2f} 1/m".format(*figures)
 
 
 def distances(points, others):
     """[N] m from each of points [N, 2] to the nearest of others [M, 2]."""
     return np.hypot(*np.moveaxis(points[:, None] - others[None], -1, 0)).min(axis=1)
+
+
+def different(paths, number, apart=0.2):
+    """At most so many of [[M, 2]], the first of them first, each somewhere that far, in m, from all others."""
+    kept = []
+    for path in paths:
+        if len(kept) < number and all(distances(path, other).max() > apart for other in kept):
+            kept.append(path)
+    return kept

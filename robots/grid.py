@@ -2,29 +2,60 @@
 
 What counts for a path is the clearance: how far the nearest cell is that is not free.
 
-Builds on:  numpy and scipy alone.
+Builds on:  tools.
 
-The rest of the package takes from here: GridMap, made_up_map.
+The rest of the package takes from here: Robot, GridMap, made_up_map.
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
-ROBOT = 0.22  # m, the radius of the robot, as Nav2 has it for a TurtleBot 3: a path is free where it has this clearance
-KEEP = 0.25  # m, the clearance to plan with, since a path bends a little between the points that are looked at
-SHARPEST = 2.5  # 1/m, the largest curvature that the robot can drive: a turning radius of 0.4 m
-INFLATION = 0.55  # m, from the centre of the robot: how far an obstacle is felt by the planner that keeps away from it
+from tools.command_line import UserError
+
 CELL = 0.05  # m, the size of a cell of made-up maps; finer maps are made coarser, as the planner needs no finer ones
 
 
-class GridMap:
-    """free [H, W] booleans, row 0 at the bottom; resolution, m a cell; origin (x, y, yaw) of the lower left corner."""
+@dataclass(frozen=True)
+class Robot:
+    """A robot, taken to be a disc. The defaults are Nav2's for a TurtleBot 3. Raises UserError for what is none."""
 
-    def __init__(self, free, resolution, origin=(0.0, 0.0, 0.0)):
+    radius: float = 0.22  # m: a path is free where it has this clearance
+    turning_radius: float = 0.4  # m, of the sharpest bend that it can drive
+
+    def __post_init__(self):
+        for name, value in (("radius", self.radius), ("turning radius", self.turning_radius)):
+            if not (isinstance(value, (int, float)) and 0 < value < math.inf):
+                raise UserError(f"a {name} of {value} m is not possible; it must be above 0.")
+
+    @property
+    def sharpest(self):
+        """1/m, the largest curvature that it can drive."""
+        return 1 / self.turning_radius
+
+    @property
+    def wider(self):
+        """m by which it is wider than the robot for which lesson 14's model was trained, and all costs were chosen."""
+        return self.radius - Robot.radius
+
+    @property
+    def keep(self):
+        """m, the clearance to plan with, since a path bends a little between the points that are looked at."""
+        return self.radius + 0.03
+
+
+TURTLEBOT = Robot()
+
+
+class GridMap:
+    """free [H, W] booleans, row 0 at the bottom; resolution, m a cell; origin (x, y, yaw) of the lower left corner;
+    and the robot that is to drive there."""
+
+    def __init__(self, free, resolution, origin=(0.0, 0.0, 0.0), robot=TURTLEBOT):
         from scipy.ndimage import distance_transform_edt
 
-        self.free, self.resolution, self.origin = free, resolution, origin
+        self.free, self.resolution, self.origin, self.robot = free, resolution, origin, robot
         walled = np.pad(free, 1)  # what lies beyond the map is not free
         # [H, W] m from the middle of a cell to the edge of the nearest one that is not free
         self.clearances = (distance_transform_edt(walled)[1:-1, 1:-1] * resolution - resolution / 2).clip(0)
@@ -65,11 +96,14 @@ class GridMap:
         return (low * (1 - v) + high * v) * inside
 
     def with_disc(self, x, y, radius):
-        """The same map with a round obstacle in it."""
+        """The same map with a round obstacle, which takes every cell that it touches. Raises UserError off the map."""
         rows, columns = np.indices(self.free.shape)
         centre = self.to_cells(np.array([x, y]))
-        hit = np.hypot(columns - centre[0], rows - centre[1]) * self.resolution <= radius
-        return GridMap(self.free & ~hit, self.resolution, self.origin)
+        apart = np.hypot(*((np.abs(each) - 0.5).clip(0) for each in (columns - centre[0], rows - centre[1])))
+        hit = apart * self.resolution <= radius
+        if not hit.any():
+            raise UserError(f"the obstacle ({x:g}, {y:g}) is off the map.")
+        return GridMap(self.free & ~hit, self.resolution, self.origin, self.robot)
 
 
 # ---- Made-up maps, for training

@@ -10,17 +10,19 @@ Last line:  the last of the maps, its size, and how much of it is free.
 """
 
 import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from robots.grid import CELL, KEEP, ROBOT, GridMap
+from robots.grid import CELL, TURTLEBOT, GridMap
 from tools.command_line import Parser, UserError, run
 from tools.files import ROOT, download
 
 MAPS = ROOT / "data" / "maps"
 MOVINGAI_CELL = 0.5  # m, assumed: MovingAI's cells have no size
+UNKNOWN = 205  # the grey of cells that a map saver knows nothing of
 MOST_CELLS = 25_000_000  # of a map; Nav2's largest has 1.7 million
 NAV2 = "https://raw.githubusercontent.com/ros-navigation/navigation2/a3a97043ee93d92fe8d70ec56d183933169beb1c/"
 ADDRESSES = {  # how a name in SOURCES begins: the folder that has the file
@@ -67,24 +69,27 @@ def read_yaml(path):
         if path.stat().st_size > 2**16:
             raise UserError(f"{path} is no map: a map's YAML is a few lines.")
         fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+        image, mode = fields["image"], fields.get("mode", "trinary")
+        if not (isinstance(image, str) and isinstance(mode, str)):  # a few lines of YAML can stand for terabytes
+            raise TypeError
         return MapFile(
-            image=path.parent / str(fields["image"]), resolution=float(fields["resolution"]),
+            image=path.parent / image, resolution=float(fields["resolution"]),
             origin=tuple(float(number) for number in fields["origin"]), negate=bool(int(fields["negate"])),
             occupied_thresh=float(fields["occupied_thresh"]), free_thresh=float(fields["free_thresh"]),
-            mode=str(fields.get("mode", "trinary")).lower(),
+            mode=mode.lower(),
         )  # fmt: skip
     except FileNotFoundError:
         raise UserError(f"there is no file {path}; `python -m robots.maps` downloads some maps to {MAPS}.")
     except KeyError as missing:
         raise UserError(f"{path} is no map: it does not say {missing.args[0]!r}.")
-    except (ValueError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as problem:
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError, yaml.YAMLError) as problem:
         if isinstance(problem, UserError):
             raise
         raise UserError(f"{path} is no map as Nav2 has them ({type(problem).__name__}).")
 
 
 def read_image(path):
-    """[H, W, channels] numbers from 0 (dark) to 1, the top row first. Raises UserError."""
+    """(grey [H, W] from 0, dark, to 255; opaque [H, W] booleans), the top row first. Raises UserError."""
     from PIL import Image
 
     if not path.is_file():
@@ -93,43 +98,46 @@ def read_image(path):
         with Image.open(path, formats=("PPM", "PNG", "BMP")) as image:
             if image.width * image.height > MOST_CELLS:
                 raise UserError(f"{path} has {image.width} x {image.height} cells, too many to plan in.")
-            depth = 65535 if image.mode.startswith("I") else 255
-            if not image.mode.startswith(("I", "L")) or image.mode == "LA":
-                image = image.convert("RGBA" if "A" in image.mode or "transparency" in image.info else "RGB")
-            pixels = np.asarray(image, dtype=np.float32) / depth
+            if image.mode.startswith("I"):  # 16 bits
+                grey = np.asarray(image) // 257
+                return grey, np.ones(grey.shape, dtype=bool)
+            alpha = np.asarray(image.convert("RGBA"))[..., 3]
+            return np.asarray(image.convert("RGB").convert("L")), alpha == 255
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as problem:
         if isinstance(problem, UserError):
             raise
         reason = type(problem).__name__
         raise UserError(f"{path} cannot be read: it is no PGM or PNG, or its size is not what it says ({reason}).")
-    return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
-def free_cells(pixels, file):
-    """[H, W, channels] -> [H, W] True where a cell is free, as Nav2's map server reads it; row 0 at the bottom.
+def free_cells(grey, opaque, file):
+    """[H, W] True where a cell is free, as Nav2's map server reads it (nav2_map_server/src/map_io.cpp); row 0 at the
+    bottom.
 
-    trinary: the mean of the channels (transparency too); below free_thresh is free. scale: the same without the
-    transparent cells, which are unknown. raw: the value itself is the occupancy in percent, and 0 is free. What is
-    unknown, or anything in between, is not free here.
+    raw: the grey value is the occupancy in percent, and 0 is free. Otherwise free is what is at most at free_thresh and
+    not transparent. What is unknown, or between free and occupied, is not free here.
     """
-    colours = pixels if file.mode == "trinary" else pixels[..., :3]
-    shade = colours.mean(axis=-1)
     if file.mode == "raw":
-        free = np.round(shade * 255) == 0
-    else:
-        free = (shade if file.negate else 1 - shade) < file.free_thresh
-    if file.mode == "scale" and pixels.shape[-1] == 4:
-        free &= pixels[..., 3] == 1
+        return (grey == 0)[::-1]
+    occupancy = np.where(file.negate, grey, 255 - grey.astype(int)) / np.float32(255)
+    free = (occupancy <= file.free_thresh) & opaque
+    if not file.negate and free[grey == UNKNOWN].any():
+        said = f"{file.image.name}: grey {UNKNOWN}, which marks unknown cells in most maps, is free here, since"
+        print(f"warning: {said} free_thresh is {file.free_thresh:g}; 0.196 would leave it unknown.", file=sys.stderr)
     return free[::-1]
 
 
-def read_nav2(path):
+def read_nav2(path, robot=TURTLEBOT):
     """A GridMap from Nav2's YAML and the image that it names. Raises UserError."""
     file = read_yaml(path)
     sound = len(file.origin) == 3 and all(map(math.isfinite, file.origin)) and 0.001 <= file.resolution <= 10
-    if not sound or file.mode not in ("trinary", "scale", "raw") or not 0 <= file.free_thresh <= 1:
-        raise UserError(f"{path} is no map as Nav2 has them: its resolution, origin, mode or free_thresh is not.")
-    return GridMap(*coarsen(free_cells(read_image(file.image), file), file.resolution), file.origin)
+    if not sound or file.mode not in ("trinary", "scale", "raw"):
+        raise UserError(f"{path} is no map as Nav2 has them: its resolution, origin or mode is not.")
+    if not 0 <= file.free_thresh <= file.occupied_thresh <= 1:
+        limits = f"free_thresh is {file.free_thresh:g} and occupied_thresh {file.occupied_thresh:g}"
+        raise UserError(f"{path} is no map: {limits}; they must rise from 0 to 1.")
+    free, resolution = coarsen(free_cells(*read_image(file.image), file), file.resolution)
+    return GridMap(free, resolution, file.origin, robot)
 
 
 def coarsen(free, resolution):
@@ -140,7 +148,7 @@ def coarsen(free, resolution):
     return blocks.all(axis=(1, 3)), k * resolution
 
 
-def read_movingai(path):
+def read_movingai(path, robot=TURTLEBOT):
     """A GridMap from a grid of MovingAI, its cells MOVINGAI_CELL wide. Raises UserError."""
     try:
         head, _, body = path.read_text(encoding="ascii").partition("map\n")
@@ -158,15 +166,15 @@ def read_movingai(path):
         raise UserError(f"{path} has more than {MOST_CELLS // 100:,} cells, too many to plan in.")
     free = np.array([[cell in ".GS" for cell in row] for row in rows])[::-1]
     times = round(MOVINGAI_CELL / CELL)
-    return GridMap(free.repeat(times, axis=0).repeat(times, axis=1), CELL)
+    return GridMap(free.repeat(times, axis=0).repeat(times, axis=1), CELL, robot=robot)
 
 
-def read_map(path):
-    """A GridMap from FILE.yaml (Nav2) or FILE.map (MovingAI). Raises UserError."""
+def read_map(path, robot=TURTLEBOT):
+    """A GridMap from FILE.yaml (Nav2) or FILE.map (MovingAI), for a robot. Raises UserError."""
     path = Path(path)
-    grid = read_movingai(path) if path.suffix == ".map" else read_nav2(path)
-    if not (grid.clearances >= KEEP).any():
-        raise UserError(f"{path} has no free space for a robot of {ROBOT} m radius.")
+    grid = (read_movingai if path.suffix == ".map" else read_nav2)(path, robot)
+    if not (grid.clearances >= robot.keep).any():
+        raise UserError(f"{path} has no free space for a robot of {robot.radius:g} m radius.")
     return grid
 
 

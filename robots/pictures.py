@@ -30,37 +30,56 @@ def draw_disc(axes, disc):
     """Draws an obstacle (x, y, radius)."""
     from matplotlib.patches import Circle
 
-    axes.add_patch(Circle(disc[:2], disc[2], color="tab:orange"))
+    axes.add_patch(Circle(disc[:2], disc[2], color="tab:orange", label="obstacle"))
+
+
+def draw_scale(axes):
+    """Draws a bar of 1 m, in the lower left corner."""
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    x, y = left + 0.05 * (right - left), low + 0.05 * (high - low)
+    axes.plot([x, x + 1], [y, y], color="black", linewidth=3, solid_capstyle="butt")
+    axes.text(x + 0.5, y + 0.02 * (high - low), "1 m", ha="center", va="bottom", fontsize=9)
 
 
 def panels_of(number, grid, old, disc):
     """(figure, so many axes), in each the map, the old path [M, 2] and the obstacle, if there is one."""
     columns = min(4, number)
     rows = -(-number // columns)
-    figure, axes = new_figure(rows, columns, figsize=(3.2 * columns, 3.2 * rows), squeeze=False, layout="constrained")
+    size = (3.2 * columns, 3.2 * rows + 0.5)  # inches; half of one for the legend
+    figure, axes = new_figure(rows, columns, figsize=size, squeeze=False, layout="constrained")
     for each in axes.flat[:number]:
         draw_map(each, grid, np.array([disc[:2]]) if disc else old, 3.0 if disc else 1.0)
-        each.plot(*old.T, ":", color="tab:blue")
+        each.plot(*old.T, ":", color="tab:blue", label="before")
         if disc:
             draw_disc(each, disc)
+        draw_scale(each)
     for each in axes.flat[number:]:
         each.set_axis_off()
     return figure, axes.flat[:number]
 
 
-def draw_passes(grid, old, disc, frames, path, out):
+COLOURS = ("tab:red", "tab:green", "tab:purple", "tab:brown", "tab:cyan")
+
+
+def draw_passes(grid, old, disc, frames, paths, out):
     """Saves a picture of a filling, pass by pass: a panel each, or, where the name ends in .gif, one after another.
-    frames: [[B, n, 2] control points of B fillings, nan where masked]; path [M, 2] is what came of it."""
+    frames: [[B, n, 2] control points of B fillings, nan where masked]; paths [[M, 2]] are what came of it."""
     titles = ["masked", *(f"pass {number}" for number in range(1, len(frames)))][: len(frames)] + ["the path"]
     moving, count = out.suffix == ".gif", len(titles)
     pictures = [panels_of(1, grid, old, disc) for _ in titles] if moving else [panels_of(count, grid, old, disc)]
     panels = [axes for _, each in pictures for axes in each]
     for axes, frame, title in zip(panels, frames, titles):
-        for control in frame:
-            axes.plot(*control.T, "o-", color="tab:red", alpha=0.35, markersize=3, linewidth=1)
+        for number, control in enumerate(frame[:8]):
+            name = None if number else "fillings"
+            axes.plot(*control.T, "o-", color="tab:red", alpha=0.35, markersize=3, linewidth=1, label=name)
         axes.set_title(title, fontsize=10)
-    panels[-1].plot(*path.T, color="tab:red", linewidth=2)
+    for number, path in enumerate(paths):
+        name = f"{number + 1}." if len(paths) > 1 else "after"
+        panels[-1].plot(*path.T, color=COLOURS[number % len(COLOURS)], linewidth=2, label=name)
     panels[-1].set_title(titles[-1], fontsize=10)
+    drawn = {name: line for axes in panels for line, name in zip(*axes.get_legend_handles_labels())}
+    for figure, _ in pictures:
+        figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=8 if len(panels) > 3 else 2)
     if moving:
         return save_animation(out, [figure for figure, _ in pictures])
     buffer = io.BytesIO()

@@ -9,8 +9,9 @@ import math
 
 import numpy as np
 
-from robots.grid import INFLATION, KEEP, ROBOT
 from tools.command_line import UserError
+
+INFLATION = 0.33  # m from the edge of the robot: how far an obstacle is felt by the planner that keeps away from it
 
 
 # ---- The planner
@@ -20,15 +21,15 @@ def cell_of(grid, point, name):
     where = f"the {name} ({point[0]:g}, {point[1]:g})"
     if not (0 <= row < grid.free.shape[0] and 0 <= column < grid.free.shape[1]):
         raise UserError(f"{where} is off the map.")
-    if grid.clearances[row, column] < KEEP:
-        raise UserError(f"{where} is occupied, or nearer than {KEEP} m to what is.")
+    if grid.clearances[row, column] < grid.robot.keep:
+        raise UserError(f"{where} is occupied, or nearer than {grid.robot.keep:g} m to what is.")
     return row, column
 
 
 class Planner:
-    """The shortest ways from one start to everywhere, over cells with a clearance of KEEP, in eight directions.
+    """The shortest ways from one start to everywhere, over cells with the clearance to plan with, in eight directions.
 
-    inflated: a cell costs more the nearer it is to an obstacle, exp(-3 (clearance - ROBOT)) times 4 within INFLATION,
+    inflated: a cell costs more the nearer it is to an obstacle, exp(-3 (clearance - radius)) times 4 within INFLATION,
     as in Nav2's inflation layer: the way keeps away from walls. Without it, it hugs them. limit: m of cost.
     """
 
@@ -37,13 +38,13 @@ class Planner:
         from scipy.sparse.csgraph import dijkstra
 
         self.grid = grid
-        allowed = grid.clearances >= KEEP
+        allowed = grid.clearances >= grid.robot.keep
         number = np.full(allowed.shape, -1)
         number[allowed] = np.arange(allowed.sum())
         price = np.ones(allowed.shape)
         if inflated:
-            near = grid.clearances < INFLATION
-            price += near * 4 * np.exp(-3 * (grid.clearances - ROBOT))
+            room = grid.clearances - grid.robot.radius
+            price += (room < INFLATION) * 4 * np.exp(-3 * room)
         tails, heads, costs = [], [], []
         for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)):
             here, there = shifted(allowed, down, right)
@@ -105,7 +106,7 @@ def smooth_simply(points, grid):
             # y_i <- (1 - w_data - 2 w_smooth) y_i + w_data x_i + w_smooth (y_i+1 + new y_i-1): a filter along the path
             pull = (1 - W_DATA - 2 * W_SMOOTH) * now[1:-1] + W_DATA * given[1:-1] + W_SMOOTH * now[2:]
             inner, _ = lfilter([1], [1, -W_SMOOTH], pull, axis=0, zi=W_SMOOTH * now[:1])
-            if (grid.clearance(inner) < ROBOT).any():
+            if (grid.clearance(inner) < grid.robot.radius).any():
                 return now
             change = np.abs(inner - now[1:-1]).sum()
             now = np.concatenate([now[:1], inner, now[-1:]])

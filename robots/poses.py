@@ -1,7 +1,7 @@
-"""A path as a list of poses: a place, and the way the robot looks there. And as a table.
+"""A path as a list of poses: a place, and the direction in which the robot looks there. And as a table.
 
 Between two poses a robot may stand still (the same place twice), or turn back (a cusp: what comes before and after it
-are two paths that meet).
+are two paths that meet). It may drive backwards.
 
 Builds on:  robots.curves, tools.
 
@@ -27,32 +27,55 @@ def headings(points):
     return np.append(angles, angles[-1:] if len(angles) else 0.0)
 
 
-def split_at_cusps(points):
-    """[N, 2] -> the pieces of a path between places where it turns back, each without standing still; they share
-    their ends."""
-    moving = np.append(True, np.hypot(*np.diff(points, axis=0).T) > 1e-6)
-    points = points[moving]
-    steps = np.diff(points, axis=0)
+def looking_ahead(points):
+    """[N, 2] -> [N, 3] poses."""
+    return np.column_stack([points, headings(points)])
+
+
+def keep_ends(poses, first, last):
+    """Poses [N, 3] whose first and last yaw are those given, where these are not nan."""
+    for place, yaw in ((0, first), (-1, last)):
+        poses[place, 2] = poses[place, 2] if np.isnan(yaw) else yaw
+    return poses
+
+
+def split_at_cusps(poses):
+    """[N, 3] -> the pieces of a path between places where it turns back, each without standing still; they share the
+    places where they meet."""
+    moving = np.append(True, np.hypot(*np.diff(poses[:, :2], axis=0).T) > 1e-6)
+    poses = poses[moving]
+    steps = np.diff(poses[:, :2], axis=0)
     steps = steps / np.hypot(*steps.T)[:, None]
     cusps = np.flatnonzero((steps[:-1] * steps[1:]).sum(axis=1) < CUSP) + 1
-    ends = [0, *cusps.tolist(), len(points) - 1]
-    return [points[first : last + 1] for first, last in zip(ends, ends[1:])] if len(points) > 1 else [points]
+    ends = [0, *cusps.tolist(), len(poses) - 1]
+    return [poses[first : last + 1] for first, last in zip(ends, ends[1:])] if len(poses) > 1 else [poses]
 
 
-def smooth_poses(points, bend):
-    """[N, 2] places of poses -> [M, 3] (x, y, yaw), a step of STEP apart, each piece bent by bend([n, 2]) -> [m, 2] or
-    None where it fails. Returns None where that fails for a piece. Places must be finite numbers.
+def goes_backwards(piece):
+    """Whether a robot that looks as the poses [N, 3] of a piece say drives it backwards, for the most part."""
+    return np.nansum(np.cos(piece[:-1, 2] - headings(piece[:, :2])[:-1])) < 0
 
-    A piece shorter than SHORTEST stays as it is. yaw is the way ahead; at the very end, the way the path came.
+
+def smooth_poses(poses, bend):
+    """[N, 3] poses (x, y, yaw) -> [M, 3], about STEP apart, each piece bent by bend([n, 2]) -> [m, 2] or None where it
+    fails. Returns None where that fails for a piece. Places must be finite numbers; a yaw may be nan, "not said".
+
+    A piece shorter than SHORTEST stays as it is. The robot looks ahead, or back on pieces that it drives backwards; at
+    the very first and last pose it looks as it did. Planners that say no direction give 0 to all poses but the last.
     """
+    said = poses[1:-1, 2].any()  # nan counts as said here, and for nothing in goes_backwards
     pieces = []
-    for piece in split_at_cusps(points):
-        if length_of(piece) >= SHORTEST:
-            piece = bend(piece)
-        if piece is None:
-            return None
-        pieces.append(np.column_stack([piece, headings(piece)]))
-    return np.concatenate(pieces)
+    for piece in split_at_cusps(poses):
+        points = piece[:, :2]
+        if length_of(points) >= SHORTEST:
+            points = bend(points)
+            if points is None:
+                return None
+            points = thin_out(points)
+        pieces.append(looking_ahead(points))
+        if said and goes_backwards(piece):
+            pieces[-1][:, 2] = pieces[-1][:, 2] % (2 * np.pi) - np.pi
+    return keep_ends(np.concatenate(pieces), poses[0, 2], poses[-1, 2])
 
 
 def thin_out(points):
@@ -69,7 +92,11 @@ def refuse_to_overwrite(path):
         raise UserError(f"{path} exists, and is not overwritten; name another file by --out.")
 
 
-def save_table(path, poses):
-    """Writes poses [M, 3] as x,y,yaw in metres and radians. Raises UserError."""
-    rows = [f"{x:.4f},{y:.4f},{yaw:.4f}" for x, y, yaw in poses]
-    write_safely(path, "\n".join(["x,y,yaw", *rows, ""]).encode())
+def save_table(path, candidates):
+    """Writes paths, poses [M, 3] each, as x,y,yaw in metres and radians; several with their number before each row.
+    Raises UserError."""
+    several = len(candidates) > 1
+    rows = ["candidate,x,y,yaw" if several else "x,y,yaw"]
+    for number, poses in enumerate(candidates, 1):
+        rows += [f"{f'{number},' * several}{x:.4f},{y:.4f},{yaw:.7f}" for x, y, yaw in poses]
+    write_safely(path, "\n".join([*rows, ""]).encode())

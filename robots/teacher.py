@@ -11,11 +11,9 @@ Lesson 14 takes the weights from here: BENT, NEAR, FAR. robots.training and benc
 
 import numpy as np
 
-from robots.grid import KEEP, SHARPEST
-
-BENT, NEAR, FAR = 0.1, 4.0, 0.5  # weights of curvature squared, and of a clearance below FAR, in m, squared
+BENT, NEAR, FAR = 0.1, 4.0, 0.28  # weights of curvature squared, and of room below FAR squared: m beside the robot
 FORBIDDEN = 1000.0  # for a collision, and for each 1/m of curvature over
-SHARP = SHARPEST - 0.3  # 1/m; between control points the curve may be a little more bent than at them
+BETWEEN = 0.3  # 1/m by which the curve may be more bent between control points than at them
 
 
 class Costs:
@@ -25,7 +23,9 @@ class Costs:
         self.places = corridor.grid.to_cells(corridor.places).astype(np.float32)  # [n, BINS, 2], in cells
         field, self.cell = corridor.grid.clearances, corridor.grid.resolution
         self.spacing = np.hypot(*np.diff(corridor.line, axis=0).T).mean()
-        price = NEAR * (FAR - field).clip(0) ** 2 + FORBIDDEN * (field < KEEP)
+        robot = corridor.grid.robot
+        self.sharp = robot.sharpest - BETWEEN
+        price = NEAR * (FAR - (field - robot.radius)).clip(0) ** 2 + FORBIDDEN * (field < robot.keep)
         self.price = np.pad(price, 1, constant_values=2 * FORBIDDEN).astype(np.float32)  # a metre's, in every cell
 
     def nearness(self, x, y):
@@ -49,7 +49,7 @@ class Costs:
         turning = slope_x * (middle_y - 2 * by) - slope_y * (middle_x - 2 * bx)  # [A, B, C]
         speed = np.hypot(slope_x, slope_y) + 1e-3
         curvature = np.abs(turning) * (1 / speed**3 / self.cell)
-        cost = BENT * self.spacing * curvature**2 + FORBIDDEN * (curvature - SHARP).clip(0)
+        cost = BENT * self.spacing * curvature**2 + FORBIDDEN * (curvature - self.sharp).clip(0)
         return cost + self.spacing / 2 * self.nearness((middle_x + 4 * bx) / 6, (middle_y + 4 * by) / 6)
 
 

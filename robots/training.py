@@ -25,7 +25,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from robots.curves import control_points, low_pass, spline
-from robots.grid import KEEP, made_up_map
+from robots.grid import made_up_map
 from robots.planner import Planner
 from robots.teacher import teach
 from tools.checkpoints import read_checkpoint
@@ -55,7 +55,7 @@ def rough_paths(rng):
     that keep away from them."""
     while True:
         grid = made_up_map(rng)
-        allowed = np.argwhere(grid.clearances >= KEEP)
+        allowed = np.argwhere(grid.clearances >= grid.robot.keep)
         for inflated in (True, False) if len(allowed) else ():
             start = grid.to_world(allowed[rng.integers(len(allowed))][::-1].astype(float))
             planner = Planner(grid, start, inflated)

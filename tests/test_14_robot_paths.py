@@ -5,6 +5,7 @@ import io
 import itertools
 import math
 import sqlite3
+from dataclasses import replace
 from importlib import import_module
 from types import SimpleNamespace
 
@@ -16,8 +17,10 @@ from benchmarks import paths
 from PIL import Image
 from robots import training as path_training
 from robots.bags import PATH, read_bag_paths, rewrite_bag
-from robots.curves import FINE, SPACING, control_points, judge, length_of, resample, spline
-from robots.grid import GridMap, made_up_map
+from robots.curves import (
+    FINE, SPACING, can_drive, control_points, different, is_free, length_of, resample, sharpest_bend, spline,
+)  # fmt: skip
+from robots.grid import GridMap, Robot, made_up_map
 from robots.maps import coarsen, read_map, read_nav2
 from robots.pictures import draw_map
 from robots.planner import plan, smooth_simply
@@ -82,6 +85,47 @@ def test_map_is_read_as_nav2_does(tmp_path, kind, mode, negate, free):
     assert np.array_equal(found.free, np.isin(pixels, free)[::-1]) and found.origin == (-1.0, 2.0, 0.0)
 
 
+def write_map(folder, pixels, free_thresh=0.196, mode="trinary"):
+    """The path of a map of these pixels [H, W] or [H, W, channels]."""
+    Image.fromarray(np.array(pixels, dtype=np.uint8)).save(folder / "map.png")
+    (folder / "map.yaml").write_text(YAML.format(kind="png", negate=0) + f"free_thresh: {free_thresh}\nmode: {mode}\n")
+    return folder / "map.yaml"
+
+
+@pytest.mark.parametrize("mode", ["trinary", "scale"])
+def test_transparent_cells_are_unknown_and_opaque_ones_are_what_their_grey_says(tmp_path, mode):
+    pixels = np.full((2, 4, 4), 254)
+    pixels[..., 3] = 255
+    pixels[:, 1, :3], pixels[:, 2, 3], pixels[:, 3, :3] = 205, 128, 0  # unknown, half transparent, occupied
+    found = read_nav2(write_map(tmp_path, pixels, mode=mode))
+    assert found.free.tolist() == [[True, False, False, False]] * 2
+    colours = [[[254, 255, 254], [205, 205, 205]]]
+    assert read_nav2(write_map(tmp_path, colours, mode=mode)).free.tolist() == [[True, False]]
+
+
+def test_free_is_up_to_the_threshold_and_a_warning_says_that_unknown_cells_are_free(tmp_path, capsys):
+    pixels = [[204, 205, 254]]
+    assert read_nav2(write_map(tmp_path, pixels, 0.2)).free.tolist() == [[True, True, True]]  # 204 is exactly 0.2
+    assert "grey 205" in capsys.readouterr().err
+    assert read_nav2(write_map(tmp_path, pixels, 0.196)).free.tolist() == [[False, False, True]]
+    assert capsys.readouterr().err == ""
+
+
+def test_the_smallest_obstacle_takes_the_cell_that_it_touches(grid):
+    before = grid.free.sum()
+    assert before - grid.with_disc(1.01, 1.01, 0.001).free.sum() == 1
+    assert before - grid.with_disc(1.0, 1.0, 0.001).free.sum() == 4  # where four cells meet
+    assert grid.with_disc(-0.1, 1.0, 0.3).free.sum() < before
+    with pytest.raises(UserError, match=r"obstacle \(-1, 1\) is off the map"):
+        grid.with_disc(-1.0, 1.0, 0.3)
+
+
+@pytest.mark.parametrize("sizes", [dict(radius=0.0), dict(turning_radius=-1.0), dict(radius=math.nan)])
+def test_robots_that_are_none_are_refused(sizes):
+    with pytest.raises(UserError, match="it must be above 0"):
+        Robot(**sizes)
+
+
 def test_finer_cells_are_put_together():
     free = np.ones((7, 8), dtype=bool)
     free[2, 3] = False
@@ -95,12 +139,18 @@ def test_finer_cells_are_put_together():
         (None, None, "there is no file"), ("image: a.pgm\n", None, "does not say 'resolution'"), ("[", None, "no map"),
         ("whole", None, "which the map's YAML names"), ("whole", b"P5\n9 9\n255\n1", "size is not what it says"),
         ("whole", b"P5\n2 2\n255\n\0\0\0\0", "no free space"), ("origin: [1]", b"", "no map"),
+        ("thresholds", b"", "they must rise"), ("bomb", None, "no map"), ("number", None, "no map"),
     ],
 )  # fmt: skip
 def test_bad_maps_are_refused_by_a_sentence(tmp_path, yaml, image, says):
     whole = YAML.format(kind="pgm", negate=0) + "free_thresh: 0.196\n"
+    bomb = "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in itertools.pairwise("abcdefghi"))
+    texts = dict(
+        whole=whole, thresholds=whole.replace("0.196", "0.9"), number=whole.replace("0.05", "1" * 400),
+        bomb=f"a: &a [x]\n{bomb}{whole.replace('map.pgm', '*i')}",
+    )  # fmt: skip
     if yaml is not None:
-        (tmp_path / "map.yaml").write_text(whole if yaml == "whole" else yaml)
+        (tmp_path / "map.yaml").write_text(texts.get(yaml, yaml))
     if image is not None:
         (tmp_path / "map.pgm").write_bytes(image)
     with pytest.raises(UserError, match=says):
@@ -121,7 +171,7 @@ def test_movingai_map(tmp_path):
 
 def test_plan_is_shortest_and_names_what_is_wrong(grid):
     way = plan(grid, (0.5, 2.0), (5.5, 2.0), inflated=False)
-    assert judge(way, grid)[0] and way[0].tolist() == [0.5, 2.0] and way[-1].tolist() == [5.5, 2.0]
+    assert is_free(way, grid) and way[0].tolist() == [0.5, 2.0] and way[-1].tolist() == [5.5, 2.0]
     least = 2 * math.hypot(2.25, 0.5) + 0.5  # around the corners of the block; eight directions cost up to 8% more
     assert least < length_of(way) < 1.09 * least + 0.3
     wide = plan(grid, (0.5, 2.0), (5.5, 2.0))
@@ -175,13 +225,13 @@ def test_spline_is_scipys_and_goes_through_the_points():
     assert np.allclose(points[::FINE], resample(path, SPACING))
 
 
-def test_judge_measures_a_circle():
+def test_bends_are_measured_on_a_circle():
     angle = np.linspace(0, 3, 300)
     circle = 3 + 0.5 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
     free = GridMap(np.ones((200, 200), dtype=bool), 0.05)
-    found, sharpest = judge(circle, free)
-    assert found and abs(sharpest - 2) < 0.05
-    assert not judge(circle, free.with_disc(3, 3.5, 0.05))[0]
+    assert abs(sharpest_bend(circle) - 2) < 0.05 and is_free(circle, free) and can_drive(circle, free)
+    assert not can_drive(circle, GridMap(free.free, 0.05, robot=Robot(turning_radius=0.6)))
+    assert not is_free(circle, free.with_disc(3, 3.5, 0.05))
 
 
 def corridor_along(grid, *points):
@@ -257,7 +307,7 @@ def test_the_model_sees_the_map(model, grid):
     blocked = robot_paths.Corridor.along(corridor.line, grid.with_disc(3.0, 1.0, 0.3))
     canvas = torch.full((1, len(corridor.line)), 32)
     canvas[:, [0, -1]] = robot_paths.STRAIGHT
-    free, bent = (robot_paths.Eyes(model, each)(canvas)[0] for each in (corridor, blocked))
+    free, bent = (robot_paths.Viewer(model, each, [0.0])(canvas)[0] for each in (corridor, blocked))
     assert free[5].argmax() != bent[5].argmax()
     chosen = bent.argmax(dim=1).numpy()
     assert blocked.open_bins()[np.arange(len(chosen)), chosen].all()
@@ -266,19 +316,20 @@ def test_the_model_sees_the_map(model, grid):
 def test_bins_without_clearance_are_ruled_out(grid):
     corridor = corridor_along(grid, (0.6, 1.0), (5.4, 1.0))
     untrained = robot_paths.PathModel().eval()
-    logits = robot_paths.Eyes(untrained, corridor)(torch.full((1, len(corridor.line)), 32))[0]  # equal, but for these
+    logits = robot_paths.Viewer(untrained, corridor, [0.0])(torch.full((1, len(corridor.line)), 32))[
+        0
+    ]  # equal, but for these
     assert np.array_equal(logits[:, :31].detach().numpy() > -1, corridor.open_bins()) and (logits[:, 31] < -1).all()
 
 
 def test_a_blocked_path_is_bent_and_the_rest_stays(model):
     hall, path = straight_hall()
     blocked = hall.with_disc(9.0, 1.0, 0.2)
-    bent, by = robot_paths.bend_path(model, path, blocked, False, robot_paths.Filling(), seeded())
-    free, sharpest = judge(bent, blocked)
-    assert by == "model" and free and sharpest <= robot_paths.SHARPEST and np.allclose(bent[[0, -1]], path[[0, -1]])
+    [bent, *_], by = robot_paths.bend_path(model, path, blocked, False, robot_paths.Filling(), seeded())
+    assert by == "the model" and can_drive(bent, blocked) and np.allclose(bent[[0, -1]], path[[0, -1]])
     assert np.abs(bent[bent[:, 0] < 5, 1] - 1).max() < 1e-9 < np.abs(bent[:, 1] - 1).max()
-    same, by = robot_paths.bend_path(model, path, hall, False, robot_paths.Filling(), seeded())
-    assert by == "model" and np.abs(same[:, 1] - 1).max() < 1e-9  # nothing to do, nothing done
+    [same], by = robot_paths.bend_path(model, path, hall, False, robot_paths.Filling(), seeded())
+    assert by == "the model" and np.abs(same[:, 1] - 1).max() < 1e-9  # nothing to do, nothing done
 
 
 def straight_hall():
@@ -287,23 +338,60 @@ def straight_hall():
     return hall, resample(np.array([(0.6, 1.0), (11.4, 1.0)]), 0.05)
 
 
-def test_what_cannot_be_bent_falls_back_or_fails(model, grid):
+def test_what_cannot_be_bent_falls_back_or_fails(model, grid, monkeypatch):
     path = resample(np.array([(0.6, 1.0), (5.4, 1.0)]), 0.05)
-    shut = grid.with_disc(3.0, 1.0, 1.3)
-    assert robot_paths.bend_path(model, path, shut, False, robot_paths.Filling(rounds=2), seeded()) == (None, "nobody")
+    shut = grid.with_disc(3.0, 1.0, 1.3)  # the way leads around the other side of the block now
+    short = robot_paths.Filling(rounds=1)
+    [other, *_], by = robot_paths.bend_path(model, path, shut, False, short, seeded())
+    assert by == "the model, on a new plan" and can_drive(other, shut) and other[:, 1].max() > 2.5
+    only = replace(short, fallbacks=("simple smoother", "as it was"))
+    assert robot_paths.bend_path(model, path, shut, False, only, seeded()) == ([], "nobody")
+    monkeypatch.setattr(robot_paths, "fill_path", lambda *_: [])
+    for given, name in (([(0.6, 1.0), (2.0, 1.0)], "simple smoother"), ([(0.6, 1.0), (2.0, 1.0), (2, 2)], "as it was")):
+        assert robot_paths.bend_path(model, np.array(given), grid, False, short, seeded())[1] == name
 
 
 def test_a_path_longer_than_the_model_sees(model):
     long = GridMap(np.ones((80, 800), dtype=bool), 0.05).with_disc(30.0, 2.0, 0.2)
     path = resample(np.array([(0.6, 2.0), (39.0, 2.0)]), 0.05)
     for whole in (True, False):
-        bent, by = robot_paths.bend_path(model, path, long, whole, robot_paths.Filling(), seeded())
-        assert by == "model" and judge(bent, long)[0]
+        [bent, *_], by = robot_paths.bend_path(model, path, long, whole, robot_paths.Filling(), seeded())
+        assert by == "the model" and can_drive(bent, long)
+
+
+def test_a_wider_robot_keeps_farther_away(model):
+    """It sees the map as it would see one where all obstacles are nearer."""
+    hall, path = straight_hall()
+    wide = GridMap(hall.free, 0.05, robot=Robot(radius=0.4)).with_disc(9.0, 0.9, 0.1)
+    [bent, *_], by = robot_paths.bend_path(model, path, wide, False, robot_paths.Filling(), seeded())
+    assert by == "the model" and wide.clearance(bent).min() >= 0.4
+    corridor = robot_paths.Corridor.along(control_points(path), wide)
+    seen = robot_paths.Viewer(model, corridor, [0.0, 0.1]).clearances.numpy()
+    assert np.allclose(seen[0], (corridor.clearances - 0.18).clip(0)) and (seen[1] <= seen[0]).all()
+
+
+def test_more_room_is_kept_where_it_is_asked_for(model):
+    hall, path = straight_hall()
+    blocked = hall.with_disc(9.0, 1.0, 0.1)
+    room = []
+    for wanted in (0.0, 0.48):
+        [bent, *_], _ = robot_paths.bend_path(model, path, blocked, False, robot_paths.Filling(room=wanted), seeded())
+        room.append(blocked.clearance(bent).min())
+    assert room[0] < room[1]
+
+
+def test_candidates_differ_and_come_by_their_cost(model):
+    hall, path = straight_hall()
+    blocked = hall.with_disc(9.0, 1.0, 0.1)
+    found = robot_paths.fill_path(model, path, blocked, False, robot_paths.Filling(samples=24), seeded())
+    two = different(found, 2)
+    assert len(two) == 2 and two[0] is found[0] and all(can_drive(each, blocked) for each in two)
+    assert np.hypot(*(two[0] - two[1][: len(two[0])]).T).max() > 0.2
 
 
 # ---- Poses and bags
 def test_cusps_part_a_path_and_standing_still_is_left_out():
-    there = np.stack([np.linspace(0, 1, 11), np.zeros(11)], axis=1)
+    there = np.stack([np.linspace(0, 1, 11), np.zeros(11), np.full(11, np.nan)], axis=1)
     path = np.concatenate([there, there[-1:], there[::-1]])
     pieces = split_at_cusps(path)
     assert [piece[[0, -1], 0].tolist() for piece in pieces] == [[0, 1], [1, 0]]
@@ -311,14 +399,34 @@ def test_cusps_part_a_path_and_standing_still_is_left_out():
     assert np.allclose(poses[:10, 2], 0) and np.allclose(np.abs(poses[-5:, 2]), math.pi)
 
 
+@pytest.mark.parametrize(
+    ("inner", "first", "last", "expected"),
+    [(0.0, 0.1, 0.3, math.pi), (math.nan, math.nan, 0.3, math.pi), (math.pi, 3.0, 3.0, math.pi), (0.01, 0.1, 0.3, 0)],
+)  # fmt: skip
+def test_directions_are_kept(inner, first, last, expected):
+    """A path to the left. 0 all along is what planners give that say no direction. 0.01 all along is backwards."""
+    poses = np.stack([np.linspace(2, 0, 21), np.zeros(21), np.full(21, inner)], axis=1)
+    poses[[0, -1], 2] = first, last
+    found = smooth_poses(poses, lambda piece: piece)[:, 2]
+    assert np.allclose(np.cos(found[1:-1]), math.cos(expected)) and found[-1] == last
+    assert found[0] == first or (math.isnan(first) and abs(abs(found[0]) - math.pi) < 1e-9)
+
+
+def test_a_path_forwards_and_backwards_keeps_its_directions():
+    there = np.stack([np.linspace(0, 1, 21), np.zeros(21), np.zeros(21)], axis=1)
+    back = np.stack([np.linspace(1, 0, 21), np.linspace(0, 0.3, 21), np.full(21, -0.3)], axis=1)
+    found = smooth_poses(np.concatenate([there, back]), lambda piece: piece)
+    assert np.abs(found[:, 2]).max() < 0.4  # it never turns round
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 9])
 def test_paths_of_few_poses(model, grid, count):
-    points = np.stack([np.linspace(1, 1.5, count), np.full(count, 1.0)], axis=1)
-    bend = lambda piece: robot_paths.bend_piece(model, seeded(), grid, True, piece)  # noqa: E731
-    poses = smooth_poses(points, bend)
-    assert np.allclose(poses[0, :2], points[0]) and np.allclose(poses[-1, :2], points[-1]) and np.isfinite(poses).all()
-    same = smooth_poses(np.repeat(points[:1], 3, axis=0), bend)  # all poses at one place
-    assert np.isfinite(same).all() and np.allclose(same[:, :2], points[0])
+    given = np.stack([np.linspace(1, 1.5, count), np.full(count, 1.0), np.full(count, 0.5)], axis=1)
+    bend = lambda piece: robot_paths.bend_path(model, piece, grid, True, robot_paths.Filling(), seeded())[0][0]  # noqa: E731
+    poses = smooth_poses(given, bend)
+    assert np.allclose(poses[[0, -1]], given[[0, -1]]) and np.isfinite(poses).all()
+    same = smooth_poses(np.repeat(given[:1], 3, axis=0), bend)  # all poses at one place
+    assert np.isfinite(same).all() and np.allclose(same[:, :2], given[0, :2])
 
 
 @pytest.fixture(params=["sqlite3", "mcap"])
@@ -331,8 +439,10 @@ def bag(request, tmp_path):
     kinds = {name.rpartition("/")[2]: kind for name, kind in store.types.items()}
     stamp, path = kinds["Time"](7, 8), tmp_path / "in"
     header, no_turn = kinds["Header"](stamp, "map"), kinds["Quaternion"](0.0, 0.0, 0.0, 0.0)
+    first = kinds["Quaternion"](0.0, 0.0, 0.0, -1.0)
     places = [(0.6 + 0.05 * i, 1.0) for i in range(40)] + [(2.5 - 0.05 * i, 1.1) for i in range(20)]
     poses = [kinds["PoseStamped"](header, kinds["Pose"](kinds["Point"](x, y, 0.5), no_turn)) for x, y in places]
+    poses[0].pose.orientation = first
     plugin = StoragePlugin.SQLITE3 if request.param == "sqlite3" else StoragePlugin.MCAP
     with Writer(path, version=9, storage_plugin=plugin) as writer:
         text = writer.add_connection("/note", "std_msgs/msg/String", typestore=store)
@@ -354,8 +464,9 @@ def test_bag_is_rewritten_and_reads_back_bit_for_bit(bag, tmp_path, grid):
 
     out, bent = tmp_path / "out", []
 
-    def change(points):
-        bent.append(smooth_poses(points, thin_out))
+    def change(frame, poses):
+        assert frame == "map" and np.isnan(poses[1:-1, 2]).all()
+        bent.append(smooth_poses(poses, thin_out))
         return bent[-1]
 
     assert rewrite_bag(bag, out, change) == 1
@@ -370,13 +481,14 @@ def test_bag_is_rewritten_and_reads_back_bit_for_bit(bag, tmp_path, grid):
         p.header.frame_id == "map" and p.header.stamp.sec == 7 and p.pose.position.z == 0.5 for p in message.poses
     )
     turns = np.array([(p.pose.orientation.z, p.pose.orientation.w) for p in message.poses])
-    assert np.allclose(np.hypot(*turns.T), 1) and np.allclose(2 * np.arctan2(*turns.T), bent[0][:, 2])
+    assert np.allclose(np.hypot(*turns.T), 1)
+    assert np.allclose(2 * np.arctan2(*turns.T)[1:], bent[0][1:, 2]) and turns[0].tolist() == [0.0, -1.0]  # as it was
     assert {path.name for path in tmp_path.iterdir()} <= {bag.name, "out"}
     assert all(path.name.startswith(("out", "metadata")) for path in out.iterdir())
     with pytest.raises(UserError, match="exists"):
         rewrite_bag(bag, out, change)
     with pytest.raises(UserError, match="could not be bent"):
-        rewrite_bag(bag, tmp_path / "none", lambda points: None)
+        rewrite_bag(bag, tmp_path / "none", lambda frame, poses: None)
     assert not (tmp_path / "none").exists()
 
 
@@ -410,15 +522,34 @@ def map_file(tmp_path, grid):
 
 def test_a_path_around_an_obstacle_as_a_table(map_file, tmp_path, grid):
     out = tmp_path / "path.csv"
-    words = ["--map", map_file, "--start", "0.6", "1", "--goal", "5.4", "1", "--obstacle", "3", "0.9", "0.15"]
+    words = ["--map", map_file, "--start", "0.6", "1", "--goal", "5.4", "1", "2.5", "--obstacle", "3", "0.9", "0.15"]
     code, text, err = run_script("14_robot_paths.py", *map(str, words), "--out", str(out))
     assert code == 0 and text.strip().splitlines()[-1] == str(out), err
     rows = np.loadtxt(out, delimiter=",", skiprows=1)
     assert out.read_text().startswith("x,y,yaw\n") and np.allclose(rows[[0, -1], :2], [[0.6, 1], [5.4, 1]])
-    assert judge(rows[:, :2], grid.with_disc(3, 0.9, 0.15))[0]
-    assert np.allclose(rows[:-1, 2], np.arctan2(*np.diff(rows[:, :2], axis=0).T[::-1]), atol=0.01)
+    assert is_free(rows[:, :2], grid.with_disc(3, 0.9, 0.15))
+    assert (
+        np.allclose(rows[:-1, 2], np.arctan2(*np.diff(rows[:, :2], axis=0).T[::-1]), atol=0.01) and rows[-1, 2] == 2.5
+    )
     code, _, err = run_script("14_robot_paths.py", *map(str, words), "--out", str(out))
     assert code == 1 and "exists" in err
+    several = tmp_path / "several.csv"
+    code, _, err = run_script("14_robot_paths.py", *map(str, words), "--out", str(several), "--candidates", "3")
+    found = np.loadtxt(several, delimiter=",", skiprows=1)
+    assert code == 0 and several.read_text().startswith("candidate,x,y,yaw\n") and "\n2. " in err
+    for number in set(found[:, 0]):
+        assert is_free(found[found[:, 0] == number, 1:3], grid.with_disc(3, 0.9, 0.15))
+
+
+def test_a_bags_paths_must_be_in_the_frame_of_the_map(map_file, bag, tmp_path):
+    words = ["--map", str(map_file), "--bag", str(bag), "--out", str(tmp_path / "out"), "--frame"]
+    code, _, err = run_script("14_robot_paths.py", *words, "odom")
+    assert code == 1 and "is in the frame 'map', and the map in 'odom'" in err and not (tmp_path / "out").exists()
+    code, _, err = run_script("14_robot_paths.py", *words, "map")
+    assert code == 0 and read_bag_paths(tmp_path / "out")[0][:2] == ("/plan", "map"), err
+
+
+WAY = ["--start", "1", "1", "--goal", "1", "2", "--out", "a.csv"]
 
 
 @pytest.mark.parametrize(
@@ -429,6 +560,10 @@ def test_a_path_around_an_obstacle_as_a_table(map_file, tmp_path, grid):
         (["--map", "MAP", "--start", "1", "1", "--goal", "1", "99", "--out", "a.csv"], 1, "(1, 99) is off the map"),
         (["--map", "nowhere.yaml", "--start", "1", "1", "--goal", "1", "2", "--out", "a.csv"], 1, "there is no file"),
         (["--map", "MAP", "--bag", "nowhere", "--out", "b"], 1, "there is no bag"),
+        (["--map", "MAP", *WAY, "--obstacle", "9", "9", "0.2"], 1, "obstacle (9, 9) is off the map"),
+        (["--map", "MAP", *WAY, "--robot-radius", "3"], 1, "no free space for a robot of 3 m radius"),
+        (["--map", "MAP", *WAY, "--turning-radius", "0"], 2, "'0' is not allowed"),
+        (["--map", "MAP", "--start", "1", "--goal", "1", "2", "--out", "a.csv"], 2, "X Y YAW"),
         (["--map", "MAP", "--start", "1", "1", "--goal", "1", "2", "--out", "a.txt"], 2, "must end in .csv"),
     ],
 )  # fmt: skip
@@ -437,27 +572,37 @@ def test_mistakes_are_answered_by_a_sentence(map_file, words, status, says):
     assert code == status and says in err and "Traceback" not in err
 
 
-# ---- The core of the ROS server
+# ---- The core of the ROS server (tests/test_ros2.py has the server)
 def test_ros_core_answers_with_nav2s_codes(model, grid, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "ros2"))
-    server = import_module("smooth_path_server")
-    core = server.SmoothPathCore(model)
-    path = resample(np.array([(0.6, 1.0), (5.4, 1.0)]), 0.05)
-    assert core.answer(path).error_code == 500  # no map yet
+    core = import_module("smooth_path_dllm.core")
+    server = core.SmoothPathCore(model)
+    code = lambda poses, *more, frame="map": server.answer(frame, poses, *more).error_code  # noqa: E731
+    path = np.column_stack([resample(np.array([(0.6, 1.0), (5.4, 1.0)]), 0.05), np.full(97, 0.0)])
+    path[-1, 2] = 1.0
+    assert code(path) == 500  # no map yet
+    assert "malformed" in server.costmap.replace("map", [0] * 99, 10, 10, 0.05, (0.0, 0.0, 0.0)) and code(path) == 500
+    assert server.costmap.replace("map", [], 0, 0, 0.05, (0.0, 0.0, 0.0)) and code(path) == 500
     values = np.where(grid.free, 0, 100)
     values[1, 1] = 99  # inflated: may be driven through
-    core.grid = server.grid_of(values.ravel().tolist(), 120, 80, 0.05, (0.0, 0.0, 0.0))
-    assert np.array_equal(core.grid.free, grid.free)
-    answer = core.answer(path, "dllm", 60.0)
-    assert answer.error_code == 0 and answer.was_completed and np.allclose(answer.poses[-1, :2], path[-1])
-    assert core.answer(path, "other").error_code == 501
-    assert core.answer(path, "dllm", 1e-9).error_code == 502
-    assert core.answer([]).error_code == core.answer([(1, 1), (99, 99)]).error_code == 505
-    assert core.answer([(1, math.nan), (2, 1)]).error_code == 505
-    blocked = core.answer([(2.5, 2.0), (2.55, 2.0)], "", 0.0, True)  # too short to be bent, and in collision
-    assert blocked.error_code == 503 and core.answer([(2.5, 2.0), (2.55, 2.0)], "", 0.0, False).was_completed
-    core.grid = grid.with_disc(3.0, 1.0, 1.3)
-    assert core.answer(path).error_code == 504
+    assert server.costmap.replace("map", values.ravel().tolist(), 120, 80, 0.0, (0.0, 0.0, 0.0)) and code(path) == 500
+    assert server.costmap.replace("map", values.ravel().tolist(), 120, 80, 0.05, (0.0, 0.0, 0.0)) is None
+    assert np.array_equal(server.costmap.read()[0].free, grid.free)
+    answer = server.answer("map", path, 60.0)
+    assert answer.error_code == 0 and answer.was_completed and np.allclose(answer.poses[-1], path[-1])
+    assert code(path, 1e-9) == 502 and code([]) == code([(1, 1, 0), (99, 99, 0)]) == 505
+    assert code([(1, math.nan, 0), (2, 1, 0)]) == 505
+    assert "'odom', and the costmap in 'map'" in server.answer("odom", path).error_msg
+    with pytest.raises(core.CancelledError):
+        server.answer("map", path, cancelled=lambda: True)
+    blocked = [(2.5, 2.0, 0), (2.55, 2.0, 0)]  # too short to be bent, and in collision
+    assert code(blocked, 0.0, True) == 503 and code(blocked, 0.0, False) == 0
+    assert server.costmap.update([100] * 40, 60, 0, 1, 40) is None and code(path) == 504  # a wall across the way
+    assert server.costmap.update([100] * 40, 60, 60, 1, 40) and server.costmap.update([100], 60, 0, 1, 40)
+    assert server.costmap.update([0] * 40, 60, 0, 1, 40) is None and code(path) == 0
+    large = core.SmoothPathCore(model, Robot(radius=3.0))
+    large.costmap.replace("map", values.ravel().tolist(), 120, 80, 0.05, (0.0, 0.0, 0.0))
+    assert "no cell is free for a robot of 3 m radius" in large.answer("map", path).error_msg
 
 
 # ---- The benchmark
@@ -483,8 +628,8 @@ def test_clip_rule_takes_the_nearest_offset_with_clearance(grid):
 def test_repair_problems_are_blocked_and_can_be_solved():
     grid = made_up_map(np.random.default_rng(26))
     blocked, path = paths.repair_problem(grid, np.random.default_rng(0))
-    assert judge(path, grid)[0] and not judge(path, blocked)[0]
-    assert judge(paths.replan(path, blocked), blocked)[0]
+    assert is_free(path, grid) and not is_free(path, blocked)
+    assert is_free(paths.replan(path, blocked), blocked)
 
 
 def test_intervals_hold_the_mean():
@@ -508,6 +653,7 @@ def test_what_was_kept_is_not_measured_again(tmp_path, grid):
     again = paths.Kept(file).measure(grid, make, 0, "kind/map", {"as it is": way}, 3)
     assert len(calls) == 3 and np.array_equal(first["as it is"], again["as it is"])
     assert np.array_equal(first["as it is"][:, :2], np.ones((3, 2)))  # straight and free: each a success, as long
+    assert (first["as it is"][:, 3] > 0.22).all()
 
 
 def test_a_turned_map_is_drawn_where_the_paths_are():

@@ -1,0 +1,103 @@
+"""The command line of lesson 14: what it may be asked, and what is done with the files.
+
+The lesson hands over how a path is bent: bend(points, grid, whole, on_step) -> (paths, by whom).
+
+Builds on:  robots.bags, robots.curves, robots.grid, robots.pictures, robots.planner, robots.poses, tools.
+"""
+
+import math
+import sys
+from pathlib import Path
+
+from robots.bags import rewrite_bag
+from robots.curves import different, in_words, length_of
+from robots.grid import Robot
+from robots.pictures import draw_passes
+from robots.planner import plan
+from robots.poses import keep_ends, looking_ahead, save_table, smooth_poses, thin_out
+from tools.command_line import SEED, Parser, UserError, between
+
+
+def parse_paths(doc, checkpoint):
+    """The arguments of lesson 14; what does not go together is refused by a sentence."""
+    parser = Parser(doc)
+    add, metres, size = parser.add_argument, between(float, -(10**5), 10**5), between(float, 0.001, 100)
+    place = dict(type=metres, nargs="+", metavar=("X", "Y"))
+    add("--map", type=Path, metavar="FILE", help="the map: Nav2's .yaml beside its image, or MovingAI's .map")
+    add("--start", **place, help="X Y, or X Y YAW, in m and radians, in the map's frame")
+    add("--goal", **place, help="the same")
+    add("--obstacle", type=metres, nargs=3, metavar=("X", "Y", "RADIUS"), help="a disc that is not on the map")
+    add("--bag", type=Path, metavar="IN", help="bend every nav_msgs/msg/Path of this rosbag2")
+    add(
+        "--frame",
+        default="map",
+        metavar="NAME",
+        help="the frame of the map, of which a bag's paths must be (default: map)",
+    )
+    add("--out", type=Path, metavar="OUT", help=".csv (x, y, yaw), .png or .gif; with --bag a bag")
+    add(
+        "--candidates", type=between(int, 1, 20), default=1, metavar="N", help="the N best different paths (default: 1)"
+    )
+    add("--robot-radius", type=size, default=Robot.radius, metavar="M", help="default: %(default)s")
+    add("--turning-radius", type=size, default=Robot.turning_radius, metavar="M", help="default: %(default)s")
+    add("--clearance", type=size, metavar="M", help="keep so far from obstacles where there is room")
+    add("--checkpoint", default=str(checkpoint), metavar="FILE", help="default: checkpoints/paths.safetensors")
+    add("--seed", type=SEED, default=0, help="default: 0")
+    args = parser.parse_args()
+    if bool(args.bag or args.start or args.goal) != bool(args.out):
+        parser.error("--out goes with --bag, or with --start and --goal, and these with --out")
+    if bool(args.out) != bool(args.map) or bool(args.start) != bool(args.goal) or (args.bag and args.start):
+        parser.error("give --map FILE with --bag, or with --start X Y and --goal X Y, not with all three")
+    if args.obstacle and not (args.out and args.obstacle[2] > 0):
+        parser.error("--obstacle goes with --map and --out, and its radius must be above 0")
+    if args.start and not {len(args.start), len(args.goal)} <= {2, 3}:
+        parser.error("--start and --goal are X Y, or X Y YAW")
+    if args.start and args.out.suffix not in (".csv", ".png", ".gif"):
+        parser.error(f"--out {args.out} must end in .csv, .png or .gif")
+    if args.candidates > 1 and not args.start:
+        parser.error("--candidates goes with --start and --goal")
+    return args
+
+
+def bend_one(args, grid, bend):
+    """--start and --goal: plans, smooths, bends around --obstacle, writes --out. Raises UserError where it fails."""
+    frames, keep = [], lambda *frame: frames.append(frame)  # noqa: E731
+    old = plan(grid, args.start[:2], args.goal[:2])
+    found, by = bend(old, grid, True, on_step=keep)
+    if args.obstacle and found:
+        grid, old = grid.with_disc(*args.obstacle), found[0]
+        frames.clear()
+        found, by = bend(old, grid, False, on_step=keep)
+    if not found:
+        raise UserError("no path was found that the robot can drive; plan anew, or move the goal.")
+    found = different(found, args.candidates)
+    for number, path in enumerate(found, 1):
+        print(f"{number}. {in_words(path, grid)}, by {by}", file=sys.stderr)
+    if args.out.suffix == ".csv":
+        ends = [math.nan if len(given) == 2 else given[2] for given in (args.start, args.goal)]
+        save_table(args.out, [keep_ends(looking_ahead(thin_out(path)), *ends) for path in found])
+    else:
+        draw_passes(
+            grid, old, args.obstacle, [corridor.known(tokens) for corridor, tokens in frames], found, args.out.resolve()
+        )
+
+
+def bend_bag(args, grid, bend):
+    """--bag: bends every Path of a rosbag2 around --obstacle; without one, smooths it. Raises UserError."""
+    grid = grid.with_disc(*args.obstacle) if args.obstacle else grid
+
+    def bend_piece(points):
+        found, by = bend(points, grid, not args.obstacle)
+        print(f"a piece of {length_of(points):.2f} m, by {by}", file=sys.stderr)
+        return found[0] if found else None
+
+    def change(frame, poses):
+        if frame not in ("", args.frame):
+            told = f"a path in {args.bag} is in the frame {frame!r}, and the map in {args.frame!r}"
+            raise UserError(f"{told}; if they are one, say so by --frame {frame}.")
+        if not grid.on_map(poses[:, :2]).all():
+            raise UserError(f"a path in {args.bag} leaves the map {args.map}.")
+        return smooth_poses(poses, bend_piece)
+
+    count = rewrite_bag(args.bag, args.out, change)
+    print(f"paths: {count}", file=sys.stderr)
