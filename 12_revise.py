@@ -20,7 +20,7 @@ Lesson 14 takes repair from here; benchmarks/tamil.py takes RULES, PASSES, mend_
 Exercises (answers in docs/answers.md)
   1. Let `show_chains` take back three letters at a time. Does it end nearer to the truth than two, or farther off? Why?
   2. Let `word_curves` call `revise` for one pass at a time, so that any letters are taken back. What do passes buy now?
-  3. Give `repair` window=2 in `show_repair`. How many rounds does the couplet take, and why more?
+  3. Give `repair` window=2 in `show_repair`. Does the couplet scan after 150 rounds, and why (not)?
 """
 
 import itertools
