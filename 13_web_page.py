@@ -1,23 +1,23 @@
 """Lesson 13. How do you send a model to a friend, who will install nothing?
 
-As one web page: an HTML file with the weights inside, that anyone opens in a browser, without a network, and watches it
-write. The browser computes; nothing was computed before. For that, lessons 2 to 4, 6 and 7 are there a second time,
-in JavaScript: web/model.js is the transformer, web/sampler.js the sampler, web/page.js what is seen and pressed. The
-matrix product, nearly all of the work, is there a third time, in WebAssembly (web/product.wat), which has instructions
-that work on four numbers at once.
+As one web page: an HTML file with the weights inside. Anyone opens it in a browser, without a network, and watches it
+write. The browser computes, and nothing but the first text on the screen was computed before. So lessons 2 to 4, 6 and
+7 are there a second time, in JavaScript. web/model.js is the transformer, web/sampler.js the samplers, and the other
+files are what is seen and pressed. What takes long is there a third time, in WebAssembly (web/product.wat), which has
+instructions that work on four numbers at once.
 
 Two languages write the same text when these are the same:
   the weights      bfloat16, as the checkpoint has them. Half of a bfloat16's 16 bits hardly vary, since small numbers
-                   have like exponents; a Huffman code makes fewer of them and loses nothing
-  the arithmetic   RoPE's angles in float32; GELU by the error function, not by tanh; sums in another order are allowed,
-                   they differ in the sixth digit
-  the rules        which places come first, ties included; how probabilities are rounded before they are compared
+                   have like exponents. A Huffman code makes fewer of them and loses nothing
+  the arithmetic   RoPE's angles in float32, GELU by the error function and not by tanh. Sums in another order are
+                   allowed: they differ in the sixth digit
+  the rules        which places come first, ties included, and how probabilities are rounded before they are compared
   the chances      PyTorch's random numbers are those of the Mersenne Twister, of which 24 bits make a float32
-So a seed writes in the page, letter for letter, what it writes on the command line. The walk proves it for three ways
-of writing without passes that revise (the tests for those that do, too), where Node, a JavaScript without a browser, is
-installed: it runs the page's own script, taken out of the page.
+  the defaults     lesson 6's temperature and blank lines, which this lesson writes into the page
+So a seed writes in the page, letter for letter, what it writes on the command line. The walk proves it for four ways of
+writing where Node, a JavaScript without a browser, is installed. It runs the page's own script, taken out of the page.
 
-Builds on:  lessons 1 (Tokenizer), 3 (Transformer), 4 (sample), 5 (load_kind), 7 (continue_text), 10 (Writers).
+Builds on:  lessons 1 (Tokenizer), 3 (Transformer), 5 (load_kind), 6 (Sampling, generate), 7 (can_cache), 10 (Writers).
 Run:        python 13_web_page.py                                              (some seconds)
             python 13_web_page.py --gpt checkpoints/gpt_small.safetensors --out figures/race.html
             python 13_web_page.py --checkpoint checkpoints/tamil.safetensors
@@ -42,7 +42,7 @@ from html import escape
 from importlib import import_module
 from pathlib import Path
 
-from tools.command_line import Parser, UserError, check, quote, run
+from tools.command_line import Parser, UserError, check, run
 from tools.files import ROOT, find_checkpoint, write_safely
 
 import torch
@@ -56,11 +56,20 @@ comparison = import_module("10_compare")
 CARRIED = generation.SMALL  # the model that the page carries unless another one is given
 WEB = ROOT / "web"
 MAX_PAGE = 100 * 10**6  # bytes; a browser would take long to unpack more
+SCRIPTS = dict(  # the parts of the page's program, each of which is read in this order
+    worker=("model.js", "sampler.js", "worker.js"),  # runs beside the page
+    rules=("alphabet.js", "settings.js", "layout.js"),  # what needs no screen
+    script=("writer.js", "panel.js", "sharing.js", "tour.js", "page.js"),
+)
+SEEDS = dict(  # of texts that read well, with which a page begins; for other models 1, 2, 3, ...
+    small=(10, 43, 22, 83, 69),
+)
 TEXTS = (
-    (0.0, "certainty", 128),
-    (0.8, "certainty", 128),
-    (0.8, "random", 32),
-)  # (temperature, order, passes) of the walk
+    dict(temperature=0.0, steps=128, revise=0),
+    dict(temperature=0.8, steps=128, revise=0),
+    dict(temperature=0.8, steps=32, revise=0),
+    dict(temperature=0.7),  # as lesson 6 writes without being told otherwise
+)  # the walk's Samplings
 
 
 # ---- The page
@@ -86,24 +95,48 @@ def entry_of(name, model):
     return dict(name=name, config=vars(model.config), shapes=list(shapes.items()), parameters=parameters)
 
 
-def build_page(models, units, checkpoint):
+def opening_text(model, tokenizer, seed, length):
+    """[length] tokens that lesson 6 writes by default, so that there is something to see before the page has unpacked
+    its model."""
+    canvas = generation.make_canvas(tokenizer, None, None, length, 1, "cpu")  # [1, length] masks between blank lines
+    sampling = generation.Sampling.for_letters(int((canvas == tokenizer.vocab_size).sum()), generation.TEMPERATURE)
+    return generation.generate(model, canvas, sampling, torch.Generator().manual_seed(seed))[0].tolist()
+
+
+def describe(models, tokenizer, checkpoint):
+    """What the page must know beside the weights. models: {name: model}, the dLLM first; checkpoint: as commands name
+    it. Raises UserError for a model that the page cannot compute."""
+    entries = [entry_of(name, model) for name, model in models.items()]
+    (name, model), *_ = models.items()
+    L = min(model.config.context for model in models.values())
+    seeds = SEEDS.get(name, (1, 2, 3))
+    given = generation.make_canvas(tokenizer, None, None, L, 1, "cpu")[0].tolist()  # [L] lesson 6's
+    masks = [i for i, token in enumerate(given) if token == tokenizer.vocab_size]
+    ends = dict(first=given[: masks[0]], last=given[masks[-1] + 1 :]) if masks else dict(first=[], last=[])
+    return dict(
+        models=entries,
+        units=tokenizer.units,
+        checkpoint=checkpoint,
+        defaults=dict(temperature=generation.TEMPERATURE, **ends),
+        opening=dict(seeds=seeds, text=opening_text(model, tokenizer, seeds[0], min(128, L))),
+        wasm=base64.b64encode((WEB / "product.wasm").read_bytes()).decode(),
+    )
+
+
+def build_page(models, tokenizer, checkpoint):
     """The page as text; models: {name: model}, the dLLM first, and a GPT or none. checkpoint: as commands name it.
 
     Raises UserError for a model that the page cannot compute, and when it would be too large.
     """
-    read = lambda name: (WEB / name).read_text(encoding="utf-8")  # noqa: E731
-    product = base64.b64encode((WEB / "product.wasm").read_bytes()).decode()
-    described = [entry_of(name, model) for name, model in models.items()]
-    contents = dict(units=units, models=described, wasm=product, checkpoint=quote(checkpoint))
-    script = '<script id="weights-{}" type="text/plain">{}</script>'
+    read = lambda *names: "\n".join((WEB / name).read_text(encoding="utf-8") for name in names)  # noqa: E731
+    contents = describe(models, tokenizer, checkpoint)
+    weights = '<script id="weights-{}" type="text/plain">{}</script>'
     parts = dict(
-        title=escape(described[0]["name"]),
+        title=escape(contents["models"][0]["name"]),
         style=read("page.css"),
-        worker=read("model.js") + read("sampler.js"),
-        script=read("page.js"),
         contents=json.dumps(contents).replace("<", r"\u003c"),  # or a unit "</script>" would end it
-        weights="\n".join(script.format(i, pack_weights(model)) for i, model in enumerate(models.values())),
-    )
+        weights="\n".join(weights.format(i, pack_weights(model)) for i, model in enumerate(models.values())),
+    ) | {name: read(*files) for name, files in SCRIPTS.items()}
     page = re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], read("page.html"))
     if (size := len(page.encode())) > MAX_PAGE:
         raise UserError(f"the page would have {size / 1e6:.0f} MB; more than {MAX_PAGE / 1e6:.0f} are too many for it.")
@@ -122,6 +155,12 @@ def run_in_node(path, questions):
     return json.loads(done.stdout)
 
 
+def page_settings(sampling):
+    """A Sampling as the page has it."""
+    settings = vars(sampling) | dict(writing=sampling.steps - sampling.revise)
+    return {name: value for name, value in settings.items() if name != "top_k"}
+
+
 @torch.inference_mode()
 def show_same_logits(path, number, model, fast=True):
     """A canvas, a third of it hidden, in both languages. For a GPT the hidden letters are row V, which is no less good
@@ -138,19 +177,19 @@ def show_same_logits(path, number, model, fast=True):
 
 
 def show_same_texts(path, model, tokenizer, seed=1):
-    """Texts of the same seeds and settings, by lesson 4's sampler and by the page's."""
-    canvas = torch.full((1, min(128, model.config.context)), model.config.vocab_size)
-    ask = [["open", 0, True]]
-    for temperature, order, passes in TEXTS:
-        how = dict(writing=passes, revising=0, order=order, temperature=temperature)
-        ask.append(["write", canvas[0].tolist(), how, seed])
-    _, *written = run_in_node(path, ask)
-    for (temperature, order, passes), steps in zip(TEXTS, written):
-        generator = torch.Generator().manual_seed(seed)
-        tokens = diffusion.sample(model, canvas, passes, temperature, order=order, generator=generator)
+    """Texts of the same seed and settings, by lesson 6 and by the page. The page completes the settings itself."""
+    canvas = torch.full((1, min(128, model.config.context)), tokenizer.vocab_size)  # [1, L]
+    masks = canvas.shape[1]
+    samplings = [generation.Sampling.for_letters(masks, **wanted) for wanted in TEXTS]
+    questions = [["completeSettings", wanted, masks] for wanted in TEXTS]
+    questions += [["write", canvas[0].tolist(), page_settings(each), seed] for each in samplings]
+    _, *answers = run_in_node(path, [["open", 0, True], *questions])
+    for sampling, settings, steps in zip(samplings, answers, answers[len(TEXTS) :]):
+        tokens = generation.generate(model, canvas, sampling, torch.Generator().manual_seed(seed))
         print(f"  {tokenizer.decode(tokens[0])[:60]!r} ...")
-        check(f"temperature {temperature}, {order}, {len(steps)} passes: all letters are the same",
-              steps[-1] == tokens[0].tolist())  # fmt: skip
+        passes = f"{sampling.steps} passes, {sampling.revise} of them take back"
+        same = settings == page_settings(sampling) and steps[-1] == tokens[0].tolist()
+        check(f"temperature {sampling.temperature}, {sampling.order}, {passes}: all letters are the same", same)
 
 
 def prove(path, models, tokenizer):
@@ -193,9 +232,8 @@ def main():
     else:
         model, tokenizer, _ = training.load_kind(find_checkpoint(args.checkpoint), False)
         models = {name: model}
-    page = build_page(
-        models, tokenizer.units, args.checkpoint if args.checkpoint != str(CARRIED) else f"checkpoints/{CARRIED.name}"
-    )
+    shown = args.checkpoint if args.checkpoint != str(CARRIED) else f"checkpoints/{CARRIED.name}"
+    page = build_page(models, tokenizer, shown)
     write_safely(out, page.encode())
     print(f"1. The page: {len(page.encode()) / 1e6:.2f} MB")
     show_packing(models[name])

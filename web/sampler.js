@@ -1,5 +1,5 @@
-// The samplers of lessons 4, 6 and 7 in JavaScript; PyTorch's generator of random numbers, so that the same seed writes the
-// same text as on the command line; and what the page asks of its worker, in which all this runs.
+// The samplers of lessons 4, 6 and 7 in JavaScript, and PyTorch's generator of random numbers: the same seed writes the same
+// text as on the command line.
 "use strict";
 
 // ---- Random numbers: the Mersenne Twister (Matsumoto and Nishimura, 1998), as torch.Generator().manual_seed(seed)
@@ -100,34 +100,35 @@ function* sample(model, canvas, { writing, temperature, order }, generator) {
   }
 }
 
-// ---- Lesson 6. Takes back `size` of the letters that may be changed, rather those that the model doubts, and draws them
-// again; `revising` times. Yields {canvas, taken} and, after the pass, {canvas, chosen, p}
-function* revise(model, canvas, mayChange, size, { revising, temperature }, generator) {
-  let scores = canvas.map(() => 0); // [L] nothing is known yet
-  for (let pass = 0; pass < revising; pass++) {
+// ---- Lesson 6. Takes back `size` letters, those that the model doubts rather than others, and draws them again, `passes`
+// times. fillable [L]: what may be taken back. Yields {canvas, taken}, and after the pass {canvas, chosen, p}
+function* revise(model, canvas, passes, size, fillable, temperature, generator) {
+  let sureness = canvas.map(() => 0); // [L] nothing is known yet
+  for (let pass = 0; pass < passes; pass++) {
     const noise = generator.rand(canvas.length), ties = generator.rand(canvas.length); // [L] each
-    const unsure = scores.map((score, i) => 1 - Math.fround(score * noise[i]));
-    const chosen = topRanked(unsure, mayChange, size, ties); // [L]
+    const doubt = sureness.map((p, i) => 1 - Math.fround(p * noise[i]));
+    const chosen = topRanked(doubt, fillable, size, ties); // [L]
     const masked = canvas.map((token, i) => (chosen[i] ? model.config.vocab_size : token));
     yield { canvas: masked, taken: chosen };
     const logits = model.forward(masked); // [L, V]
     const drawn = drawTokens(logits, temperature, generator); // [L]
     const p = logits.map(probabilities); // [L, V]
     canvas = canvas.map((token, i) => (chosen[i] ? drawn[i] : token));
-    scores = canvas.map((token, i) => p[i][token]); // of every letter, taken back or not
+    sureness = canvas.map((token, i) => p[i][token]); // of every letter, taken back or not
     yield { canvas, chosen, p };
   }
 }
 
-// Writes in some of the passes, and takes back what it wrote in the others
-function* writeAndRevise(model, canvas, settings, generator) {
-  const own = canvas.map((token) => token === model.config.vocab_size); // [L] what was given stays
+// Writes, and then takes back what it wrote, as many letters a pass as one pass wrote
+function* generate(model, canvas, settings, generator) {
+  const fillable = canvas.map((token) => token === model.config.vocab_size); // [L] what was given stays
   let written = canvas;
   for (const step of sample(model, canvas, settings, generator)) {
     written = step.canvas;
     yield step;
   }
-  yield* revise(model, written, own, Math.ceil(count(own) / settings.writing), settings, generator);
+  const size = Math.ceil(count(fillable) / settings.writing);
+  yield* revise(model, written, size ? settings.revise : 0, size, fillable, settings.temperature, generator);
 }
 
 // ---- Lesson 7. Continues tokens [P] to `length`, one a pass: after the first, a pass reads one token, since the model
@@ -140,71 +141,7 @@ function* continueText(model, tokens, length, { temperature }, generator) {
     read += piece.length;
     piece = drawTokens(logits, temperature, generator);
     tokens = [...tokens, ...piece];
-    const p = Array(length);
-    p[tokens.length - 1] = probabilities(logits[0]);
     const masks = Array(length - tokens.length).fill(model.config.vocab_size);
-    yield { canvas: [...tokens, ...masks], chosen: p.map(Boolean), p };
+    yield { canvas: [...tokens, ...masks], chosen: Array.from({ length }, (_, i) => i === tokens.length - 1) };
   }
 }
-
-// ---- The worker: the page sends {call, ...}, and gets an answer
-const LIKELIEST = 8;
-
-function guesses(p, places) { // for each of the places [L] that are asked for: [[token, probability]], the likeliest first
-  return places.map((asked, i) => {
-    if (!asked) return null;
-    const ranking = [...p[i].keys()].sort((a, b) => p[i][b] - p[i][a]).slice(0, LIKELIEST);
-    return ranking.map((token) => [token, p[i][token]]);
-  });
-}
-
-const calls = {
-  // Makes the model. wasm: the bytes of product.wasm. Says whether it could be used
-  async open({ weights, shapes, config, wasm }) {
-    const bytes = Uint8Array.from(atob(wasm), (letter) => letter.charCodeAt(0));
-    const fast = typeof WebAssembly === "object" && WebAssembly.validate(bytes); // not where SIMD is unknown
-    this.model = new Transformer(config, await unpack(weights, shapes), fast ? new WebAssembly.Module(bytes) : null);
-    return { fast };
-  },
-
-  // What the model expects at the masks of a canvas
-  look({ canvas }) {
-    return { guesses: guesses(this.model.forward(canvas).map(probabilities), this.masks(canvas)) };
-  },
-
-  // Begins a text
-  start({ canvas, settings, seed }) {
-    const generator = new Generator(seed), given = canvas.findIndex((token) => token === this.model.config.vocab_size);
-    this.canvas = canvas;
-    this.passes = this.model.config.causal
-      ? continueText(this.model, canvas.slice(0, given), canvas.length, settings, generator)
-      : writeAndRevise(this.model, canvas, settings, generator);
-    return {};
-  },
-
-  // One step: the new canvas; which places were taken back, or, after a pass, which ones are new, what was expected at
-  // the masks before it, and how long it took
-  next() {
-    const began = performance.now(), { value, done } = this.passes.next();
-    if (done) return { done };
-    const { canvas, taken, chosen, p } = value;
-    const asked = p && this.masks(this.canvas).map((mask, i) => mask && Boolean(p[i]));
-    this.canvas = canvas;
-    return { canvas, taken, chosen, guesses: p && guesses(p, asked), milliseconds: performance.now() - began };
-  },
-
-  masks(canvas) {
-    return canvas.map((token) => token === this.model.config.vocab_size);
-  },
-};
-
-let earlier = Promise.resolve(); // what was asked earlier is done earlier
-async function answer(data) {
-  try {
-    postMessage(await calls[data.call](data));
-  } catch (problem) {
-    postMessage({ problem: String(problem) });
-  }
-}
-
-if (typeof WorkerGlobalScope !== "undefined") onmessage = ({ data }) => (earlier = earlier.then(() => answer(data)));

@@ -1,0 +1,60 @@
+// What lesson 6 does by default, the command line that writes the same text, and the link that opens it.
+"use strict";
+
+const { defaults } = contents; // temperature, and the tokens given at both ends of a canvas: from lesson 6
+
+// The canvas of lesson 6: masks between two blank lines
+function defaultCanvas(length) {
+  const first = defaults.first.slice(0, length), last = defaults.last.slice(0, length - first.length);
+  return [...first, ...Array(length - first.length - last.length).fill(MASK), ...last];
+}
+
+// Settings, of which any may be missing, as lesson 6's Sampling.for_letters completes them for so many hidden letters.
+// Throws an Error whose message is a sentence for a person
+function completeSettings({ steps, revise, order, temperature }, hidden) {
+  steps ??= Math.max(1, Math.ceil(hidden / 2));
+  revise ??= steps - Math.ceil(steps / 4);
+  if (revise >= steps)
+    throw new Error(`${revise} passes that take back leave none of the ${steps} passes to write. Lower the one or raise the other.`);
+  const writing = steps - revise;
+  return { steps, revise, writing, order: order || (writing >= hidden ? "certainty" : "random"), temperature: temperature ?? defaults.temperature };
+}
+
+// ---- The command
+const QUOTES = {
+  "bash or zsh": (text) => (/^[\w.\/=-]+$/.test(text) ? text : `'${text.replace(/'/g, "'\\''")}'`),
+  PowerShell: (text) => (/^[\w.\/=-]+$/.test(text) ? text : `'${text.replace(/'/g, "''")}'`),
+};
+
+// The command that writes the same text from the same canvas; shell: one of QUOTES
+function commandFor(canvas, settings, seed, shell) {
+  const quote = QUOTES[shell], { steps, revise, order, temperature } = settings;
+  const flags = [`--checkpoint=${contents.checkpoint}`, `--order=${order}`].map(quote);
+  flags.push(`--steps ${steps} --revise ${revise} --temp ${temperature} --seed ${seed}`);
+  const first = canvas.indexOf(MASK), last = canvas.lastIndexOf(MASK), gaps = canvas.slice(first, last).some((token) => token !== MASK);
+  if (gaps) { // more than one blank: lesson 11
+    const text = asTyped(canvas).replace(/[{}]/g, "\\$&");
+    return `python 11_fill_blanks.py ${flags.join(" ")} ${text.startsWith("-") ? "-- " : ""}${quote(text)}`;
+  }
+  const prompt = asTyped(canvas.slice(0, first)), ending = asTyped(canvas.slice(last + 1));
+  const usual = String(canvas) === String(canvas.map((token, i) => defaultCanvas(canvas.length)[i]));
+  if (!usual) flags.unshift(quote(`--prompt=${prompt}`), quote(`--ending=${ending}`));
+  return `python 06_generate.py --len ${canvas.length} ${flags.join(" ")}`;
+}
+
+// ---- The link: all of it behind the #, which no server sees
+const CHOICES = { steps: Number, revise: Number, order: String, temperature: Number, seed: Number };
+
+function linkFor(canvas, choices) {
+  const parts = Object.keys(CHOICES).filter((name) => choices[name] != null && choices[name] !== "").map((name) => [name, choices[name]]);
+  return `#${new URLSearchParams([["text", asTyped(canvas)], ...parts])}`;
+}
+
+// {canvas, choices} of a link; null where there is none. Throws an Error for a text that is not in the alphabet
+function readLink(hash) {
+  const parts = new URLSearchParams(hash.slice(1));
+  if (!parts.get("text")) return null;
+  const choices = {};
+  for (const [name, convert] of Object.entries(CHOICES)) if (parts.get(name)) choices[name] = convert(parts.get(name));
+  return { canvas: encode(parts.get("text")), choices };
+}

@@ -1,0 +1,75 @@
+// What the page shows by itself, until somebody touches it: five scenes, over and over, each time with another seed.
+"use strict";
+
+let touring = 0; // the number of the tour that runs; 0: none
+let tours = 0;
+
+const stopTour = () => (touring = 0);
+const wait = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
+function setScene(number) { // 1 to 5; 0: none
+  [...get("scenes").children].forEach((scene, i) => {
+    scene.classList.toggle("now", i + 1 === number);
+    i + 1 === number ? scene.setAttribute("aria-current", "step") : scene.removeAttribute("aria-current");
+  });
+}
+
+// Scenes 1 and 2: letters are hidden, and the model guesses one of them from both sides
+async function hideAndLook(dllm, text, goesOn) {
+  setScene(1);
+  begin([...text]);
+  const isBreak = (token) => units[token] === "\n", edges = [text.findIndex((token) => !isBreak(token)), text.findLastIndex((token) => !isBreak(token))];
+  const inner = [...text.keys()].filter((i) => i >= edges[0] && i <= edges[1]); // what is given at both ends stays
+  const lottery = inner.map((i) => [Math.random(), i]).sort(([a], [b]) => a - b).map(([, i]) => i);
+  const canvas = [...text], hideSome = async (from, to, pause) => {
+    for (let i = from; i < to && goesOn(); i += 4) {
+      for (const place of lottery.slice(i, Math.min(i + 4, to))) canvas[place] = MASK;
+      begin([...canvas]);
+      await wait(pause);
+    }
+  };
+  await wait(900);
+  const half = Math.floor(lottery.length * 0.5);
+  await hideSome(0, half, 70);
+  await dllm.opened;
+  if (!goesOn()) return;
+  setScene(2);
+  const middle = [...canvas.keys()].filter((i) => canvas[i] === MASK);
+  moveTo(middle[Math.floor(middle.length / 2)]);
+  await lookHere(true);
+  await wait(3200);
+  get("arcs").replaceChildren();
+  if (goesOn()) await hideSome(half, lottery.length, 40);
+}
+
+// Scene 5: a word in the middle is hidden, and filled to fit both sides
+async function breakAndMend(dllm, goesOn) {
+  setScene(5);
+  await wait(2600);
+  const canvas = dllm.frame.canvas, isLetter = (i) => /\p{L}/u.test(units[canvas[i]] ?? "");
+  let from = Math.floor(canvas.length / 2);
+  while (from < canvas.length - 1 && !(isLetter(from) && !isLetter(from - 1))) from++;
+  let to = from;
+  while (to < canvas.length - 1 && isLetter(to + 1)) to++;
+  if (!goesOn() || to >= canvas.length - 1) return;
+  edit(Array.from({ length: to - from + 1 }, (_, i) => from + i), true);
+  await wait(900);
+  if (goesOn()) await play(seeds[0]);
+  await wait(4500);
+}
+
+async function startTour() {
+  const mine = (touring = ++tours), [dllm] = writers, { text, seeds } = contents.opening;
+  const goesOn = () => touring === mine;
+  let before = text;
+  for (let round = 1; goesOn(); round++) {
+    const seed = seeds[round % seeds.length] + (round < seeds.length ? 0 : 1000 * Math.floor(round / seeds.length));
+    await hideAndLook(dllm, before, goesOn);
+    if (!goesOn()) break;
+    begin(defaultCanvas(text.length));
+    await play(seed);
+    if (!goesOn()) break;
+    before = dllm.frame.canvas;
+    await breakAndMend(dllm, goesOn);
+  }
+}
