@@ -6,12 +6,8 @@ from glob import glob
 from setuptools import setup
 
 NAME = "smooth_path_dllm"
-PROJECT = [
-    *glob("../[01][0-9]_*.py"),
-    *glob("../robots/*.py"),
-    *glob("../tools/*.py"),
-    "../checkpoints/paths.safetensors",
-]
+PROJECT = [path for name in ("*.py", "robots/*.py", "tools/*.py") for path in glob(f"../{name}")]
+PROJECT += ["../checkpoints/paths.safetensors"]
 FILES = [(f"share/{NAME}/project/{os.path.dirname(path)[3:]}", [path]) for path in PROJECT]
 
 setup(

@@ -133,7 +133,7 @@ class SmoothPathCore:
             smooth = smooth_poses(poses, partial(self.bend, grid, check, by))
             check()
         except TimeoutError:
-            return Answer(TIMEOUT, f"it took more than {seconds:g} s")
+            return Answer(TIMEOUT, "max_smoothing_duration is over")
         except CancelledError:
             raise
         except Exception as unforeseen:  # a server must outlive the goal

@@ -14,7 +14,7 @@ import threading
 import time
 
 import smooth_path_dllm  # noqa: F401  it makes the project importable
-from smooth_path_dllm.core import NONE, SMOOTHER_ID, CancelledError, SmoothPathCore, robot_paths
+from smooth_path_dllm.core import NONE, SMOOTHER_ID, UNKNOWN, CancelledError, SmoothPathCore, robot_paths
 
 from robots.bags import frame_of, yaw_of
 from robots.grid import Robot
@@ -146,7 +146,11 @@ class SmoothPathServer(LifecycleNode):
             finally:
                 self.working.release()
         except CancelledError:
-            handle.canceled() if handle.is_cancel_requested else handle.abort()
+            if handle.is_cancel_requested:
+                handle.canceled()
+            else:
+                write_error(result, UNKNOWN, "the server stops")
+                handle.abort()
             return result
         finally:
             with self.lock:
@@ -155,13 +159,18 @@ class SmoothPathServer(LifecycleNode):
         seconds = time.monotonic() - began
         result.smoothing_duration = Duration(sec=int(seconds), nanosec=int(seconds % 1 * 1e9))
         result.was_completed = answer.was_completed
-        for name in ("error_code", "error_msg"):  # Nav2 of ROS 2 Humble has no such fields
-            if hasattr(result, name):
-                setattr(result, name, getattr(answer, name))
+        write_error(result, answer.error_code, answer.error_msg)
         done = f"by {answer.by}" if answer.error_code == NONE else f"error {answer.error_code}: {answer.error_msg}"
         self.get_logger().info(f"{len(rows)} poses, {seconds:.2f} s, {done}")
         handle.succeed() if answer.error_code == NONE else handle.abort()
         return result
+
+
+def write_error(result, code, text):
+    """Writes an error into a result, as far as it has fields for it: of ROS 2 Humble it has none."""
+    for name, value in (("error_code", code), ("error_msg", text)):
+        if hasattr(result, name):
+            setattr(result, name, value)
 
 
 def to_messages(poses, path):
@@ -196,8 +205,8 @@ def main():
     if started:
         stop.wait()
     node.stopping = True
-    end = time.monotonic() + 2
-    while node.goals and time.monotonic() < end:  # those that are worked at get an answer
+    grace = time.monotonic() + (1.0 if node.goals else 0.0)  # in which those that wait for an answer get it
+    while time.monotonic() < grace:
         time.sleep(0.02)
     executor.shutdown(timeout_sec=1)
     rclpy.try_shutdown()
