@@ -188,9 +188,10 @@ async function lookHere(always = false) {
   drawArcs(dllm, cursor);
 }
 
-function placeAt(event) {
-  const cell = document.elementFromPoint(event.clientX, event.clientY)?.closest("#dllm .cells > span");
-  return cell ? [...writers[0].cells.children].indexOf(cell) : -1;
+function placeAt({ clientX, clientY }) { // the place under the pointer, where its letter stands or glides to; -1: none
+  const { cells, places } = writers[0], box = cells.getBoundingClientRect();
+  const [x, y] = [clientX - box.left - cells.clientLeft, clientY - box.top - cells.clientTop];
+  return places.findIndex((place) => x >= place.x && x < place.x + place.width && y >= place.y && y < place.y + place.height);
 }
 
 function listenToPointer(cells) {
