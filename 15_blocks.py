@@ -64,7 +64,7 @@ def sees(readers, seen):
 
 
 def sees_two_copies(numbers):
-    """[2L, 2L] the same for two copies of a text side by side, [noisy; clean]; numbers [L], the block of each place.
+    """[2L, 2L] the same for two copies of a text side by side, [noisy; clean]. numbers [L]: the block of each place.
 
     A noisy place sees the noisy places of its own block and the clean ones of earlier blocks. A clean place sees the
     clean ones of its own block and earlier ones, and nothing that is noisy. So one pass asks all blocks at once.
@@ -75,7 +75,7 @@ def sees_two_copies(numbers):
 
 
 class TwoCopies(nn.Module):
-    """A model as training reads it: inputs [B, 3, L], noisy, clean and the block of each place -> logits [B, L, V]."""
+    """A model as training reads it. inputs [B, 3, L] (noisy, clean, block of each place) -> logits [B, L, V]."""
 
     def __init__(self, model):
         super().__init__()
@@ -106,9 +106,9 @@ def block_logits(model, noisy, clean, block):
 # ---- 2. How probable a text is
 @torch.inference_mode()
 def block_nats(model, tokens, block):
-    """[B] the exact -log p / L of tokens [B, L], written block by block and from left to right inside a block.
+    """[B] the exact -log p / L of tokens [B, L], block by block and from left to right inside a block.
 
-    Pass number j hides place j of each block and what follows it there. It asks for place j, in all blocks at once.
+    Pass number j hides place j of each block and all after it in the block. It asks for place j in all blocks at once.
     """
     model, place = TwoCopies(model), torch.arange(tokens.shape[1], device=tokens.device) % block  # [L]
     nats = torch.zeros(len(tokens), device=tokens.device)
@@ -120,7 +120,7 @@ def block_nats(model, tokens, block):
 
 
 def hide_in_blocks(tokens, block, mask_id, generator):
-    """Hides 1 to `block` letters of each block of tokens [B, L]. Returns (noisy, mask) [B, L]; block divides L."""
+    """Hides 1 to `block` letters of each block of tokens [B, L]. Returns (noisy, mask) [B, L]. L is a multiple of block."""
     pieces = tokens.reshape(-1, block)  # [B * L / block, block]
     counts = 1 + torch.randint(block, (len(pieces),), generator=generator).to(tokens.device)
     noisy, mask = diffusion.mask_exactly(pieces, counts, mask_id, generator)
@@ -128,7 +128,7 @@ def hide_in_blocks(tokens, block, mask_id, generator):
 
 
 # ---- 3. Training: each step draws a block size, or the whole canvas
-def prepare(tokens, vocab_size, generator):
+def draw_inputs(tokens, vocab_size, generator):
     """The training input: tokens [B, L] -> inputs [B, 3, L] of TwoCopies, and the mask [B, L] of what is hidden."""
     L = tokens.shape[1]
     drawn = torch.multinomial(torch.tensor(list(SHARES.values())), 1, generator=generator).item()
@@ -141,12 +141,12 @@ def prepare(tokens, vocab_size, generator):
 
 
 def heldout_nats(model, windows):
-    """Exact nats per token of windows [N, L] with blocks of 1: what the best weights are chosen by."""
+    """Exact nats per token of windows [N, L] with blocks of 1. The best weights are chosen by it."""
     return torch.cat([block_nats(model, part, 1) for part in windows.split(32)]).mean().item()
 
 
 OWN = dict(preset="base", lr=0.0015, dropout=0.2, weight_decay=0.1)  # a larger rate loses what the dLLM knew
-BLOCKWISE = replace(training.DIFFUSION, label="exact", prepare=prepare, heldout=heldout_nats, reader=TwoCopies)
+BLOCKWISE = replace(training.DIFFUSION, label="exact", prepare=draw_inputs, heldout=heldout_nats, reader=TwoCopies)
 
 
 def train_blocks(args):
@@ -165,15 +165,16 @@ def train_blocks(args):
 
 # ---- 4. Writing, with a cache
 class BlockWriter:
-    """A model that is asked about one block, tokens [B, T] -> logits [B, T, V], as lesson 4's sampler asks. `see` says
-    what stands before it. Finished blocks are read once, in the first pass of the next block, and then kept."""
+    """A model for lesson 4's sampler that answers for one block, tokens [B, T] -> logits [B, T, V].
+
+    `see` says what stands before the block. A finished block is read once, in the first pass of the next, and kept."""
 
     def __init__(self, model, block):
         self.model, self.config, self.block, self.first = model, model.config, block, 0
         self.reader, self.reading = gpt.with_cache(model)
 
     def see(self, before, size):
-        """before [B, S]: all finished blocks; size: letters of the present one. What no longer fits is dropped."""
+        """before [B, S]: all finished blocks. size: letters of the present one. What no longer fits is dropped."""
         if before.shape[1] - self.first + size > self.config.context:
             room = min(self.config.context // 2, self.config.context - self.block) // self.block * self.block
             self.first = before.shape[1] - room
@@ -192,12 +193,11 @@ class BlockWriter:
 
 
 class Contrast:
-    """Two BlockWriters as one, which favours letters of which the expert is surer than the amateur, a smaller model.
+    """Two BlockWriters as one: an expert and a smaller model, the amateur (contrastive decoding, arXiv 2210.15097).
 
-    Both know which letters are frequent. What the expert knows better is which word fits. So its advantage, log p minus
-    the amateur's, is added to its log p (contrastive decoding, arXiv 2210.15097). Letters less likely than PLAUSIBLE
-    times its likeliest one are ruled out. An advantage counts for a factor ADVANTAGE at most: without that limit one
-    text in twenty ended in quotation marks.
+    Both know which letters are frequent. The expert knows better which word fits. Its advantage is its log p minus the
+    amateur's. The advantage is added to its log p. Letters less likely than PLAUSIBLE times its likeliest one are ruled
+    out. An advantage counts for a factor ADVANTAGE at most. Without that limit one text in twenty ended in quotes.
     """
 
     PLAUSIBLE, ADVANTAGE = 0.2, 3.0
@@ -257,7 +257,7 @@ def draw_who_sees(length=64):
 
 
 def show_toy(world):
-    """Lesson 4's toy world: p of all texts, block by block, by adding up; and how far that is from the truth."""
+    """Adds up p of each text of lesson 4's toy world, block by block. Prints the distance from the truth."""
     print("1. In lesson 4's toy world, texts of 4 letters, surest first: the distance (total variation) from the truth")
     print("\n  letters a pass    1      2      4")
     places, distances = torch.arange(4), {}
@@ -276,7 +276,7 @@ def show_toy(world):
 
 @torch.inference_mode()
 def show_cache(model, tokens, block=8):
-    """The cache changes nothing: all blocks of tokens [1, L] with it, and by a pass over both copies for each."""
+    """Asks for all blocks of tokens [1, L] with the cache, and without it by both copies. The logits are the same."""
     writer, V, places, apart = BlockWriter(model, block), model.config.vocab_size, torch.arange(tokens.shape[1]), []
     for start in range(0, tokens.shape[1], block):
         noisy, present = tokens.masked_fill(places >= start, V), slice(start, start + block)
@@ -292,7 +292,7 @@ def show_cache(model, tokens, block=8):
 
 
 def walk(model, windows):
-    """The lesson, step by step; windows [N, L]: held-out text."""
+    """The lesson, step by step. windows [N, L]: held-out text."""
     p = torch.softmax(1.5 * torch.randn(4**4, generator=torch.Generator().manual_seed(0)), dim=0)  # that of lesson 4
     show_toy(diffusion.ToyWorld(p, V=4, L=4))
     show_cache(model, windows[:1])
@@ -351,7 +351,7 @@ def cut(text, stop, first):
     return text[: text.index(stop, first)] if stop is not None and stop in text[first:] else text
 
 
-def write(parser, args):
+def write_texts(parser, args):
     """Writes --num texts to standard output."""
     model, tokenizer = generation.load_writer(parser, args)
     writer, live = make_writer(parser, args, model, tokenizer), generation.is_live(parser, args)
@@ -378,7 +378,7 @@ def main():
     if args.train or args.evaluate is not None:
         return train_blocks(args) if args.train else training.print_evaluation(args, BLOCKWISE)
     if not args.walk:
-        return write(parser, args)
+        return write_texts(parser, args)
     model, tokenizer = generation.load_writer(parser, args)
     _, windows = tensors.split_text(tensors.load_text(), tokenizer, model.config.context)
     walk(model, windows[:: -(-len(windows) // WINDOWS)].to(model.head.weight.device))
