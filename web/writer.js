@@ -162,7 +162,8 @@ class Writer {
       const kind = this.edge[i] ? "edge" : { "\n": "break", " ": "space" }[units[token]] ?? "letter";
       return { width: units[token] === "\n" ? widthOf("↵", font) : widthOf(units[token], font), kind };
     });
-    const { width, paddingLeft, paddingTop } = { ...this.inside(style) };
+    const [paddingLeft, paddingTop] = [parseFloat(style.paddingLeft), parseFloat(style.paddingTop)];
+    const width = this.cells.clientWidth - 2 * paddingLeft;
     const { places, lines } = layOut(sizes, width - mask, mask), height = parseFloat(style.lineHeight);
     this.places = places.map(({ x, line }, i) => ({ x: paddingLeft + x, y: paddingTop + line * height, width: sizes[i].width, height }));
     this.places.forEach((place, i) => {
@@ -170,12 +171,7 @@ class Writer {
       cell.style.transform = `translate(${place.x.toFixed(2)}px, ${place.y.toFixed(2)}px)`;
       cell.style.width = `${place.width.toFixed(2)}px`;
     });
-    const usual = Math.ceil(places.length / (this.wide ? 12 : 18)); // lines that a text of this length may come to have
+    const usual = Math.max(Math.ceil((places.length * mask) / width) + 3, Math.ceil(places.length / 20)); // lines it may come to have
     this.cells.style.height = `${(Math.max(lines, usual, 4) * height + 2 * paddingTop).toFixed(0)}px`;
-  }
-
-  inside(style) {
-    const [paddingLeft, paddingTop] = [parseFloat(style.paddingLeft), parseFloat(style.paddingTop)];
-    return { width: this.cells.clientWidth - 2 * paddingLeft, paddingLeft, paddingTop };
   }
 }
