@@ -1,14 +1,14 @@
 """Lesson 1. How does text become numbers, and how do numbers learn?
 
-Everything later stands on four things: text as a tensor of token ids, gradients, `nn.Module`, and the training loop.
-This lesson builds all four, and trains the smallest model that already does what the whole project is about: guess a
-hidden letter from the letters on both sides of it.
+Everything later stands on four things: text as a tensor of token ids, gradients, `nn.Module` and the training loop.
+This lesson builds all four. It trains the smallest model that does what the whole project is about. The model guesses a
+hidden letter from the letters on both sides.
 
-Shapes: B texts in a batch, T tokens in a text, V different tokens, D numbers that stand for a token. In these lessons a
-letter is any character of a text: spaces and line breaks are letters, too.
+Shapes: B texts in a batch, T tokens in a text, V different tokens, D numbers that stand for a token. A letter is any
+character of a text. Spaces and line breaks are letters.
 
-Builds on:  nothing. (tools.py holds what no lesson is about: files, downloads, the command line. You can do without
-            reading it; `check(claim, holds)` prints a claim if it holds, and stops the lesson if it does not.)
+Builds on:  nothing. The folder tools/ holds what no lesson is about. You need not read it. `check(claim, holds)` prints
+            a claim that holds and stops the lesson at one that does not.
 Run:        python 01_tensors.py        (about 10 seconds on a laptop's CPU)
 Last line:  the path of a picture, `figures/01_loss.png`.
 
@@ -18,19 +18,30 @@ Later lessons take from here: load_text, Tokenizer, split_text, consecutive_wind
 import math
 import re
 import unicodedata
-from pathlib import Path
 
-from tools.checkpoints import CONTROL
 from tools.command_line import Parser, UserError, check, run
-from tools.files import ROOT, download
+from tools.files import ROOT, download, read_text
 from tools.pictures import new_figure, save_figure
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-# ---------------------------------------------------------------------------------------------------------
-# Text, and tokens
+
+# ---- Text, and tokens
+def show_shapes(text, tokenizer):
+    """Text -> ids -> a batch [B, T] -> an embedded batch [B, T, D]."""
+    print("\n1. Text as tensors")
+    line = text[:32]
+    ids = tokenizer.encode(line)
+    print(f"  {line!r}\n  becomes {ids}")
+    check("decoding gives the text back", tokenizer.decode(ids) == line)
+    tokens = torch.tensor(ids).view(4, 8)  # [32] -> [B, T], 4 pieces of 8 tokens
+    embedding = nn.Embedding(tokenizer.vocab_size, 6)  # [V, D], a row of 6 numbers for each token
+    x = embedding(tokens)  # [B, T] -> [B, T, D]
+    print(f"  tokens {list(tokens.shape)} = [B, T], embedded {list(x.shape)} = [B, T, D]")
+    check("the vector of a token is its row of the embedding", torch.equal(x[0, 2], embedding.weight[ids[2]]))
+
 
 TINY_SHAKESPEARE = (
     "https://raw.githubusercontent.com/karpathy/char-rnn/6f9487a6fe5b420b7ca9afb0d7c078e37c1d1b4e/data/"
@@ -38,42 +49,20 @@ TINY_SHAKESPEARE = (
 )
 TINY_SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff\u00ad"))  # zero-width signs, the soft hyphen
-MAX_TEXT = 2**30  # bytes; it takes some twenty times its size in memory
 
 
 def load_text(path=None):
-    """Returns a text as a string: the file at `path` (UTF-8), or TinyShakespeare, downloaded once into data/.
-
-    Raises UserError when the file is missing, too large, empty or not UTF-8 text, and when the download fails.
-    """
+    """Returns the text in the file `path`, or TinyShakespeare, downloaded once into data/. Raises UserError."""
     if path is None:
         path = download(TINY_SHAKESPEARE, TINY_SHAKESPEARE_SHA256, ROOT / "data" / "tinyshakespeare.txt")
-    path = Path(path)
-    if path.exists() and not path.is_file():
-        raise UserError(f"{path} is no ordinary file; save the text in one.")
-    try:
-        size = path.stat().st_size
-        if size > MAX_TEXT:
-            raise UserError(f"{path} has {size:,} bytes; give a part of it, {MAX_TEXT:,} at most.")
-        with open(path, encoding="utf-8-sig") as file:
-            text = file.read(size)  # a character has at least a byte
-    except OSError as problem:
-        raise UserError(f"cannot read the text file {path}: {problem.strerror}.")
-    except UnicodeDecodeError as problem:
-        raise UserError(f"{path} is not UTF-8 (byte {problem.start}); save it as UTF-8 and try again.")
-    if not text:
-        raise UserError(f"{path} is empty; give a file with some text in it.")
-    if odd := CONTROL.search(text):
-        where = f"U+{ord(odd.group()):04X} at position {odd.start() + 1}"
-        raise UserError(f"{path} has a control character, {where}, which is no text; remove it and try again.")
-    return text
+    return read_text(path)
 
 
 class Tokenizer:
-    """Turns text into token ids and back: unit number i of `units` has the id i.
+    """Turns text into token ids and back. Unit number i of `units` has the id i.
 
-    A unit is a string: a character here, a letter of several code points for Tamil (lesson 8). Where
-    several units fit, the longest wins. There is no "unknown" token: what is not a unit is refused.
+    A unit is a string. Here it is one character. In Tamil (lesson 8) it is a letter of several code points. Where
+    several units fit, the longest wins. Text that no unit covers is refused.
     """
 
     def __init__(self, units):
@@ -86,8 +75,10 @@ class Tokenizer:
         self.pattern = re.compile("|".join(re.escape(unit) for unit in longest_first))
 
     def encode(self, text, position=0):
-        """str -> list of ids. Raises UserError, naming the first character that no unit covers, and its place in a
-        longer text in which this one begins at `position`."""
+        """str -> list of ids. Raises UserError for the first character that no unit covers.
+
+        The error names the character's place in a longer text, in which this one begins at `position`.
+        """
         ids, end = [], 0
         for match in self.pattern.finditer(text):
             if match.start() != end:
@@ -102,8 +93,8 @@ class Tokenizer:
         return ids
 
     def encode_typed(self, text, position=0):
-        """encode for what a person typed: as it is, or else letters that look the same, composed (NFC) or decomposed
-        (NFD), or else the same without what cannot be seen. Raises UserError where nothing of it fits."""
+        """encode for what a person typed. Takes composed (NFC) and decomposed (NFD) letters for the same, and drops
+        invisible signs, where the text does not fit as it is. Raises UserError."""
         apart = {unicodedata.normalize("NFD", unit): unit for unit in self.units}
         pattern = re.compile("|".join(map(re.escape, sorted(apart, key=len, reverse=True))))
         for form in (text, text.translate(INVISIBLE)):
@@ -119,9 +110,11 @@ class Tokenizer:
 
 
 def split_text(text, tokenizer, context):
-    """The first 90% of a text as training tokens [N]; the rest, kept from training to measure on, in windows of as many
-    tokens as a model sees at once: [M, context]. Raises UserError for a short text, and for a character not in the
-    alphabet."""
+    """(training tokens [N], held-out windows [M, context]) of a text. Training gets the first 90%.
+
+    The held-out rest is kept from training, to measure on. A window has as many tokens as a model sees at once. Raises
+    UserError for a short text and for a character outside the alphabet.
+    """
     try:
         tokens = torch.tensor(tokenizer.encode(text))
     except UserError as problem:
@@ -133,7 +126,7 @@ def split_text(text, tokenizer, context):
 
 
 def consecutive_windows(tokens, context):
-    """Tokens [N] -> [N // context, context]; what is left over at the end is left out."""
+    """Tokens [N] -> [N // context, context]. The remainder at the end is left out."""
     return tokens[: len(tokens) // context * context].view(-1, context)
 
 
@@ -148,21 +141,18 @@ def random_windows(tokens, context, batch):
     return draw
 
 
-# ---------------------------------------------------------------------------------------------------------
-# The lesson
-
-
+# ---- A gradient, a model, a training loop
 class NeighbourGuesser(nn.Module):
     """Guesses a hidden token from its left and its right neighbour: an embedding and two linear layers.
 
-    An nn.Module finds the parameters of all layers that __init__ sets; model(x) calls forward(x).
+    An nn.Module finds the parameters of all layers that __init__ sets. Calling model(x) calls forward(x).
     """
 
     def __init__(self, vocab_size, dim=32):
         super().__init__()
         self.embedding = nn.Embedding(vocab_size, dim)  # V rows of D numbers, learned
-        self.hidden = nn.Linear(2 * dim, 4 * dim)  # then GELU, a smooth max(0, x): without it, two layers would be one
-        self.head = nn.Linear(4 * dim, vocab_size)  # a score for each of the V tokens, its logit (see show_gradient)
+        self.hidden = nn.Linear(2 * dim, 4 * dim)  # GELU follows, a smooth max(0, x). Without it two layers equal one
+        self.head = nn.Linear(4 * dim, vocab_size)  # a logit for each of the V tokens (see show_gradient)
         nn.init.zeros_(self.head.weight)  # equal logits: an untrained model says "I don't know"
         nn.init.zeros_(self.head.bias)
 
@@ -173,28 +163,15 @@ class NeighbourGuesser(nn.Module):
         return self.head(F.gelu(self.hidden(x)))  # [B, V]
 
 
-def show_shapes(text, tokenizer):
-    """Text -> ids -> a batch [B, T] -> an embedded batch [B, T, D]."""
-    print("\n1. Text as tensors")
-    line = text[:32]
-    ids = tokenizer.encode(line)
-    print(f"  {line!r}\n  becomes {ids}")
-    check("decoding gives the text back", tokenizer.decode(ids) == line)
-    tokens = torch.tensor(ids).view(4, 8)  # [32] -> [B, T], 4 pieces of 8 tokens
-    embedding = nn.Embedding(tokenizer.vocab_size, 6)
-    x = embedding(tokens)  # [B, T] -> [B, T, D]
-    print(f"  tokens {list(tokens.shape)} = [B, T];  embedded {list(x.shape)} = [B, T, D]")
-    check("the vector of a token is its row of the embedding", torch.equal(x[0, 2], embedding.weight[ids[2]]))
-
-
 def show_gradient():
     """The gradient of the loss that trains every model here, worked out by hand and by PyTorch.
 
-    The logits z are scores of any size; softmax turns them into probabilities, p_i = e^z_i / sum_j e^z_j. The
-    cross-entropy of the right answer y is  loss = -log p_y  in nats (natural logarithm): a loss of ln n is as unsure as
-    n equally likely letters.
-        d loss / d z = p - onehot(y)      (a step against it pushes the right answer up, the others down by their share)
-    and where z = W x, the chain rule gives  d loss / d W = (p - onehot(y)) x^T.
+    Logits z are scores of any size. Softmax makes probabilities of them: p_i = e^z_i / sum_j e^z_j. Cross-entropy is
+    the loss -log p_y of the right answer y, in nats (natural logarithm). A loss of ln n is as unsure as n equally
+    likely letters.
+        d loss / d z = p - onehot(y)
+    A step against it raises z_y and lowers each other z_i by its p_i. With z = W x the chain rule gives
+        d loss / d W = (p - onehot(y)) x^T
     """
     print("\n2. Gradients")
     torch.manual_seed(0)
@@ -206,7 +183,7 @@ def show_gradient():
     with torch.no_grad():
         p = torch.softmax(W @ x, dim=0)  # [3]
         by_hand = torch.outer(p - F.one_hot(torch.tensor(answer), 3), x)  # [3, 5]
-    print(f"  loss {loss.item():.4f}; the gradient by hand, first row: {by_hand[0].numpy().round(3)}")
+    print(f"  loss {loss.item():.4f}, the gradient by hand, first row: {by_hand[0].numpy().round(3)}")
     check("it equals what .backward() computes", torch.allclose(W.grad, by_hand, atol=1e-6))
     with torch.no_grad():
         W -= 0.1 * W.grad  # one step of gradient descent
@@ -215,13 +192,13 @@ def show_gradient():
 
 
 def unigram_entropy(ids, vocab_size):
-    """The loss, in nats, of the best guesser that ignores the neighbours: -sum p log p over the ids' shares p."""
+    """The loss of the best guesser that ignores the neighbours: -sum p log p over the ids' shares p, in nats."""
     p = torch.bincount(ids, minlength=vocab_size).double() / len(ids)
     return -torch.special.xlogy(p, p).sum().item()
 
 
 def train_guesser(model, ids, steps=1500, batch=512, lr=3e-3):
-    """The training loop that every lesson that trains repeats: batch, loss, backward, step. Returns the losses."""
+    """The training loop of all later lessons: batch, loss, backward, step. Returns the losses."""
     # AdamW steps along a running mean of the gradients, divided by their running size
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
     losses = []
@@ -229,8 +206,8 @@ def train_guesser(model, ids, steps=1500, batch=512, lr=3e-3):
         places = torch.randint(1, len(ids) - 1, (batch,))  # [B] of the letters to guess
         neighbours = torch.stack([ids[places - 1], ids[places + 1]], dim=1)  # [B, 2]
         loss = F.cross_entropy(model(neighbours), ids[places])
-        optimizer.zero_grad()  # forget the old gradients, to which backward() would add
-        loss.backward()  # d loss / d parameter, into each parameter's .grad
+        optimizer.zero_grad()  # forgets the old gradients, since backward() adds to them
+        loss.backward()  # puts d loss / d parameter into each parameter's .grad
         optimizer.step()  # moves each parameter against its gradient
         losses.append(loss.item())
     return losses
@@ -252,7 +229,7 @@ def demo():
     text = load_text()
     tokenizer = Tokenizer(sorted(set(text)))
     V = tokenizer.vocab_size
-    print(f"TinyShakespeare: {len(text):,} characters, V = {V} different ones:\n  {''.join(tokenizer.units)!r}")
+    print(f"TinyShakespeare: {len(text):,} letters, V = {V} different ones:\n  {''.join(tokenizer.units)!r}")
     show_shapes(text, tokenizer)
     show_gradient()
 
@@ -279,7 +256,7 @@ def demo():
         print(f"  {left}_{right}:  {guesses}")
 
     print("""
-Exercises (answers in docs/answers.md; a change may make a check fail: turn that one into a comment to go on)
+Exercises (answers in docs/answers.md). Where a change makes a check fail, turn that check into a comment.
   1. Train the model on the left neighbour only, given twice. How much of the gain is lost? (Ignore section 4.)
   2. Start the head at nn.Linear's own random values instead of zero. What is the first loss, and the last?
   3. Raise the learning rate tenfold, then a hundredfold. What does the curve look like?

@@ -1,23 +1,21 @@
 """A checkpoint on disk: one .safetensors file, or a .pt file of the older published format.
 
-In a .safetensors file the tensors stand under their names: those of the model, and in a training state also
+In a .safetensors file the tensors stand under the names of the model. A training state also holds tensors named
 `optimizers.K.PARAMETER.FIELD` and `generators.NAME`. The file's metadata has one JSON text: the shape of the model, its
-alphabet, how far training came, and a checksum, since the format has none of its own.
+alphabet, how far training came and a checksum. (The format has no checksum of its own.)
 
-A file may come from anywhere. Nothing in it can run code, and nothing is used before it was found to be of the kind and
-the size that it should be.
+A file may come from anywhere. Nothing in it can run code. Kind and size are checked before anything is used.
 """
 
 import copy
 import hashlib
 import json
 import math
-import re
 import zipfile
 from pathlib import Path
 
 from tools.command_line import LIMITS, UserError
-from tools.files import ROOT, write_safely
+from tools.files import CONTROL, ROOT, write_safely
 
 import torch
 
@@ -25,8 +23,7 @@ OURS = "tiny-dllm"  # the name of the JSON text in the metadata
 MAX_FILE = 2**29  # bytes; the training state of `base` has 2**27
 MAX_TENSORS = 10**4  # in a file; the training state of `base` has 182
 MAX_WEIGHT = 1e5  # a trained model's are below 10; far above this, float32 overflows between the layers
-CONTROL = re.compile("[\0-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff]")  # what may upset a terminal, or is no character
-PROGRESS = dict(  # how far training has come; heldout: None until it was measured
+PROGRESS = dict(  # how far training has come; heldout is None until it was measured
     step=(int, 0, 10**10), characters=(int, 0, 10**15), seconds=(float, 0, 10**10), heldout=(float, 0, 10**9),
 )  # fmt: skip
 CONFIG = dict(
@@ -37,10 +34,10 @@ CONFIG = dict(
 
 # ---- Writing
 def save_checkpoint(contents, path, new=False):
-    """Writes a dict: model={name: tensor}, optimizers=[{parameter: {field: tensor}}] and generators={name: tensor} if
-    there are any, and plain values. A crash or a full disk leaves the file that was there. Raises UserError.
+    """Writes a dict with model={name: tensor} and plain values. A crash or a full disk leaves the file that was there.
 
-    new: the file must not exist yet.
+    A training state also has optimizers=[{parameter: {field: tensor}}] and generators={name: tensor}.
+    new: the file must not exist yet. Raises UserError.
     """
     import safetensors.torch
 
@@ -61,7 +58,7 @@ def named_tensors(contents):
 
 
 def checksum(described, tensors):
-    """sha256 over what is described and over the name, dtype, shape and bytes of each tensor."""
+    """sha256 over what is described, then the name, dtype, shape and bytes of each tensor."""
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     for name in sorted(tensors):
         value = tensors[name]
@@ -71,8 +68,10 @@ def checksum(described, tensors):
 
 
 def as_shipped(model):
-    """(weights, model): the weights rounded to bfloat16, as checkpoints for generating hold them, and a copy of the
-    model, in eval mode, that has these and computes in float32."""
+    """(weights, model): the weights rounded to bfloat16, and a copy of the model that has them.
+
+    Checkpoints for generating hold such weights. The copy is in eval mode and computes in float32.
+    """
     weights, shipped = {name: value.bfloat16() for name, value in model.state_dict().items()}, copy.deepcopy(model)
     shipped.load_state_dict(weights)
     return weights, shipped.eval()
@@ -100,7 +99,7 @@ def read_checkpoint(path):
 
 
 def read_safetensors(path):
-    """read_checkpoint of a .safetensors file. Raises UserError for another program's, ValueError for a damaged one."""
+    """read_checkpoint of a .safetensors file. UserError: it is another program's. ValueError: it is damaged."""
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:
@@ -131,7 +130,7 @@ def read_safetensors(path):
 
 
 def read_pt(path):
-    """read_checkpoint of a .pt file that is for generating. Raises UserError for a training state, ValueError."""
+    """read_checkpoint of a .pt file for generating. UserError: it is a training state. ValueError: it is damaged."""
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
@@ -156,8 +155,10 @@ def unfit(path, why):
 
 
 def fits(value, declared):
-    """Whether a value is as declared: (type, low, high), for texts and lists the limits of their length, for lists
-    followed by what each entry is; or [all that it may be]. nan is within no limits; texts have no control characters.
+    """Whether a value is as declared.
+
+    (type, low, high) gives limits, of the length for texts and lists. A list's is followed by what each entry is.
+    [a, b] lists all that the value may be. nan is within no limits. Texts have no control characters.
     """
     if isinstance(declared, list):
         return any(type(value) is type(choice) and value == choice for choice in declared)
@@ -171,7 +172,7 @@ def fits(value, declared):
 
 
 def check_fields(values, fields, path):
-    """Raises UserError unless `values` is a dict of these fields, {name: declared}, each of which fits."""
+    """Raises UserError unless `values` is a dict of these fields, {name: declared}, and each fits."""
     for name, declared in fields.items():
         value = values.get(name) if isinstance(values, dict) else None
         if not fits(value, declared):
@@ -182,7 +183,7 @@ def check_fields(values, fields, path):
 
 
 def progress_of(contents, path):
-    """{name: value} of a checkpoint's PROGRESS, as far as it is recorded. Raises UserError."""
+    """{name: value} of a checkpoint's PROGRESS, where it is recorded. Raises UserError."""
     recorded = {name: contents[name] for name in PROGRESS if contents.get(name) is not None}
     if recorded.get("heldout") == math.inf:  # as former checkpoints have it
         del recorded["heldout"]
@@ -191,8 +192,10 @@ def progress_of(contents, path):
 
 
 def checked_units(units, number, path):
-    """The alphabet of a checkpoint: `number` different texts, few of them longer than a character, since the tokenizer
-    tries these one by one. Raises UserError."""
+    """The alphabet of a checkpoint: `number` different texts. Raises UserError.
+
+    At most 1000 may be longer than a character, since the tokenizer tries these one by one.
+    """
     whole = fits(units, (list, number, number, (str, 1, 16)))
     if not whole or len(set(units)) < number or sum(len(unit) > 1 for unit in units) > 1000:
         raise unfit(path, "its alphabet does not fit the model")
@@ -200,15 +203,17 @@ def checked_units(units, number, path):
 
 
 def check_count(weights, count, path):
-    """Raises UserError unless a dict of tensors has `count` numbers in all; before a model of this size is made."""
+    """Raises UserError unless a dict of tensors has `count` numbers in all. It runs before the model is made."""
     tensors = [value for value in weights.values() if isinstance(value, torch.Tensor)]
     if len(tensors) < len(weights) or sum(value.numel() for value in tensors) != count:
         raise unfit(path, "its weights do not fit its shape")
 
 
 def load_weights(model, weights, path):
-    """Gives a model these weights, {name: tensor}, in float32. Raises UserError where they do not fit, or are no
-    sensible numbers. A model that was made on the meta device, without memory, takes the tensors as they are."""
+    """Gives a model these weights, {name: tensor}, in float32. Raises UserError where they do not fit or make no sense.
+
+    A model on the meta device has no memory of its own. It takes the tensors themselves.
+    """
     on_meta = any(parameter.is_meta for parameter in model.parameters())
     try:
         if not all(value.is_floating_point() and value.layout == torch.strided for value in weights.values()):

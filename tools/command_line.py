@@ -25,7 +25,7 @@ class UserError(ValueError):
 
 
 def check(claim, holds):
-    """Prints a claim that a lesson makes, once it has been found true. Raises AssertionError otherwise."""
+    """Prints a claim of a lesson that holds. Raises AssertionError otherwise."""
     if not holds:
         raise AssertionError(f"this claim does not hold: {claim}")
     print(f"  checked: {claim}")
@@ -33,7 +33,7 @@ def check(claim, holds):
 
 # ---- The end of a script
 def run(main):
-    """Runs a script's `main`. A user's mistake ends in one sentence and exit status 1, not in a traceback."""
+    """Runs a script's `main`. A user's mistake ends in one sentence and exit status 1, without a traceback."""
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115 closed, as under pythonw and some services
     if sys.stdout is None:
         sys.exit("error: standard output is closed, so the result would be lost; send it to a file.")
@@ -97,19 +97,19 @@ class StopRequest:
 
 # ---- Flags
 class Parser(argparse.ArgumentParser):
-    """argparse that shows the module's docstring as help, and answers a wrong value with one sentence."""
+    """argparse that shows the options before the module's docstring. It answers a wrong value with one sentence."""
 
     flags = ()  # of the parser that was made last
 
     def __init__(self, doc):
-        super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+        super().__init__(epilog=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
         Parser.flags = self._option_string_actions
 
     def error(self, message):
         self.exit(2, f"{self.prog}: error: {message}\n")
 
     def changed(self, args, names):
-        """Those of the named flags, as they are typed, that are not at their defaults."""
+        """The named flags that are not at their defaults, as a person types them."""
         return ["--" + name.replace("_", "-") for name in names if getattr(args, name) != self.get_default(name)]
 
 
@@ -143,7 +143,7 @@ def seeded_generator(seed):
 
 # ---- Results
 def print_texts(texts):
-    """Prints texts with a line of dashes between two, since a text may have blank lines of its own."""
+    """Prints texts with a line of dashes between two. (A text may have blank lines of its own.)"""
     print("\n\n---\n\n".join(texts))
 
 

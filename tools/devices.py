@@ -23,8 +23,7 @@ def pick_device(name):
 
 # ---- Several processes
 def join_processes(device):
-    """Returns this process's device. torchrun starts several copies of a script, which share each batch: this joins
-    them. A script started plainly is alone, and keeps the device."""
+    """Returns this process's device. Joins the copies of a script that torchrun started. They share each batch."""
     if "LOCAL_RANK" not in os.environ or dist.is_initialized():
         return device
     if device.type == "cuda":
@@ -42,7 +41,7 @@ def rank_and_number():
 
 
 def agree(number, device):
-    """Returns the first process's number in every process, so that all go by one clock and stop at one step."""
+    """Returns the first process's number in every process. All go by one clock and stop at one step."""
     if dist.is_initialized():
         number = torch.tensor(number, dtype=torch.float64, device=device)
         dist.broadcast(number, src=0)
@@ -52,11 +51,10 @@ def agree(number, device):
 
 # ---- The dtype
 def native_dtype(device, width):
-    """(name of a dtype, why): "bfloat16" (16 bits: float32's range, fewer digits) where training is faster so, else
-    "float32".
+    """(name of a dtype, why): "bfloat16" where training is faster in it, else "float32".
 
-    A GPU says whether it has it. Of CPUs some are nearly twice as fast so, others half as fast, and the names of their
-    instructions do not tell which (docs/tuning.md). So a matrix product of the model's own width is timed in both.
+    bfloat16 has 16 bits: float32's range and fewer digits. A GPU says whether it has it. Some CPUs are nearly twice as
+    fast in it, others half as fast. So a matrix product of the model's own width is timed in both (docs/tuning.md).
     """
     if device.type == "cuda":
         has_it = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -70,7 +68,7 @@ def native_dtype(device, width):
 
 
 def time_product(width, dtype, rows=2048, repeats=4):
-    """Seconds of the fastest of a few products [rows, width] x [width, 4 width], as a feed-forward layer has them."""
+    """Seconds of the fastest of a few products [rows, width] x [width, 4 width]. A feed-forward layer has such ones."""
     x, matrix, times = torch.ones(rows, width, dtype=dtype), torch.ones(4 * width, width, dtype=dtype), []
     for _ in range(repeats):
         began = time.perf_counter()
@@ -91,7 +89,7 @@ def generator_states(device):
 
 
 def set_generators(states, device):
-    """Takes up what generator_states gave. A run that has moved to another device begins there anew."""
+    """Takes up what generator_states gave. A run that moved to another device begins anew there."""
     torch.set_rng_state(states["cpu"])
     if device.type == "cuda" and "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"], device)

@@ -1,8 +1,9 @@
-"""Files: where the project is, writing that leaves nothing half done, and downloads."""
+"""Files: where the project is, reading a text, writing that leaves nothing half done, and downloads."""
 
 import contextlib
 import hashlib
 import os
+import re
 import secrets
 import threading
 import time
@@ -12,14 +13,39 @@ from pathlib import Path
 from tools.command_line import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
+CONTROL = re.compile("[\0-\x08\x0e-\x1f\x7f-\x9f\ud800-\udfff]")  # what may upset a terminal, or is no character
+MAX_TEXT = 2**30  # bytes; a text takes some twenty times its size in memory
 DOWNLOAD_SECONDS = 600  # a server that sends a byte now and then would otherwise hold us for ever
 
 
-def write_safely(path, data, new=False):
-    """Writes bytes to a temporary file of its own, then renames it. A failure leaves what was there. Raises UserError.
+def read_text(path):
+    """Returns the text in a UTF-8 file. Raises UserError where it is missing, too large, empty or no text."""
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is no ordinary file; save the text in one.")
+    try:
+        size = path.stat().st_size
+        if size > MAX_TEXT:
+            raise UserError(f"{path} has {size:,} bytes; give a part of it, {MAX_TEXT:,} at most.")
+        with open(path, encoding="utf-8-sig") as file:
+            text = file.read(size)  # a character has at least a byte
+    except OSError as problem:
+        raise UserError(f"cannot read the text file {path}: {problem.strerror}.")
+    except UnicodeDecodeError as problem:
+        raise UserError(f"{path} is not UTF-8 (byte {problem.start}); save it as UTF-8 and try again.")
+    if not text:
+        raise UserError(f"{path} is empty; give a file with some text in it.")
+    if odd := CONTROL.search(text):
+        where = f"U+{ord(odd.group()):04X} at position {odd.start() + 1}"
+        raise UserError(f"{path} has a control character, {where}, which is no text; remove it and try again.")
+    return text
 
-    The bytes are on the disk before the rename (os.fsync), so that a power cut leaves the old file or the new one.
-    new: refuse a path that exists, also if another program makes it at the same moment.
+
+def write_safely(path, data, new=False):
+    """Writes bytes to a temporary file, then renames it. A failure leaves what was there. Raises UserError.
+
+    The bytes reach the disk before the rename (os.fsync). A power cut leaves the old file or the new one.
+    new: refuse a path that exists, even if another program makes it at the same moment.
     """
     path = Path(path)
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
@@ -43,9 +69,9 @@ def write_safely(path, data, new=False):
 
 
 def within(seconds, work):
-    """Returns work(), or raises what it raises, or TimeoutError once the seconds are over.
+    """Returns work() or raises what it raises. Raises TimeoutError once the seconds are over.
 
-    A thread does it, which is then left to itself. (Timeouts of requests bound only the wait for the next byte.)
+    A thread does the work and is then left to itself. (Timeouts of requests bound only the wait for the next byte.)
     """
     future = Future()
 
@@ -63,9 +89,9 @@ def within(seconds, work):
 
 
 def download(url, sha256, path):
-    """Returns `path`. Fetches `url` into it first, unless the file is there and has the checksum `sha256`.
+    """Returns `path`. Fetches `url` into it first, unless the file is there with the checksum `sha256`.
 
-    With sha256=None, for a page that may be edited, a file that is there is taken as it is. Raises UserError.
+    sha256=None is for a page that may be edited. A file that is there is then taken as it is. Raises UserError.
     """
     if path.is_file() and (sha256 is None or hashlib.sha256(path.read_bytes()).hexdigest() == sha256):
         return path

@@ -1,8 +1,7 @@
-"""Checkpoints of the older published format (.pt), so that they still generate.
+"""Checkpoints of the older published format (.pt) still generate. Lesson 5's load_checkpoint alone needs this file.
 
-That model differs from lesson 3's: learned positions, LayerNorm and feed-forward with bias, one matrix for query, key
-and value, and a block in which what attention adds reaches the feed-forward layer and is not carried on. Lesson 5's
-load_checkpoint calls this when it meets such a file. Nothing else needs it.
+The older model has learned positions. Its LayerNorm and its feed-forward layer have biases. One matrix makes query, key
+and value. In its block the feed-forward layer alone reads what attention adds. The sum that goes on lacks it.
 """
 
 import json
@@ -72,7 +71,7 @@ MAX_VOCABULARY = 2**20  # bytes of vocab.json
 
 
 def read_units(path, vocab_size):
-    """The alphabet: from vocab.json beside the file; without one, 65 entries mean TinyShakespeare's."""
+    """The alphabet, from vocab.json beside the file. Without that file 65 entries mean TinyShakespeare's."""
     vocabulary = Path(path).parent / "vocab.json"
     if not vocabulary.is_file():
         if vocab_size == len(TINY_SHAKESPEARE_UNITS):
@@ -91,7 +90,7 @@ def read_units(path, vocab_size):
 
 
 def convert(contents, path, Config):
-    """The dict of an older checkpoint -> (model, units); Config: lesson 3's. Raises UserError unless its parts fit."""
+    """The dict of an older checkpoint -> (model, units). Config: lesson 3's. Raises UserError unless all fits."""
     shape = {name: contents.get(name) for name in FIELDS}
     check_fields(shape, FIELDS, path)
     V, T, n_layers, n_heads, D = shape.values()

@@ -18,12 +18,12 @@ def mean_and_error(values):
 
 
 def print_row(name, form, cells):
-    """Prints a row of a table; cells: (mean, standard error) each, printed by the format `form`."""
+    """Prints a row of a table. Each cell is (mean, standard error), printed by the format `form`."""
     print(f"| {name} | {' | '.join(' +- '.join(form.format(value) for value in cell) for cell in cells)} |")
 
 
 def longest_copy(pieces, text):
-    """The length of the longest passage in any of the pieces that stands in the text, letter for letter."""
+    """The length of the longest passage of any piece that stands in the text."""
     longest = 0
     for piece in pieces:
         start = 0
@@ -37,7 +37,7 @@ def longest_copy(pieces, text):
 
 # ---- Figures
 def new_figure(rows=1, columns=1, **options):
-    """(figure, axes) of matplotlib, which draws into files alone, without a window. options: those of plt.subplots."""
+    """(figure, axes) of matplotlib, which draws into files without a window. options: those of plt.subplots."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -47,7 +47,7 @@ def new_figure(rows=1, columns=1, **options):
 
 
 def save_figure(figure, path):
-    """Saves a figure, under figures/ unless the path is absolute, and prints where."""
+    """Saves a figure and prints where. A path that is not absolute is under figures/."""
     buffer, path = io.BytesIO(), ROOT / "figures" / path
     figure.savefig(buffer, format="png", dpi=130, bbox_inches="tight")
     write_safely(path, buffer.getbuffer())
@@ -56,7 +56,7 @@ def save_figure(figure, path):
 
 # ---- The live view
 def show_text(tokenizer, tokens, mask_id):
-    """[L] tokens -> text, masks shown as HIDDEN."""
+    """Tokens [L] -> text. Masks are shown as HIDDEN."""
     return "".join(HIDDEN if i == mask_id else tokenizer.units[i] for i in tokens.tolist())
 
 
@@ -77,7 +77,7 @@ def wrapped(text, width):
 
 
 class LiveView:
-    """Draws a text in the terminal again and again, in the same place, as it is unmasked."""
+    """Draws a text again and again in the same place of the terminal."""
 
     def __init__(self, tokenizer, mask_id):
         self.tokenizer, self.mask_id, self.lines = tokenizer, mask_id, 0
@@ -91,7 +91,7 @@ class LiveView:
         sys.stderr.write(back + "\n".join(lines) + "\n")  # at once, so that Ctrl-C finds either text
 
     def to_beginning(self):
-        """The codes that move the cursor to where the text began, and clear what is below."""
+        """The codes that move the cursor to where the text began and clear what is below."""
         return f"\x1b[{self.lines}A\x1b[J" if self.lines else ""
 
     def erase(self):
@@ -105,7 +105,7 @@ GIF_COLUMNS = 100  # letters in a line, at most
 
 
 def save_gif(path, frames, tokenizer, mask_id):
-    """Saves canvases [1, L], one after the other, as an animation. Letters stand where they stand in the last one."""
+    """Saves canvases [1, L] as an animation. Letters stand where they stand in the last canvas."""
     import matplotlib
     from PIL import Image, ImageDraw, ImageFont
 

@@ -1,4 +1,4 @@
-"""What a training run is told: the flags that all training scripts share, and the settings that come of them."""
+"""What a training run is told: the flags of all training scripts, and the settings that come of them."""
 
 import hashlib
 import re
@@ -6,10 +6,10 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tools.checkpoints import CONTROL, PROGRESS, check_fields, read_checkpoint
+from tools.checkpoints import PROGRESS, check_fields, read_checkpoint
 from tools.command_line import DEVICES, LIMITS, SEED, Parser, UserError, best_path, between, is_first_process
 from tools.devices import agree, join_processes, native_dtype, pick_device
-from tools.files import ROOT
+from tools.files import CONTROL, ROOT
 
 DEFAULTS = dict(preset="auto", batch=None, lr=0.025, dropout=0.0, weight_decay=0.0, seed=0, dtype="auto")
 FIXED = ("preset", "batch", "lr", "seed", "dtype")  # what a run cannot change
@@ -19,7 +19,7 @@ STATE = PROGRESS | dict(lr=LIMITS["lr"], due=[True, False], losses=(list, 0, 10*
 
 @dataclass(frozen=True)
 class Settings:
-    """What a training run is told, by the command line, and by the checkpoint that it goes on from."""
+    """What a training run is told by the command line and by the checkpoint that it goes on from."""
 
     script: str  # the lesson that began it, the only one that can go on with it
     preset: str
@@ -43,7 +43,7 @@ class Settings:
 
 
 def training_parser(doc, out, presets, data="TinyShakespeare, downloaded once", **own):
-    """The flags that all training scripts share; own: defaults instead of DEFAULTS."""
+    """The flags that all training scripts share. own: defaults instead of DEFAULTS."""
     default, out = DEFAULTS | own, ROOT / "checkpoints" / out
     parser = Parser(doc)
     add = parser.add_argument
@@ -71,10 +71,10 @@ def training_parser(doc, out, presets, data="TinyShakespeare, downloaded once", 
 
 
 def settle(args, script, presets, load_text, **own):
-    """(Settings, the text, the run's checkpoint or None): with --resume as that says, else as flags and defaults say.
+    """(Settings, text, the run's checkpoint or None). With --resume the checkpoint decides, else flags and defaults.
 
-    load_text(path or None) -> str. Raises UserError for a flag that a run cannot change, for another script's run,
-    for another text, and where files would be lost.
+    load_text(path or None) -> str. Raises UserError for a flag that a run cannot change, for another script's run or
+    another text, and where files would be lost.
     """
     if args.out.suffix != ".safetensors":
         raise UserError(f"--out {args.out} is no name for a checkpoint; it must end in .safetensors.")
@@ -123,7 +123,7 @@ def refuse_existing(out):
 
 
 def complete(settings, presets, device):
-    """Puts the preset, the batch and the dtype into a dict of settings where they are left to us, and says which."""
+    """Puts preset, batch and dtype into a dict of settings where they are left to us. Prints preset and dtype."""
     told = print if is_first_process() else lambda *_, **__: None
     if settings["preset"] == "auto":
         settings["preset"] = "base" if device.type == "cuda" else "small"

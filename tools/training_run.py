@@ -1,4 +1,4 @@
-"""A training run: what it saves and takes up again, its log, its curve and its progress bar."""
+"""A training run: what it saves and restores, its log, its curve and its progress bar."""
 
 import io
 import math
@@ -27,10 +27,10 @@ SAVE_EVERY = 60  # seconds between two saves
 
 
 class Run:
-    """What a checkpoint must hold to go on: the model, its optimizers, the generators, and how far it has come."""
+    """What a checkpoint must hold to go on: model, optimizers, generators, and how far training came."""
 
     def __init__(self, settings, model, optimizers, config, tokenizer):
-        """config: the dict that describes the model. It goes into the checkpoint, and so does the alphabet."""
+        """config: the dict that describes the model. It goes into the checkpoint with the alphabet."""
         self.settings, self.model, self.optimizers = settings, model, optimizers
         self.config, self.tokenizer = config, tokenizer
         self.device = torch.device(settings.device)
@@ -39,17 +39,17 @@ class Run:
         self.lr, self.losses, self.due = 0.0, [], False  # losses since the last row of the log; due: to be measured
 
     def progress(self):
-        """The share of the run that is done, from 0 to 1, in steps or in training time."""
+        """The share of the run that is done, 0 to 1, in steps or in training time."""
         done = self.step if self.settings.unit == "steps" else self.seconds / 60
         return min(1.0, done / self.settings.limit)
 
     def contents(self, weights):
-        """A checkpoint for generating: the weights, and what is needed to use them."""
+        """A checkpoint for generating: the weights and what is needed to use them."""
         progress = {name: value for name in PROGRESS if (value := getattr(self, name)) is not None}
         return dict(model=weights, config=self.config, units=self.tokenizer.units, **progress)
 
     def save(self, new=False):
-        """Writes a checkpoint for going on to --out; new: which must not exist yet."""
+        """Writes the training state to --out. new: that file must not exist yet."""
         contents = self.contents(self.model.state_dict())
         contents |= dict(settings=self.settings.saved(), lr=self.lr, losses=self.losses, due=self.due)
         contents["optimizers"] = [optimizer.state_dict()["state"] for optimizer in self.optimizers]
@@ -57,8 +57,10 @@ class Run:
         save_checkpoint(contents, self.settings.out, new)
 
     def restore(self, saved):
-        """Takes up what `save` wrote: weights, optimizers, generators (of windows, masks, dropout) and clock. What may
-        change then, `settle` decides. Raises UserError when the parts do not fit together."""
+        """Takes up what `save` wrote: weights, optimizers, generators (windows, masks, dropout) and clock.
+
+        `settle` decides what may change then. Raises UserError when the parts do not fit together.
+        """
         path = self.settings.out
         config = saved.get("config")
         same = isinstance(config, dict) and config | dict(dropout=0) == self.config | dict(dropout=0)
@@ -79,7 +81,7 @@ class Run:
             self.best = progress_of(read_checkpoint(best), best).get("heldout", math.inf)
 
     def evaluate(self, objective, windows):
-        """Measures the weights as NAME_best.safetensors holds them, in bfloat16, and keeps the best ones."""
+        """Measures the weights in bfloat16, as NAME_best.safetensors holds them. Keeps the best ones."""
         weights, shipped = as_shipped(self.model)
         self.heldout = objective.heldout(shipped, windows)
         if self.heldout < self.best:
@@ -96,7 +98,7 @@ REMEMBERED = dict(  # of each parameter: (low, high)
 
 
 def check_optimizers(states, optimizers, path):
-    """Raises UserError unless the states are what these optimizers remember of their parameters, or nothing yet."""
+    """Raises UserError unless the states are what these optimizers remember of their parameters. {} is allowed."""
     whole = len(states) == len(optimizers)
     for state, optimizer in zip(states, optimizers):
         parameters, limits = optimizer.param_groups[0]["params"], REMEMBERED[type(optimizer).__name__]
@@ -110,12 +112,12 @@ def check_optimizers(states, optimizers, path):
 
 
 def within_limits(values, low, high):
-    """Whether all numbers of a tensor are real ones from `low` to `high`; nan is not."""
+    """Whether all numbers of a tensor lie from `low` to `high`. nan does not."""
     return values.is_floating_point() and bool(low <= values.min() and values.max() <= high)
 
 
 class Log:
-    """NAME.csv, a row now and then, and NAME.png, drawn from it. A resumed run keeps the rows up to its step."""
+    """NAME.csv, a row now and then, and NAME.png drawn from it. A resumed run keeps the rows up to its step."""
 
     COLUMNS = ("step", "seconds", "characters", "lr", "loss", "heldout")
     ROW = re.compile(r"\d{1,12},N,\d{1,16},N,N,(?:N)?".replace("N", r"\d{1,16}(?:\.\d{1,16})?"), re.ASCII)
@@ -170,7 +172,7 @@ class Reporter:
             self.measure()
 
     def report(self, loss, before):
-        """`before`: the progress before this step; what is done at intervals is done when it passes a mark."""
+        """`before`: the progress before this step. Evaluations and rows are due when progress passes a mark."""
         run, after = self.run, self.run.progress()
         if not math.isfinite(loss):
             self.bar.close()  # or it would draw itself once more, after the error
@@ -192,7 +194,7 @@ class Reporter:
             self.add_row("")
 
     def measure(self):
-        """Measures on held-out text, and logs it."""
+        """Measures on held-out text and logs the figure."""
         self.run.evaluate(self.objective, self.windows)
         self.add_row(f"{self.run.heldout:.4f}")
         self.run.due = False
@@ -205,7 +207,7 @@ class Reporter:
         run.losses = []
 
     def finish(self):
-        """Saves, draws, and says what came out of it."""
+        """Saves, draws the curve and says what came out."""
         run = self.run
         run.save()
         self.bar.close()
