@@ -120,7 +120,7 @@ def block_nats(model, tokens, block):
 
 
 def hide_in_blocks(tokens, block, mask_id, generator):
-    """Hides 1 to `block` letters of each block of tokens [B, L], L a multiple of block. Returns (noisy, mask) [B, L]."""
+    """Hides 1 to `block` letters of each block of tokens [B, L]. block divides L. Returns (noisy, mask) [B, L]."""
     pieces = tokens.reshape(-1, block)  # [B * L / block, block]
     counts = 1 + torch.randint(block, (len(pieces),), generator=generator).to(tokens.device)
     noisy, mask = diffusion.mask_exactly(pieces, counts, mask_id, generator)
