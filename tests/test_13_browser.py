@@ -242,6 +242,8 @@ def test_it_begins_by_itself_and_ends_when_touched(browser, race):
     assert time.time() - began < 2 or os.environ.get("CI")
     browser.run("window.scenes = new Set(); const set = setScene; setScene = (n) => { scenes.add(n); set(n); }")
     browser.wait("[2, 3, 4, 5].every((scene) => scenes.has(scene))")
+    browser.run("scenes.clear()")
+    browser.wait("scenes.has(1)")  # and it goes on to the next
     assert browser.text("#play") == "Pause"
     browser.find("h1").click()
     assert not browser.run("return touring") and not browser.run("return document.querySelector('#scenes .now')")

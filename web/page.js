@@ -95,7 +95,7 @@ async function play(seed = null) {
   }
   playing = true;
   const mine = ++turn, goesOn = () => playing && mine === turn;
-  say(hiddenIn(writers[0].given) === writers[0].given.length ? "Writing …" : "Filling what is hidden …");
+  say(writers[0].given.every((token) => token === MASK || units[token] === "\n") ? "Writing …" : "Filling what is hidden …");
   try {
     await ahead(mine);
     while (goesOn() && !atEnd()) {
@@ -120,8 +120,7 @@ const ahead = (mine) => Promise.all(writers.map(async (writer) => {
 function pause() {
   playing = false;
   mends = false;
-  if (touring) setScene(0);
-  stopTour();
+  endTour();
   refresh();
   say(settings ? `Paused at ${get("clock").textContent}.` : "Paused.");
 }
@@ -259,6 +258,7 @@ function listenToKeys(cells) {
 function startWith(tokens) { // a canvas that a person made, which is written at once
   if (tokens.length === 0) throw new Error("Type some text, with _ for every hidden letter.");
   const most = Number(get("len").max);
+  endTour();
   if (tokens.length > most) throw new Error(`That is ${tokens.length} letters. This model sees ${most} at once, so leave some out.`);
   remember();
   writers[0].known = null;
@@ -293,6 +293,7 @@ const attempt = (form, make) => (event) => {
 };
 
 function newText() {
+  endTour();
   if (!get("len").validity.valid || get("len").value === "")
     return say(`Letters: give a whole number from 1 to ${get("len").max}. This model sees no more at once.`, true);
   remember();
@@ -371,8 +372,7 @@ function listen() {
   };
   const touched = (event) => {
     if (!touring || event.key === "Tab" || event.target.id === "play") return;
-    stopTour();
-    setScene(0);
+    endTour();
     refresh();
   };
   for (const name of ["pointerdown", "keydown"]) document.addEventListener(name, touched, true);
@@ -397,8 +397,6 @@ function openLink() { // whether there is a link's text to write
     const link = readLink(location.hash);
     if (!link) return false;
     for (const [name, value] of Object.entries(link.choices)) get({ temperature: "temp" }[name] ?? name).value = value;
-    stopTour();
-    setScene(0);
     startWith(link.canvas);
     return true;
   } catch (mistake) {
@@ -443,7 +441,7 @@ async function open() {
     const slow = opened.some(({ fast }) => !fast) ? "This browser has no WebAssembly SIMD, so it computes more slowly. " : "";
     if (!playing) say(`Ready. ${slow}${touring ? "Touch anything, and it is yours." : "Press Write."}`);
   } catch (problem) {
-    stopTour();
+    endTour();
     say(`The model could not be unpacked: ${problem.message}`, true);
   }
 }

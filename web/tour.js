@@ -4,7 +4,11 @@
 let touring = 0; // the number of the tour that runs; 0: none
 let tours = 0;
 
-const stopTour = () => (touring = 0);
+function endTour() {
+  if (touring) setScene(0);
+  touring = 0;
+}
+
 const wait = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
 function setScene(number) { // 1 to 5; 0: none
@@ -54,7 +58,7 @@ async function breakAndMend(dllm, goesOn) {
   if (!goesOn() || to >= canvas.length - 1) return;
   edit(Array.from({ length: to - from + 1 }, (_, i) => from + i), true);
   await wait(900);
-  if (goesOn()) await play(seeds[0]);
+  if (goesOn()) await play(contents.opening.seeds[0]);
   await wait(4500);
 }
 

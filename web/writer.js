@@ -164,7 +164,7 @@ class Writer {
     });
     const [paddingLeft, paddingTop] = [parseFloat(style.paddingLeft), parseFloat(style.paddingTop)];
     const width = this.cells.clientWidth - 2 * paddingLeft;
-    const { places, lines } = layOut(sizes, width - mask, mask), height = parseFloat(style.lineHeight);
+    const { places, lines } = layOut(sizes, width - 2 * mask, 2 * mask), height = parseFloat(style.lineHeight);
     this.places = places.map(({ x, line }, i) => ({ x: paddingLeft + x, y: paddingTop + line * height, width: sizes[i].width, height }));
     this.places.forEach((place, i) => {
       const cell = this.cells.children[i];
