@@ -1,6 +1,7 @@
 """Where a script computes: which device, which dtype, one process or several, and PyTorch's random generators."""
 
 import contextlib
+import functools
 import os
 import time
 
@@ -75,6 +76,22 @@ def time_product(width, dtype, rows=2048, repeats=4):
         torch.nn.functional.linear(x, matrix)
         times.append(time.perf_counter() - began)
     return min(times)
+
+
+def float32_on_cpu(function):
+    """Makes a function of tensors compute in float32 where these are in bfloat16 on a CPU.
+
+    It is for attention, whose gradients are slow there in bfloat16 (docs/tuning.md).
+    """
+
+    @functools.wraps(function)
+    def computed(*tensors, **options):
+        if tensors[0].device.type == "cpu" and tensors[0].dtype == torch.bfloat16:
+            with torch.autocast("cpu", enabled=False):  # else lesson 5's rounding to bfloat16 would come back here
+                return function(*(x.float() if isinstance(x, torch.Tensor) else x for x in tensors), **options)
+        return function(*tensors, **options)
+
+    return computed
 
 
 # ---- Random generators
