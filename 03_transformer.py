@@ -1,19 +1,19 @@
 """Lesson 3. What is a transformer, all of it?
 
-A stack of equal blocks between an embedding and a linear head. Each block lets the positions exchange what they
-know (attention, lesson 2) and then lets every position think for itself (feed-forward); both only add to what is
-there already (residual connections), and both see it normalised.
+It is a stack of equal blocks between an embedding and a linear head. In each block the positions exchange what they
+know (attention, lesson 2). Then every position works by itself (feed-forward). Both add to what is there already
+(residual connections). Both see it normalised.
 
 Builds on:  lesson 1 (load_text, Tokenizer), lesson 2 (SelfAttention).
 Run:        python 03_transformer.py        (about 10 seconds on a laptop's CPU)
-Last line:  the path of a picture, `figures/03_dependence.png`.
+Last line:  the path of a picture, `figures/03_by_heart.png`.
 
 Later lessons take from here: Config, PRESETS, Transformer, parameter_count, make_optimizers, ADAMW_LR_RATIO.
 """
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import import_module
 
 from tools.command_line import Parser, check, run
@@ -27,21 +27,18 @@ tensors = import_module("01_tensors")
 attention = import_module("02_attention")
 
 
-# ---------------------------------------------------------------------------------------------------------
-# The model
-
-
+# ---- The model
 @dataclass(frozen=True)
 class Config:
     """The shape of a model."""
 
     vocab_size: int  # V, the number of units; the mask's id is V
-    context: int  # T, how many tokens a training window has at most
+    context: int  # T, the most tokens in a training window
     n_layers: int  # how many blocks
     n_heads: int  # H, attention heads in a block
     dim: int  # D, the width of the vector that stands for a token
-    causal: bool = False  # GPT: True; a position sees only itself and what is to its left
-    dropout: float = 0.0  # the share of each residual update set to 0 in training, which hinders learning by heart
+    causal: bool = False  # GPT: True; a position sees itself and what is to its left
+    dropout: float = 0.0  # the share of each residual update set to 0 in training; it hinders learning by heart
 
 
 PRESETS = {
@@ -57,8 +54,7 @@ class Block(nn.Module):
     def __init__(self, config):
         super().__init__()
         D = config.dim
-        # LayerNorm: brings the D numbers of every position to mean 0 and standard deviation 1, then scales each by a
-        # learned factor
+        # LayerNorm brings the D numbers of a position to mean 0 and standard deviation 1. Learned factors follow.
         self.norm1 = nn.LayerNorm(D, bias=False)
         self.attention = attention.SelfAttention(D, config.n_heads, config.causal)  # GPT: the switch arrives
         self.norm2 = nn.LayerNorm(D, bias=False)
@@ -71,12 +67,10 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """tokens [B, T] -> logits [B, T, V]; T may be any length, but training sees config.context at most.
+    """tokens [B, T] -> logits [B, T, V]. T may be any length. Training sees config.context at most.
 
-    The embedding has V + 1 rows: row V stands for a hidden token, the mask of lesson 4 (in a GPT, for the beginning of
-    a window). The head has V outputs, so that a mask can never be predicted. The last matrix of every residual update
-    starts at zero, and so does the head: an untrained model holds everything equally likely, and each block grows from
-    doing nothing. The embedding has standard deviation 1, PyTorch's default.
+    The embedding has V + 1 rows. Row V stands for a hidden token, the mask of lesson 4. (In a GPT it stands for the
+    beginning of a window.) The head has V outputs, so a mask is never predicted.
     """
 
     def __init__(self, config):
@@ -86,38 +80,37 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.norm = nn.LayerNorm(config.dim, bias=False)
         self.head = nn.Linear(config.dim, config.vocab_size, bias=False)
+        # The head and the last matrix of every residual update start at zero. An untrained model holds all letters
+        # equally likely, and each block grows from doing nothing.
         for last in [self.head, *(m for b in self.blocks for m in (b.attention.output, b.feed_forward[-1]))]:
             nn.init.zeros_(last.weight)
 
     def forward(self, tokens, seen=0.0):
-        x = self.embedding(tokens) + seen  # [B, T] -> [B, T, D]; seen: what else stands at a position (lesson 14)
+        x = self.embedding(tokens) + seen  # [B, T] -> [B, T, D]; a text adds 0, lesson 14 adds the robot's map
         for block in self.blocks:
             x = block(x)
         return self.head(self.norm(x))  # [B, T, V]
 
 
 def parameter_count(config):
-    """The number of parameters, worked out from the shape: compare sum(p.numel() for p in model.parameters())."""
+    """The number of parameters, worked out from the shape."""
     V, D = config.vocab_size, config.dim
     block = 4 * D * D + 2 * D + 8 * D * D + 2 * D  # four matrices, two biases; feed-forward up and down; two norms
     return (V + 1) * D + config.n_layers * block + D + D * V  # embedding, blocks, last norm, head
 
 
-# ---------------------------------------------------------------------------------------------------------
-# Optimizers
-
+# ---- Optimizers
 ADAMW_LR_RATIO = 0.24  # AdamW's learning rate as a share of Muon's
 
 
+# Skip the inside of this class on a first reading. Its docstring says what Muon does.
 class Muon(torch.optim.Optimizer):
-    """Momentum, orthogonalised: for the hidden matrices (kellerjordan.github.io/posts/muon).
+    """An optimizer for the hidden matrices: momentum, orthogonalised (kellerjordan.github.io/posts/muon).
 
-    A matrix stretches some directions and shrinks others; its singular values (SVD) say by how much. Muon replaces
-    every update, roughly, by the nearest matrix whose singular values are all 1 (U V^T of its SVD), so that no
-    direction of the matrix is left behind. Before that, weight decay takes the share lr * weight_decay off the matrix:
-    what training does not renew fades, and with it some of what was learned by heart. torch.optim.Muon does the same,
-    but always iterates in bfloat16 (16-bit numbers, fewer digits than float32), which a CPU without such instructions
-    only emulates, at many times the cost (docs/tuning.md).
+    A matrix stretches some directions and shrinks others. Its singular values say by how much. Muon replaces every
+    update by roughly the nearest matrix whose singular values are all 1. So no direction is left behind.
+    weight_decay: each step takes the share lr * weight_decay off the matrix. What training does not renew fades.
+    dtype: that of the inner products. torch.optim.Muon always takes bfloat16, which many CPUs only emulate.
     """
 
     def __init__(self, parameters, lr, momentum=0.95, weight_decay=0.0, dtype=torch.float32):
@@ -126,8 +119,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self):
-        """One update of every matrix that has a gradient. Matrices of one shape are orthogonalised together: a GPU is
-        quick with a few large products, and slow with many small ones."""
+        """One update of every matrix with a gradient. Those of one shape go together: GPUs like large products."""
         for group in self.param_groups:
             alike = defaultdict(list)
             for matrix in group["params"]:
@@ -135,13 +127,13 @@ class Muon(torch.optim.Optimizer):
                     alike[matrix.shape].append(matrix)
             for (rows, columns), matrices in alike.items():
                 ahead = torch.stack([self.look_ahead(matrix, group["momentum"]) for matrix in matrices])  # [K, M, N]
-                scale = max(1, rows / columns) ** 0.5  # else each of a tall matrix's many outputs would move less
+                scale = max(1, rows / columns) ** 0.5  # else the many outputs of a tall matrix would move less
                 for matrix, update in zip(matrices, self.orthogonalize(ahead)):
                     matrix.mul_(1 - group["lr"] * group["weight_decay"])
                     matrix.add_(update, alpha=-group["lr"] * scale)
 
     def look_ahead(self, matrix, momentum):
-        """[M, N] the average of the gradients so far, one step ahead (Nesterov)."""
+        """[M, N] the running average of the gradients, one step ahead (Nesterov)."""
         if not self.state[matrix]:
             self.state[matrix]["average"] = torch.zeros_like(matrix)
         average = self.state[matrix]["average"]
@@ -149,9 +141,9 @@ class Muon(torch.optim.Optimizer):
         return matrix.grad.lerp(average, momentum)
 
     def orthogonalize(self, matrices):
-        """[..., M, N] -> [..., M, N], most singular values brought to 0.5 to 1.5 by five Newton-Schulz iterations.
+        """[..., M, N] -> [..., M, N]. Five Newton-Schulz iterations bring most singular values to 0.5 to 1.5.
 
-        X <- a X + b (X X^T) X + c (X X^T)^2 X acts on each singular value alone, as s <- a s + b s^3 + c s^5.
+        X <- a X + b (X X^T) X + c (X X^T)^2 X turns each singular value s into a s + b s^3 + c s^5.
         """
         if matrices.shape[-2] > matrices.shape[-1]:
             return self.orthogonalize(matrices.mT).mT  # X X^T is the smaller product then
@@ -165,11 +157,10 @@ class Muon(torch.optim.Optimizer):
 
 
 def make_optimizers(model, lr, dtype, weight_decay=0.0):
-    """Muon, with weight decay, for the matrices inside the blocks, which turn vectors into vectors; AdamW, without, for
-    the embedding and the head, whose rows belong to single tokens, and for biases and norms. Returns [Muon, AdamW];
-    dtype is Muon's inner one."""
+    """Returns [Muon, AdamW]. Muon, with weight decay, has the matrices inside the blocks, which turn vectors into
+    vectors. AdamW, without, has the rest: biases, norms, and embedding and head, whose rows belong to single tokens."""
     hidden = [p for p in model.blocks.parameters() if p.ndim == 2]
-    # `is` compares the objects; `p in hidden` would compare the tensors' values
+    # `is` compares the objects. `p in hidden` would compare the tensors' values.
     others = [p for p in model.parameters() if not any(p is matrix for matrix in hidden)]
     return [
         Muon(hidden, lr, weight_decay=weight_decay, dtype=dtype),
@@ -177,12 +168,9 @@ def make_optimizers(model, lr, dtype, weight_decay=0.0):
     ]
 
 
-# ---------------------------------------------------------------------------------------------------------
-# The lesson
-
-
+# ---- The lesson
 def show_parameters():
-    """The presets, counted twice."""
+    """The presets' parameters, counted and by the formula."""
     print("\n1. The presets, for the 65 letters of TinyShakespeare")
     for name, shape in PRESETS.items():
         config = Config(vocab_size=65, **shape)
@@ -193,7 +181,7 @@ def show_parameters():
 
 
 def show_untrained_loss(model, tokens):
-    """An untrained model knows nothing: its loss is ln V."""
+    """An untrained model knows nothing. Its loss is ln V."""
     print("\n2. Untrained")
     V = model.config.vocab_size
     loss = F.cross_entropy(model(tokens).flatten(0, 1), tokens.flatten()).item()
@@ -202,8 +190,8 @@ def show_untrained_loss(model, tokens):
 
 
 def show_update():
-    """What Muon makes of an update whose singular values lie far apart: how far it moves each direction of a matrix."""
-    print("\n3. An update of 256 x 64 numbers, and what Muon makes of it: the singular values")
+    """What Muon makes of an update whose singular values lie far apart."""
+    print("\n3. The singular values of an update of 256 x 64 numbers, and of what Muon makes of it")
     update = nn.Parameter(torch.randn(256, 64) * torch.logspace(0, -2, 64))  # [M, N]
     singular = torch.linalg.svdvals(update), torch.linalg.svdvals(Muon([update], lr=0.1).orthogonalize(update))
     for name, values in zip(("as it is", "Muon's"), singular):
@@ -212,7 +200,7 @@ def show_update():
 
 
 def learn_by_heart(model, tokens, optimizers, steps=100):
-    """Trains on one batch [B, T], every second letter of it hidden. Returns the losses."""
+    """Trains on one batch [B, T] with every second letter hidden. Returns the losses."""
     hidden = torch.arange(tokens.shape[1]) % 2 == 0  # [T]
     inputs = torch.where(hidden, model.config.vocab_size, tokens)  # [B, T]
     losses = []
@@ -228,61 +216,28 @@ def learn_by_heart(model, tokens, optimizers, steps=100):
 
 
 def show_by_heart(config, tokens):
-    """One batch learned by heart, a test that catches most wiring mistakes; with two kinds of optimizer."""
+    """One batch learned by heart, with two kinds of optimizer. This test catches most wiring mistakes."""
     print(f"\n4. One batch by heart ({tokens.shape[0]} pieces of {tokens.shape[1]} letters, every second one hidden)")
-    for name in ("AdamW alone", "Muon and AdamW"):
+    alone = lambda model: [torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0)]  # noqa: E731
+    both = lambda model: make_optimizers(model, 0.04, torch.float32)  # noqa: E731
+    curves = {}
+    for name, optimizers_of in (("AdamW alone", alone), ("Muon and AdamW", both)):
         torch.manual_seed(0)
         model = Transformer(config)
-        alone = [torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0)]
-        losses = learn_by_heart(
-            model, tokens, alone if name == "AdamW alone" else make_optimizers(model, 0.04, torch.float32)
-        )
+        losses = curves[name] = learn_by_heart(model, tokens, optimizers_of(model))
         print(f"  {name:14}  loss " + ", ".join(f"{losses[step]:.3f} at step {step}" for step in (0, 25, 50, 99)))
         check("the model has learned the batch by heart", losses[-1] < 0.1)
-    return model
+    return curves
 
 
-def dependence(model, T=24):
-    """[T, T] True where output i depends on token j: where its gradient with respect to that token's vector is not 0.
-
-    In float64, since an influence may be too faint for float32.
-    """
-    tokens = torch.arange(T)[None] % model.config.vocab_size  # [1, T]
-    embedded = []
-    model = model.double()
-    hook = model.embedding.register_forward_hook(lambda module, inputs, x: embedded.append(x))
-    logits = model(tokens)[0]  # [T, V]
-    hook.remove()
-    # logsumexp, since it makes one number of an output that depends on all V of its logits
-    gradients = [torch.autograd.grad(logits[i].logsumexp(0), embedded[0], retain_graph=True)[0][0] for i in range(T)]
-    return torch.stack([(gradient != 0).any(dim=1) for gradient in gradients])  # each [T, D] -> [T]
-
-
-def show_dependence(trained):
-    """Which output depends on which token, with the same weights used causally and in both directions."""
-    print("\n5. Which output depends on which token?")
-    depends = {}
-    for causal in (True, False):
-        model = Transformer(replace(trained.config, causal=causal))
-        model.load_state_dict(trained.state_dict())
-        depends[causal] = dependence(model)
-    check("causal: no output depends on a later token", not depends[True].triu(1).any())
-    check("causal: every output depends on itself and all earlier tokens", depends[True].tril().sum() == 24 * 25 // 2)
-    check("bidirectional: every output depends on every token", depends[False].all())
-    return depends
-
-
-def draw_dependence(depends):
-    """Saves both dependence matrices as a picture."""
-    figure, both = new_figure(1, 2, figsize=(8, 4))
-    for axes, (causal, matrix) in zip(both, depends.items()):
-        axes.imshow(matrix, cmap="Blues", vmin=0, vmax=1.4)
-        axes.set(
-            xlabel="token",
-            ylabel="output that depends on it",
-            title="causal (GPT)" if causal else "bidirectional (dLLM)",
-        )
-    save_figure(figure, "03_dependence.png")
+def draw_by_heart(curves):
+    """Saves the loss curves, {name: losses}."""
+    figure, axes = new_figure(figsize=(7, 4))
+    for name, losses in curves.items():
+        axes.semilogy(losses, label=name)
+    axes.set(xlabel="step", ylabel="nats per hidden letter", title="One batch by heart")
+    axes.legend()
+    save_figure(figure, "03_by_heart.png")
 
 
 def demo():
@@ -295,15 +250,15 @@ def demo():
     show_parameters()
     show_untrained_loss(Transformer(config), tokens)
     show_update()
-    depends = show_dependence(show_by_heart(config, tokens))
+    curves = show_by_heart(config, tokens)
     print("""
-Exercises (answers in docs/answers.md; a change may make a check fail: turn that one into a comment to go on)
-  1. Remove both residual connections. Nothing is learned: why? Now let only the head start at zero: do 2 layers
-     learn, do 4?
+Exercises (answers in docs/answers.md). Where a change makes a check fail, turn that check into a comment.
+  1. Remove both residual connections. Why is nothing learned? Now let only the head start at zero. Do 2 layers learn?
+     Do 4?
   2. Start the last matrices at nn.Linear's own random values. What is the untrained loss? Does depth matter to it?
   3. Where are most of the parameters? Double the width, then the depth: which count doubles, which quadruples?
 """)
-    draw_dependence(depends)
+    draw_by_heart(curves)
 
 
 if __name__ == "__main__":
