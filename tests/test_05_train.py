@@ -159,8 +159,8 @@ def test_weight_decay_takes_its_share_of_the_hidden_matrices_and_of_nothing_else
 
 
 def test_each_process_drops_out_by_its_own_lot(tmp_path, monkeypatch):
-    """As the first and as the second of two processes, one after the other: what dropout does is what torch.rand is."""
-    drawn, agree = {0: [], 1: []}, training.agree
+    """As each of three processes, one after the other: what dropout does is what torch.rand is."""
+    drawn, agree = {0: [], 1: [], 2: []}, training.agree
     for rank in drawn:
 
         def prepare(tokens, V, generator, rank=rank):
@@ -168,14 +168,15 @@ def test_each_process_drops_out_by_its_own_lot(tmp_path, monkeypatch):
             return diffusion.hide_some(tokens, V, generator)
 
         dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-        monkeypatch.setattr(training, "rank_and_number", lambda rank=rank: (rank, 2))
+        monkeypatch.setattr(training, "rank_and_number", lambda rank=rank: (rank, 3))
         if rank:  # no one measures here, so the clock of the first one is not there: stop by the steps
-            monkeypatch.setattr(training, "agree", lambda number, device: agree(len(drawn[1]) / 2, device))
-        train_here(tmp_path, 2, replace(training.DIFFUSION, prepare=prepare), dropout=0.5, batch=2)
-    assert len(drawn[0]) == len(drawn[1]) == 2
-    assert drawn[0][0] != drawn[1][0] and drawn[0][1] != drawn[1][1]
+            stopped = lambda number, device, rank=rank: agree(len(drawn[rank]) / 2, device)  # noqa: E731
+            monkeypatch.setattr(training, "agree", stopped)
+        train_here(tmp_path, 2, replace(training.DIFFUSION, prepare=prepare), dropout=0.5, batch=3)
+    for step in zip(*drawn.values(), strict=True):
+        assert len(set(map(tuple, step))) == 3
     with pytest.raises(UserError, match="evenly"):
-        train_here(tmp_path, batch=3)
+        train_here(tmp_path, batch=4)
 
 
 def test_what_is_measured_is_what_is_kept(tmp_path, monkeypatch):

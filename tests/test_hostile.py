@@ -85,6 +85,9 @@ def test_files_of_other_shapes_are_refused(good, tmp_path, name):
     other = good["older" if name == "a.safetensors" else "model"].read_bytes()
     kinds = hostile.FILES | {"of the other format": lambda path: path.write_bytes(other)}
     assert faults_of(kinds | (hostile.SAFETENSORS if name == "a.safetensors" else {}), tmp_path / name) == []
+    hostile.FILES["large"](tmp_path / "large.pt")
+    with pytest.raises(UserError, match="larger than 536,870,912 bytes"):
+        read_checkpoint(tmp_path / "large.pt")
 
 
 @pytest.mark.parametrize("kind", ["model", "gpt"])
@@ -133,9 +136,12 @@ def test_bad_pt_files_are_refused_and_run_no_code(tmp_path, monkeypatch):
     path.parent.mkdir()
     assert faults_of(hostile.PT, path) == []
     assert [each.name for each in tmp_path.iterdir()] == ["folder"]
-    hostile.PT["a former training state"](path)
-    with pytest.raises(UserError, match="a training state in a former format; begin a new run"):
-        read_checkpoint(path)
+    reasons = {"a former training state": "begin a new run", "compressed": "compressed",
+               "overlapping": "overlap", "a tensor of 10^9 from 4 bytes": "larger than their data"}  # fmt: skip
+    for name, words in reasons.items():
+        hostile.PT[name](path)
+        with pytest.raises(UserError, match=words):
+            read_checkpoint(path)
 
 
 def test_older_models_with_wrong_parts_are_refused(good, tmp_path):
