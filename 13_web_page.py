@@ -27,7 +27,8 @@ Last line:  the path of the page.
 Exercises (answers in docs/answers.md)
   1. Round each row of each matrix to 8 bits (its largest number becomes 127). How large is the page, and what does the
      bound become?
-  2. In web/model.js, let gelu use the approximation by tanh that GPT-2 has. How far off are the logits? And the text?
+  2. In web/model.js, let gelu use the approximation by tanh that GPT-2 has. How far off are the logits of JavaScript
+     alone? And the text that it writes?
   3. Let `number` in web/sampler.js take the upper 24 bits instead of the lower ones. Which text changes, which does
      not?
 """
@@ -63,6 +64,8 @@ SCRIPTS = dict(  # the parts of the page's program, each of which is read in thi
 )
 SEEDS = dict(  # of texts that read well, with which a page begins; for other models 1, 2, 3, ...
     small=(10, 43, 22, 83, 69),
+    shakespeare=(11, 9, 22, 15, 13),
+    tamil=(1, 10, 5),
 )
 TEXTS = (
     dict(temperature=0.0, steps=128, revise=0),
