@@ -60,6 +60,7 @@ PAD = BINS  # fills up the shorter rows of a batch; the mask is the token after 
 POINTS = 48  # control points that the model sees at once
 TURNS = 15  # kinds of turn of the line, 0.2 rad each
 MARGIN = 4  # control points that are masked on either side of a collision
+MENDED = 4  # fillings that are mended, where none can be driven
 NEAREST = 0.18  # m beside the robot that the model keeps by itself, about
 PASSES, TEMPERATURE = 8, 1.0
 SHIPPED_PATHS = ROOT / "checkpoints" / "paths.safetensors"
@@ -168,7 +169,7 @@ class Filling:
 
     samples: int = 8  # at once, of which the cheapest that can be driven is kept
     room: float = 0.48  # m beside the robot that it keeps where there is so much
-    rounds: int = 12  # of repair
+    rounds: int = 18  # of repair
     seconds: float = 3.0  # of repair, at most
     fallbacks: tuple = ("a new plan", "simple smoother", "as it was")  # for what the model cannot fill
 
@@ -213,16 +214,17 @@ def infill(model, corridor, canvas, filling, generator, on_step=None):
     row = dict(temperature=TEMPERATURE, generator=generator, on_step=on_step)
     farther = np.linspace(0, max(0, filling.room - NEAREST), len(canvas))
     tokens = diffusion.sample(Viewer(model, corridor, farther), canvas, PASSES, order="certainty", **row)
-    good = np.array([not find(filled) for filled in tokens])
+    wrong = np.array([len(find(filled)) for filled in tokens])
     masked = (canvas == model.config.vocab_size).any(dim=0)  # [n]
     wider = torch.from_numpy(around(np.flatnonzero(masked), len(masked), 2))  # two more on either side
     viewer, end = Viewer(model, corridor, [0.0]), time.monotonic() + filling.seconds
     for _ in range(filling.rounds):
-        if good.any() or time.monotonic() > end:
+        if not wrong.all() or time.monotonic() > end:
             break
-        tokens = revision.repair(viewer, tokens, find, 1, window=5, draws=16, fillable=wider, **row)
-        good = np.array([not find(filled) for filled in tokens])
-    return tokens.numpy()[good]
+        tokens = tokens[wrong.argsort(kind="stable")[:MENDED]]
+        tokens = revision.repair(viewer, tokens, find, 1, window=7, draws=16, fillable=wider, **row)
+        wrong = np.array([len(find(filled)) for filled in tokens])
+    return tokens.numpy()[wrong == 0]
 
 
 def fill_path(model, points, grid, whole, filling, generator, on_step=None):
