@@ -1,11 +1,14 @@
 """What every script needs and no lesson is about. Nothing in here is needed to understand a lesson.
 
     command_line    how a script begins and ends: flags, seeds, signals, a user's mistake in one sentence
-    files           writing safely, downloads
+    files           reading a text, writing safely, downloads
     checkpoints     a model or a training run on disk
-    training_run    what all training scripts share: flags, settings, log, progress
+    settings        what a training run is told: flags and settings
+    training_run    what a training run saves and reports
+    older_checkpoints   the older published format
     pictures        tables, figures, the live view in the terminal, animations
     devices         which device, which dtype, several processes
+    toy_world       a language of 256 texts, and its perfect model
 
 Importing this package sets two things for PyTorch. It is imported before torch everywhere, since one of them must be.
 """

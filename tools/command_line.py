@@ -34,12 +34,7 @@ def check(claim, holds):
 # ---- The end of a script
 def run(main):
     """Runs a script's `main`. A user's mistake ends in one sentence and exit status 1, without a traceback."""
-    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115 closed, as under pythonw and some services
-    if sys.stdout is None:
-        sys.exit("error: standard output is closed, so the result would be lost; send it to a file.")
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a notebook's has not
-            stream.reconfigure(encoding="utf-8", errors="replace")  # Windows would use its code page
+    open_streams()
     try:
         main()
         sys.stdout.flush()
@@ -58,6 +53,16 @@ def run(main):
         smaller = [flag for flag in ("--batch", "--num", "--len") if flag in Parser.flags]
         asked = f", by a smaller {' or '.join(smaller)}" if smaller else ""
         sys.exit(f"error: there is not enough memory for this; ask for less at once{asked}.")
+
+
+def open_streams():
+    """Makes standard output and error write UTF-8. Ends the script where there is no output for its result."""
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115 closed, as under pythonw and some services
+    if sys.stdout is None:
+        sys.exit("error: standard output is closed, so the result would be lost; send it to a file.")
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a notebook's has not
+            stream.reconfigure(encoding="utf-8", errors="replace")  # Windows would use its code page
 
 
 def drop_output():

@@ -78,33 +78,42 @@ def settle(args, script, presets, load_text, **own):
     """
     if args.out.suffix != ".safetensors":
         raise UserError(f"--out {args.out} is no name for a checkpoint; it must end in .safetensors.")
-    if args.data == "":
-        raise UserError("--data is empty; name a file, or leave it out.")
-    given = {name: value for name in DEFAULTS if (value := getattr(args, name)) is not None}
-    if args.minutes or args.steps:
-        given |= dict(limit=args.steps or args.minutes, unit="steps" if args.steps else "minutes")
-    given |= dict(data=data_path(args.data)) if args.data is not None else {}
-    device = join_processes(pick_device(args.device))
-    here = dict(out=args.out, device=str(device), compiles=not args.no_compile)
+    given, device = given_flags(args), join_processes(pick_device(args.device))
+    given |= dict(out=args.out, device=str(device), compiles=not args.no_compile)
     if args.resume:
         saved = read_checkpoint(args.out)
         check_settings(saved, script, presets, args.out)
-        for name in FIXED:
-            if given.get(name, saved["settings"][name]) != saved["settings"][name]:
-                was = f"--{name} {saved['settings'][name]}"
-                raise UserError(f"the run in {args.out} has {was}, not {given[name]}: leave out --{name}.")
-        settings = {**saved["settings"], **given, **here}
+        refuse_changes(saved["settings"], given, args.out)
+        settings = saved["settings"] | given
     else:
         refuse_existing(args.out)
-        saved, settings = None, DEFAULTS | own | dict(script=script, limit=5.0, unit="minutes", data="") | given | here
+        saved, settings = None, DEFAULTS | own | dict(script=script, limit=5.0, unit="minutes", data="") | given
     text = load_text(settings["data"] or None)
     sha256 = hashlib.sha256(text.encode()).hexdigest()
-    if saved and sha256 != settings["sha256"]:
-        learned = settings["data"] or "this"
-        raise UserError(f"the run in {args.out} learns another text than {learned}; give it by --data.")
     if not saved:
         complete(settings, presets, device)
+    elif sha256 != settings["sha256"]:
+        learned = settings["data"] or "this"
+        raise UserError(f"the run in {args.out} learns another text than {learned}; give it by --data.")
     return Settings(**settings | dict(sha256=sha256)), text, saved
+
+
+def given_flags(args):
+    """{name of a setting: value} of the flags that were given. Raises UserError for an empty --data."""
+    given = {name: value for name in DEFAULTS if (value := getattr(args, name)) is not None}
+    if args.minutes or args.steps:
+        given |= dict(limit=args.steps or args.minutes, unit="steps" if args.steps else "minutes")
+    if args.data == "":
+        raise UserError("--data is empty; name a file, or leave it out.")
+    return given | (dict(data=data_path(args.data)) if args.data is not None else {})
+
+
+def refuse_changes(settings, given, out):
+    """Raises UserError for a flag that a run cannot change and that has another value than the run's."""
+    for name in FIXED:
+        if given.get(name, settings[name]) != settings[name]:
+            was = f"--{name} {settings[name]}"
+            raise UserError(f"the run in {out} has {was}, not {given[name]}: leave out --{name}.")
 
 
 def data_path(name):
