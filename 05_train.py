@@ -208,6 +208,15 @@ def begin(settings, tokenizer, config, saved=None, weights=None):
     return run
 
 
+def make_forward(run, objective):
+    """(what turns inputs into logits, whether it is compiled): the model, which several processes keep equal."""
+    has_compiler = importlib.util.find_spec("triton")  # not on Windows
+    compiles = run.settings.compiles and run.device.type == "cuda" and has_compiler
+    forward = objective.reader(run.model)
+    forward = torch.compile(forward) if compiles else forward
+    return nn.parallel.DistributedDataParallel(forward) if dist.is_initialized() else forward, compiles
+
+
 def train(settings, objective, tokenizer, config, draw, windows, saved=None, weights=None):
     """Trains a model on what draw(generator) gives, tokens [B, L], of which B and L may vary.
 
@@ -221,10 +230,7 @@ def train(settings, objective, tokenizer, config, draw, windows, saved=None, wei
     if rank:
         torch.manual_seed(settings.seed + processes * run.step + rank)  # dropout must differ between processes
     device, dtype = run.device, getattr(torch, settings.dtype)
-    compiles = settings.compiles and device.type == "cuda" and importlib.util.find_spec("triton")  # not on Windows
-    forward = objective.reader(run.model)
-    forward = torch.compile(forward) if compiles else forward
-    forward = nn.parallel.DistributedDataParallel(forward) if processes > 1 else forward
+    forward, compiled = make_forward(run, objective)
     mine = slice(rank, None, processes)  # this process's rows
 
     def loss_of(tokens, inputs, mask):
@@ -232,7 +238,7 @@ def train(settings, objective, tokenizer, config, draw, windows, saved=None, wei
             logits = forward(inputs[mine]).float()  # [B / processes, L, V]
             return diffusion.masked_cross_entropy(logits, tokens[mine], mask[mine]).mean()
 
-    if compiles:  # once before the clock runs, since it takes a minute; the run must not notice
+    if compiled:  # once before the clock runs, since it takes a minute; the run must not notice
         with same_generators(device):
             generator = torch.Generator().manual_seed(0)
             tokens = draw(generator).to(device)
