@@ -60,7 +60,7 @@ MAX_PAGE = 100 * 10**6  # bytes; a browser would take long to unpack more
 SCRIPTS = dict(  # the parts of the page's program, each of which is read in this order
     worker=("model.js", "sampler.js", "worker.js"),  # runs beside the page
     rules=("alphabet.js", "settings.js", "layout.js"),  # what needs no screen
-    script=("writer.js", "panel.js", "sharing.js", "tour.js", "page.js"),
+    script=("writer.js", "panel.js", "sharing.js", "tour.js", "hiding.js", "forms.js", "page.js"),
 )
 SEEDS = dict(  # of texts that read well, with which a page begins; for other models 1, 2, 3, ...
     small=(10, 43, 22, 83, 69),

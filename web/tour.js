@@ -32,7 +32,7 @@ async function hideAndLook(dllm, text, goesOn) {
       await wait(pause);
     }
   };
-  await wait(900);
+  await wait(600);
   const half = Math.floor(lottery.length * 0.5);
   await hideSome(0, half, 70);
   await dllm.opened;
