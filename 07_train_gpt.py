@@ -1,30 +1,27 @@
 """Lesson 7. What does a GPT do differently?
 
-Surprisingly little. The transformer is that of lesson 3, the loop is that of lesson 5, and so are the data, the
-optimizers and the flags. The lines of lessons 2 to 7 that make the difference carry a comment that begins with "GPT:";
-those that are there only to make it write faster, one that begins with "GPT, for speed:". `--differences` prints
-them. What is left for this file is the objective (guess the next character) and the way of writing (one character after
-the other, with a cache that makes it fast).
+Surprisingly little. The transformer is that of lesson 3. The loop, the data, the optimizers and the flags are those of
+lesson 5. The lines of lessons 2 to 7 that make the difference carry a comment that begins with "GPT:". Lines that only
+make it write faster carry "GPT, for speed:". `--differences` prints both. This file adds the objective (guess the next
+letter) and the way of writing (one letter after the other, with a cache).
 
 Builds on:  lessons 1 (text), 2 (attention), 3 (the model), 4 (draw_tokens), 5 (the loop) and 6 (flags).
 Run:        python 07_train_gpt.py --differences
-            python 07_train_gpt.py                                 (5 minutes, and what the evaluations take)
+            python 07_train_gpt.py                                 (5 minutes and the evaluations)
             python 07_train_gpt.py --dropout 0.1 --minutes 20 --out checkpoints/gpt20.safetensors
             python 07_train_gpt.py --evaluate checkpoints/gpt.safetensors
             python 07_train_gpt.py --generate --prompt "ROMEO:" --len 400
             python 07_train_gpt.py --generate --checkpoint checkpoints/my_gpt_best.safetensors
-Last line:  the command that generates text from what was trained; with --generate, the last line of the text.
+Last line:  the command that generates text from what was trained. With --generate it is the last line of the text.
 
-The held-out figure is exact: a GPT gives each text a probability, and needs no bound. On little text it soon learns by
-heart: --dropout hinders that, and the best held-out weights are kept in NAME_best.safetensors.
+The held-out figure is exact, since a GPT gives each text a probability. On little text a GPT soon learns by heart.
+--dropout hinders that. NAME_best.safetensors keeps the best held-out weights.
 
-Later lessons take from here: SMALL_GPT, continue_text, can_cache, token_nats, report_exact.
-
-Exercises (answers in docs/answers.md; use --preset small --steps 200 --batch 8 --data with a file of the first 50,000
-characters of data/tinyshakespeare.txt, and another --out for each run: a minute each)
-  1. Let shift_right return `tokens` instead of `inputs`. How low does the loss fall, what is the sample like? Why?
-  2. Train without dropout and with --dropout 0.2. Which training loss is lower, which held-out figure?
-  3. In continue_text, replace L // 2 by L - 1, to keep as much as fits. How much slower does it write 400 characters?
+Exercises (answers in docs/answers.md). Use --preset small --steps 200 --batch 8, another --out for each run, and --data
+with a file of the first 50,000 letters of data/tinyshakespeare.txt. A run takes a minute.
+  1. Let shift_right return `tokens` instead of `inputs`. How low does the loss fall? What is the sample like? Why?
+  2. Train without dropout and with --dropout 0.2. Which training loss is lower? Which held-out figure is lower?
+  3. In continue_text replace L // 2 by L - 1, to keep as much as fits. How much slower does it write 400 letters?
 """
 
 import copy
@@ -51,12 +48,12 @@ SHIPPED_GPT = ROOT / "checkpoints" / "gpt.safetensors"  # `base`
 SMALL_GPT = ROOT / "checkpoints" / "gpt_small.safetensors"
 
 
-# ---- The objective: guess the next character
+# ---- The objective: guess the next letter
 def shift_right(tokens, vocab_size, generator=None):
-    """The training input of a GPT: tokens [B, L] moved one place to the right, row V first; and a mask, all of it True.
+    """The training input of a GPT: (tokens [B, L] moved one place to the right with row V first, a mask that is True).
 
-    Position i then sees the tokens before i, and must guess token i: all L of them. Row V of the embedding, in a dLLM
-    the mask, stands for the beginning of the window: nothing is known of what came before. Nothing is drawn at random.
+    Position i sees the tokens before i and must guess token i. Row V of the embedding is the mask in a dLLM. Here it
+    stands for the beginning of the window. Nothing is drawn at random.
     """
     beginning = torch.full_like(tokens[:, :1], vocab_size)  # [B, 1]
     inputs = torch.cat([beginning, tokens[:, :-1]], dim=1)  # GPT: nothing is masked, the answer is one ahead; [B, L]
@@ -65,9 +62,9 @@ def shift_right(tokens, vocab_size, generator=None):
 
 @torch.inference_mode()
 def token_nats(model, tokens):
-    """[B, L] the exact -log p(token | those before it in its row) of tokens [B, L].
+    """[B, L] the exact -log p(token | the tokens before it in its row) of tokens [B, L].
 
-    By the chain rule, -log p(x) is the sum of these over a row: an exact likelihood, where a dLLM has a bound.
+    By the chain rule -log p(x) is their sum over a row. So a GPT has an exact likelihood where a dLLM has a bound.
     """
     inputs, _ = shift_right(tokens, model.config.vocab_size)
     logits = model(inputs).float().transpose(1, 2)  # [B, L, V] -> [B, V, L], as cross_entropy has it
@@ -80,22 +77,20 @@ def nats_by_position(model, windows):
 
 
 def report_exact(model, windows):
-    """The exact held-out figure over all characters; and over all but each window's first, as nanoGPT's figures are."""
+    """The exact held-out figure over all letters, and over all but each window's first, as nanoGPT counts."""
     nats = nats_by_position(model, windows)
     mean, published = nats.mean().item(), nats[1:].mean().item()
-    return (
-        f"exact {mean:.4f} nats/character ({mean / math.log(2):.3f} bits); {published:.4f} nats without the first "
-        f"of each {len(nats)} characters, as nanoGPT counts"
-    )
+    without = f"{published:.4f} nats without the first of each {len(nats)} characters, as nanoGPT counts"
+    return f"exact {mean:.4f} nats/character ({mean / math.log(2):.3f} bits); {without}"
 
 
-# ---- Writing: one character after the other
+# ---- Writing: one letter after the other
 class CachedAttention(nn.Module):  # GPT, for speed: all of it
-    """A layer of lesson 2 that is read piece by piece, and keeps the keys and values of what it has read.
+    """A layer of lesson 2 that reads a text piece by piece and keeps the keys and values of what it has read.
 
-    x [B, T, D] comes after the S tokens that were kept. In a GPT these need not be computed again, since nothing to
-    their right changes them. In a dLLM everything depends on everything. `reading`, shared by all layers, says where the
-    piece stands (positions [T]), whom each of it sees (allowed [T, S + T], None for all) and how many to keep (keep).
+    A piece x [B, T, D] comes after the S tokens that were kept. Nothing to their right changes them in a GPT, so they
+    are not computed again. (In a dLLM everything depends on everything.) All layers share `reading`: where the piece
+    stands (positions [T]), whom each of it sees (allowed [T, S + T], None for all) and how many tokens to keep (keep).
     """
 
     def __init__(self, layer, reading):
@@ -113,7 +108,7 @@ class CachedAttention(nn.Module):  # GPT, for speed: all of it
 
 
 def with_cache(model):  # GPT, for speed: all of it
-    """(reader, reading): the same model with the same weights and an empty cache, and what its layers share."""
+    """(reader, reading): a model with the same weights and an empty cache, and what its layers share."""
     reading = SimpleNamespace(positions=None, allowed=None, keep=0)
     shared = {id(p): p for p in model.parameters()}  # deepcopy takes these for copied already
     reader = copy.deepcopy(model, shared)
@@ -132,23 +127,23 @@ def read_on(reader, reading, tokens):
 
 
 def can_cache(model):
-    """Whether the model's attention is that of lesson 2; in older checkpoints it is not."""
+    """Whether the model's attention is that of lesson 2. In older checkpoints it is another one."""
     return isinstance(model, transformer.Transformer)
 
 
 @torch.inference_mode()
 def continue_text(model, tokens, length, temperature=1.0, top_k=None, generator=None, cached=True):
-    """Continues tokens [B, P] to [B, length], P from 0 to length, one token a pass.
+    """Continues tokens [B, P] to [B, length], one token a pass. P may be 0.
 
-    cached: keep the keys and values of what was read, so that a pass reads one token instead of all. When the context
-    is full, the older half is dropped and the rest read again as a window of its own, cached or not.
+    cached: keep the keys and values of what was read. Then a pass reads one token instead of all. When the context is
+    full, the older half is dropped, and the rest is read again as a window of its own.
     """
     L, V = model.config.context, model.config.vocab_size
     beginning = tokens.new_full((len(tokens), 1), V)  # [B, 1]
     start, reader = 0, None  # the model sees tokens[:, start:]
     while tokens.shape[1] < length:
-        if 1 + tokens.shape[1] - start > L:  # with row V, it no longer fits
-            start, reader = tokens.shape[1] - L // 2, None  # places count from row V again, so old keys are of no use
+        if 1 + tokens.shape[1] - start > L:  # with row V it no longer fits
+            start, reader = tokens.shape[1] - L // 2, None  # positions count from row V again, so old keys are useless
         if reader is None:
             inputs = torch.cat([beginning, tokens[:, start:]], dim=1)  # [B, 1 + what is seen]
             reader = partial(read_on, *with_cache(model)) if cached else None  # GPT, for speed: a new cache
@@ -161,7 +156,7 @@ def continue_text(model, tokens, length, temperature=1.0, top_k=None, generator=
 
 
 def write_gpt_sample(model, tokenizer):
-    """A few lines from the model as it is, as many letters as lesson 5's sample has."""
+    """A few lines from the model, as many letters as lesson 5's sample has."""
     start = torch.zeros(1, 0, dtype=torch.long, device=model.head.weight.device)
     generator = torch.Generator().manual_seed(0)
     tokens = continue_text(model, start, model.config.context, 0.8, generator=generator, cached=can_cache(model))
@@ -169,7 +164,7 @@ def write_gpt_sample(model, tokenizer):
 
 
 def mean_nats(model, windows):
-    """The exact held-out figure: nats per token, over all positions."""
+    """The exact held-out figure, in nats per token."""
     return nats_by_position(model, windows).mean().item()
 
 
@@ -183,12 +178,9 @@ TRAINING = ("data", "preset", "steps", "minutes", "batch", "lr", "dropout", "wei
 
 
 def list_differences():
-    """Prints every line of the lessons where a GPT differs, as FILE:LINE: why, and the line itself, in two groups."""
-    groups = {
-        "GPT": "What must change to make a GPT of the dLLM:",
-        "GPT, for speed": "What only makes it write faster:",
-    }
-    for mark, title in groups.items():
+    """Prints every line of the lessons where a GPT differs, in two groups, as FILE:LINE: why, and the line itself."""
+    must, faster = "What must change to make a GPT of the dLLM:", "What only makes it write faster:"
+    for mark, title in ("GPT", must), ("GPT, for speed", faster):
         print(title)
         for path in sorted(ROOT.glob("0[2-7]_*.py")):
             for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
@@ -202,7 +194,7 @@ def write(parser, args):
     model, tokenizer = generation.load_writer(parser, args, causal=True)
     canvas = generation.make_canvas(tokenizer, args.prompt, "", args.len, args.num, model.head.weight.device)
     generator = seeded_generator(args.seed)
-    prompt = canvas[:, canvas[0] != model.config.vocab_size]  # [num, P]: no masks, the text grows from here
+    prompt = canvas[:, canvas[0] != model.config.vocab_size]  # [num, P] without masks; the text grows from here
     tokens = continue_text(model, prompt, args.len, args.temp, args.topk, generator, can_cache(model))
     print_texts(tokenizer.decode(row).strip("\n") for row in tokens)
 
@@ -212,7 +204,7 @@ def main():
     parser = training_parser(__doc__, "my_gpt.safetensors", transformer.PRESETS)
     parser.add_argument("--differences", action="store_true", help="train nothing: print the lines that make a GPT")
     parser.add_argument("--generate", action="store_true", help="train nothing: write text with --checkpoint")
-    seeded = "--seed, too: the same seed and flags, the same text (default: drawn, and printed)"
+    seeded = "the same --seed and flags give the same text (default: drawn and printed)"
     generation.add_text_flags(parser.add_argument_group("with --generate", seeded), SHIPPED_GPT)
     args = parser.parse_args()
     if args.differences:

@@ -1,32 +1,27 @@
 """Lesson 8. What was English about our model, and what was not?
 
-Tamil is written in letters, and a letter is often two characters of Unicode: a consonant and a vowel sign, or a
-consonant and the dot that says "no vowel". கொக்கு, a heron, is six characters and three letters: கொ, க், கு. A model
-of characters can put a vowel sign where no consonant stands, and does so often when it writes many at once
-(`python -m benchmarks.tamil --codepoints FILE` counts it). So here a token is a whole letter. The tokenizer's class,
-the model, the loop and the sampler are those of the lessons before; only the list of units is new, and what counts as a
-window.
+A letter of Tamil is often two code points of Unicode: a consonant and a vowel sign, or a consonant and the dot that
+says "no vowel". கொக்கு, a heron, is six code points and three letters: கொ, க், கு. A model of code points can put a
+vowel sign where no consonant stands. It does so often when it writes many at once.
+`python -m benchmarks.tamil --codepoints FILE` counts it. So here a token is a whole letter. The tokenizer's class, the
+model, the loop and the sampler are those of the lessons before. The list of units and the windows are new.
 
 Builds on:  lessons 1 (Tokenizer), 3 (presets), 4 (bound), 5 (the loop); tamil_dataset.py (what a letter is, the poems).
 Run:        python tamil_dataset.py                               (first: it fetches the poems)
-            python 08_train_tamil.py                              (5 minutes, and what the evaluations take)
+            python 08_train_tamil.py                              (5 minutes and the evaluations)
             python 08_train_tamil.py --units codepoints --out checkpoints/codepoints.safetensors
             python 08_train_tamil.py --data data/tamil_wiki.txt --preset small --out checkpoints/prose.safetensors
             python 08_train_tamil.py --evaluate checkpoints/tamil.safetensors
-Last line:  the command that generates verse from what was trained; with --evaluate, the bits per couplet.
+Last line:  the command that generates verse from what was trained. With --evaluate it is the bits per couplet.
 
-Poems are separated by blank lines; of every ten in a row one, drawn by lot, is held out, so that all works are
-represented in both parts. A couplet, a poem of two lines, is also a window by itself, with nothing before or after it.
-What lesson 5's loop calls a character is a token here: a letter, or, with --units codepoints, less than that.
+Blank lines separate poems. One of every ten in a row, drawn by lot, is held out. So all works are in both parts. A
+couplet is a poem of two lines. It is also a window by itself. Lesson 5's loop prints nats per character. A character is
+a token there: here a letter or, with --units codepoints, a code point.
 
-Lesson 9 and benchmarks/tamil.py take from here: letter_grid, load_tamil, keep_known, split_poems_for_training,
-couplets_or_refuse, by_length, bits_per_couplet.
-
-Exercises (answers in docs/answers.md; use --steps 100 --batch 8 and another --out for each run, seconds each)
+Exercises (answers in docs/answers.md). Use --steps 100 --batch 8 and another --out for each run. A run takes seconds.
   1. Train with --units codepoints. Why may the two held-out figures in nats per token not be compared? What may be?
-  2. Set COUPLET_SHARE to 0, and compare the bits per couplet. What did the windows of one couplet teach?
-  3. How many of the letters of letter_grid, every consonant with every vowel, occur in the training text? What does the
-     model make of the others?
+  2. Set COUPLET_SHARE to 0 and compare the bits per couplet. What did the windows of one couplet teach?
+  3. How many letters of letter_grid occur in the training text? What does the model make of the others?
 """
 
 import math
@@ -50,23 +45,27 @@ diffusion = import_module("04_diffusion")
 training = import_module("05_train")
 tamil = import_module("tamil_dataset")
 
-OWN = dict(preset="tiny", dropout=0.1)  # a larger model reads less in the same minutes, and ends worse (docs/tuning.md)
-COUPLET_SHARE = 0.7  # of the batches that are couplets, each a window of its own
-OFTEN = 100  # a character that is not on the grid becomes a unit if it occurs so often
+OWN = dict(preset="tiny", dropout=0.1)  # a larger model reads less in the same minutes and ends worse (docs/tuning.md)
+COUPLET_SHARE = 0.7  # of the batches are couplets, each a window of its own
+OFTEN = 100  # a code point that is not on the grid becomes a unit if it occurs so often
 OTHERS = [*"0123456789", *" \n", *tamil.PUNCTUATION]
 
 
 # ---- The alphabet
 def letter_grid():
-    """All letters of Tamil: vowels, the aytham, and every consonant with every vowel and with none. (Two clusters that
-    have signs of their own, க்ஷ and ஸ்ரீ, are two letters here.)"""
+    """All letters of Tamil: vowels, the aytham, and every consonant with every vowel and with none.
+
+    (Two clusters have signs of their own, க்ஷ and ஸ்ரீ. Each is two letters here.)
+    """
     carried = product(tamil.CONSONANTS + tamil.GRANTHA, ["", *tamil.SIGNS, tamil.PULLI])
     return [*tamil.VOWELS, tamil.AYTHAM, *(consonant + sign for consonant, sign in carried)]
 
 
 def make_units(text, kind):
-    """The units for a text: "letters" or "codepoints". The alphabet does not depend on the text, save for characters
-    off the grid that occur OFTEN in it."""
+    """The units for a text. kind: "letters" or "codepoints".
+
+    The alphabet does not depend on the text, save for code points off the grid that occur OFTEN.
+    """
     units = letter_grid() if kind == "letters" else sorted(set("".join(letter_grid())))
     known = {*"".join(units), *OTHERS}
     foreign = Counter(character for character in text if character not in known)
@@ -74,13 +73,11 @@ def make_units(text, kind):
 
 
 def keep_known(tokenizer, text):
-    """The text without what no unit covers: there is no "unknown" token. Says how much was dropped; raises UserError
-    where it is more than half, since the alphabet is then one of another writing system."""
+    """The text without what no unit covers. Says how much was dropped. Raises UserError where it is more than half."""
     kept = "".join(tokenizer.pattern.findall(text))
-    if len(kept) < len(text) / 2:
-        raise UserError(
-            f"the model's alphabet has only {len(kept):,} of the text's {len(text):,} characters: is it one of Tamil?"
-        )
+    if len(kept) < len(text) / 2:  # the alphabet of another writing system
+        has = f"only {len(kept):,} of the text's {len(text):,} characters"
+        raise UserError(f"the model's alphabet has {has}: is it one of Tamil?")
     if len(kept) < len(text):
         dropped = f"{len(text) - len(kept):,} of {len(text):,} characters"
         print(f"{dropped} are not in the alphabet and were dropped", file=sys.stderr)
@@ -89,9 +86,9 @@ def keep_known(tokenizer, text):
 
 # ---- Poems
 def split_poems_for_training(text):
-    """A text -> (training poems, held-out poems): of every ten in a row one is held out.
+    """A text -> (training poems, held-out poems). One of every ten in a row is held out.
 
-    By lot, since every tenth couplet of the Thirukkural is the last one of its chapter.
+    A lot chooses it, since every tenth couplet of the Thirukkural ends a chapter.
     """
     poems = [poem.strip("\n") for poem in re.split(r"\n{2,}", text) if poem.strip()]
     if len(poems) < 10:
@@ -103,7 +100,7 @@ def split_poems_for_training(text):
 
 
 def couplets_of(poems):
-    """Those poems that are couplets. None where they are rare: in prose, two lines are an accident."""
+    """The couplets among some poems. None where they are rare, since two lines of prose are an accident."""
     couplets = [poem for poem in poems if poem.count("\n") == 1]
     return couplets if len(couplets) >= len(poems) / 10 else []
 
@@ -117,8 +114,7 @@ def couplets_or_refuse(poems):
 
 
 def by_length(tokenizer, couplets):
-    """{length: (places, tokens [N, length])}, places being indices into `couplets`: those of one length make a batch
-    without padding."""
+    """{length: (places, tokens [N, length])}. places are indices into `couplets`. One length makes a batch."""
     groups = {}
     for place, couplet in enumerate(couplets):
         ids = tokenizer.encode(couplet)
@@ -129,8 +125,10 @@ def by_length(tokenizer, couplets):
 
 
 def poem_windows(tokenizer, poems, couplets, context, batch):
-    """Returns draw(generator) -> tokens [B, L]: `batch` windows of the poems in a row, or, as often as COUPLET_SHARE
-    says, couplets of one length, each a window by itself, and so many that they have as many tokens together."""
+    """Returns draw(generator) -> tokens [B, L]: `batch` windows of the poems in a row, or couplets of one length.
+
+    COUPLET_SHARE says how often it draws couplets. Each is a window by itself. Both kinds have as many tokens a batch.
+    """
     tokens = torch.tensor(tokenizer.encode("\n\n".join(poems)))
     if len(tokens) <= context:
         raise UserError(f"the poems to train on have {len(tokens):,} tokens; more than {context} are needed.")
@@ -152,9 +150,8 @@ def poem_windows(tokenizer, poems, couplets, context, batch):
 def bits_per_couplet(model, tokenizer, couplets, draws=64):
     """[N] the bound in bits of each couplet, as a window of its own length.
 
-    Bits per couplet compare models whose tokens differ, since each must spell the same couplets. Each is told the
-    length in its own tokens, by the window. A length in code points tells more than one in letters, which favours code
-    points.
+    Bits per couplet compare models whose tokens differ, since each must spell the same couplets. The window tells the
+    length in the model's own tokens. A length in code points tells more than one in letters, which favours code points.
     """
     generator, bits = torch.Generator().manual_seed(0), torch.empty(len(couplets))
     for length, (places, rows) in by_length(tokenizer, couplets).items():
@@ -166,7 +163,7 @@ def bits_per_couplet(model, tokenizer, couplets, draws=64):
 
 # ---- The command line
 def load_tamil(path):
-    """The text at `path`, or in data/tamil.txt. Raises UserError where it is not there, or is not Tamil."""
+    """The text at `path` or in data/tamil.txt. Raises UserError where it is not there or not Tamil."""
     path = tamil.TAMIL_TEXT if path is None else path
     if path == tamil.TAMIL_TEXT and not path.exists():
         raise UserError(f"{tamil.TAMIL_TEXT} is not there yet; make it with: python tamil_dataset.py")
@@ -178,16 +175,15 @@ def load_tamil(path):
 
 
 def tokens_per_letter(tokenizer, text):
-    """How many tokens stand for one token of letters, so that both kinds of unit get a context of equal length."""
+    """How many tokens stand for a letter. By it both kinds of unit get contexts that hold the same text."""
     letters = tensors.Tokenizer(make_units(text, "letters"))
     return len(tokenizer.encode(text)) / len(letters.pattern.findall(text))
 
 
 def train_on_poems(settings, text, saved, kind):
-    """Trains on the poems of a text; saved: the checkpoint of a run to go on with, or None; kind: for a new run,
-    of its units.
+    """Trains on the poems of a text. saved: the checkpoint to go on from, or None. kind: that of a new run's units.
 
-    Of a saved run the alphabet alone is taken from its file; all else follows from its settings and the text.
+    A saved run takes its alphabet from the file. All else follows from its settings and the text.
     """
     units = training.read_config(saved, settings.out)[1] if saved else make_units(text, kind)
     tokenizer = tensors.Tokenizer(units)
