@@ -10,7 +10,8 @@ keys and values are kept, exactly. In lesson 6 that is impossible, since every l
 each block one can ask whether the text has ended.
 
 Blocks of 1 are a GPT that is asked at a mask. One block of all letters is the dLLM of lesson 6. One set of weights can
-be all of these, since only the mask of attention differs.
+be all of these, since only the mask of attention differs. The shipped dLLM has never seen blocks, and can be read so
+all the same. --train teaches it blocks of several sizes.
 
 Blocks do not make few passes cheap. Letters of one pass do not see each other, and in a block they are close together.
 In haste, random places of a whole canvas are better (lesson 6).
@@ -34,7 +35,7 @@ from dataclasses import replace
 from importlib import import_module
 
 from tools.command_line import UserError, between, check, print_command, print_texts, run, seeded_generator
-from tools.files import ROOT, find_checkpoint
+from tools.files import find_checkpoint
 from tools.pictures import LiveView, new_figure, save_figure
 from tools.settings import settle, training_parser
 
@@ -49,7 +50,6 @@ training = import_module("05_train")
 generation = import_module("06_generate")
 gpt = import_module("07_train_gpt")
 
-BLOCKS = ROOT / "checkpoints" / "blocks.safetensors"  # `base`, trained with blocks of SHARES
 BLOCK = 32  # letters of a block, where it writes
 TEMPERATURE = 0.6
 WINDOWS = 8  # of held-out text, for the exact figures of the walk
@@ -151,12 +151,13 @@ BLOCKWISE = replace(training.DIFFUSION, label="exact", prepare=draw_inputs, held
 
 def train_blocks(args):
     """Goes on from the dLLM --checkpoint by lesson 5's loop."""
-    start = str(generation.SHIPPED) if args.checkpoint == str(BLOCKS) else args.checkpoint
-    model, tokenizer, _ = training.load_kind(find_checkpoint(start), False)
+    model, tokenizer, _ = training.load_kind(find_checkpoint(args.checkpoint), False)
     settings, text, saved = settle(args, "15_blocks.py", transformer.PRESETS, tensors.load_text, **OWN)
     config = replace(model.config, dropout=settings.dropout)
     if vars(config) | transformer.PRESETS[settings.preset] != vars(config):
-        raise UserError(f"{start} has not the shape of --preset {settings.preset}; name the preset that it has.")
+        raise UserError(
+            f"{args.checkpoint} has not the shape of --preset {settings.preset}; name the preset that it has."
+        )
     tokens, windows = tensors.split_text(text, tokenizer, config.context)
     draw = tensors.random_windows(tokens, config.context, settings.batch)
     training.train(settings, BLOCKWISE, tokenizer, config, draw, windows, saved, weights=model.state_dict())
@@ -313,7 +314,7 @@ def blocks_parser():
     parser = training_parser(__doc__, "my_blocks.safetensors", transformer.PRESETS, **OWN)
     parser.add_argument("--train", action="store_true", help="go on from --checkpoint with blocks of several sizes")
     parser.add_argument("--walk", action="store_true", help="the lesson: proofs, exact figures and a picture")
-    generation.add_text_flags(parser, BLOCKS)
+    generation.add_text_flags(parser, generation.SHIPPED)
     add = parser.add_argument
     add("--ending", metavar="TEXT", help="how the text ends; the last block alone sees it (default: a blank line)")
     add("--block", type=between(int, 1, 10**5), default=BLOCK, help="letters of a block (default: %(default)s)")

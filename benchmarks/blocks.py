@@ -102,20 +102,23 @@ def show_texts(model, tokenizer, judge, number):
 def main():
     """The command line of benchmarks.blocks."""
     parser = Parser(__doc__)
-    add, before = parser.add_argument, generation.SHIPPED
-    add("--checkpoint", default=str(blocks.BLOCKS), metavar="FILE", help="default: the shipped one")
-    add("--before", default=str(before), metavar="FILE", help=f"the dLLM without blocks (default: {before.name})")
+    add = parser.add_argument
+    add("--checkpoint", default=str(generation.SHIPPED), metavar="FILE", help="default: the shipped dLLM")
+    add("--trained", metavar="FILE", help="what `15_blocks.py --train` made of it (default: none)")
     add("--gpt", default=str(gpt.SHIPPED_GPT), metavar="FILE", help=f"default: {gpt.SHIPPED_GPT.name}")
     add("--windows", type=between(int, 2, 10**4), default=8, help="of held-out text (default: %(default)s)")
     add("--texts", type=between(int, 1, 10**4), default=4, help="of each kind (default: %(default)s)")
     add("--pictures", type=Path, default=ROOT / "figures", metavar="FOLDER", help="default: figures")
     args = parser.parse_args()
     model, tokenizer, _ = training.load_kind(args.checkpoint, False)
-    before, _, _ = training.load_kind(args.before, False)
+    models = {"the dLLM": model}
+    if args.trained is not None:
+        models["trained with blocks, too"], _, _ = training.load_kind(args.trained, False)
     rival, _, _ = training.load_kind(args.gpt, True)
     tokens, windows = tensors.split_text(tensors.load_text(), tokenizer, model.config.context)
     windows = comparison.spread(windows, args.windows, "--windows")
-    show_curves({"lesson 5's dLLM": before, "trained with blocks, too": model}, rival, windows, args.pictures)
+    show_curves(models, rival, windows, args.pictures)
+    model = list(models.values())[-1]
     show_neighbours(model, windows)
     show_texts(model, tokenizer, comparison.Judge(tokenizer.decode(tokens), tokenizer.vocab_size), args.texts)
 
