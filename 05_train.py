@@ -1,30 +1,31 @@
 """Lesson 5. How is the model trained, and how do we know how good it is?
 
 Trains the transformer of lesson 3 on the objective of lesson 4, on TinyShakespeare or on any text of yours. The last
-tenth of the text is held out: training never sees it, so that the bound on it shows what was learned, and not what was
-memorised.
+tenth of the text is held out. Training never sees it. So the bound on it shows what was learned, and a text learned by
+heart does not help.
 
-`train_plainly` is all there is to it, in some twenty lines; `--plain` runs it. `train` is the same loop for hours of
-work, and adds: a learning rate that warms up and falls, a limit on each gradient, bfloat16 where that is faster, a
-clock, the held-out bound now and then, a log, and a checkpoint from which a run that was stopped (Ctrl-C, a power cut)
-goes on by --resume as if nothing had happened; and it can share the work out among several processes.
+`train_plainly` is all there is to training, in some twenty lines. `--plain` runs it. `train` is the same loop for hours
+of work. It adds a learning rate that warms up and falls, and a limit on each gradient. It computes in bfloat16 where
+that is faster. It measures the held-out bound eight times, keeps a log and saves every minute. It can share the work
+among several processes.
+
+--resume goes on with a run that was stopped by Ctrl-C or a power cut. It restores the weights, the optimizers, the
+random generators, the step and the clock. With --steps the result equals that of an unbroken run to the bit, on the
+same machine. With --minutes the learning rate follows the clock, and no two runs are equal to the bit.
 
 Builds on:  lessons 1 (text), 3 (the model, its optimizers) and 4 (the objective, the bound, sample).
 Run:        python 05_train.py --plain                      (half a minute)
-            python 05_train.py                              (5 minutes, and what the evaluations take)
+            python 05_train.py                              (5 minutes and the evaluations)
             python 05_train.py --data my_text.txt --preset base --minutes 300 --out checkpoints/mine.safetensors
             python 05_train.py --preset base --batch 64 --dropout 0.2 --weight-decay 0.1 --minutes 7   (on a fast GPU)
             python 05_train.py --evaluate checkpoints/shakespeare.safetensors
             torchrun --nproc_per_node=2 05_train.py         (data-parallel)
 Last line:  the command that generates text from what was trained.
 
-Beside a run's state, --out NAME.safetensors, lie NAME_best.safetensors (the best held-out weights), NAME.csv (the log)
-and NAME.png (the curve).
+--out NAME.safetensors holds the run's state. Beside it lie NAME_best.safetensors (the best held-out weights), NAME.csv
+(the log) and NAME.png (the curve).
 
-Later lessons take from here: Objective, DIFFUSION, heldout_bound, report_bound, load_checkpoint, load_kind, train,
-train_on_text, print_evaluation, read_config, get_lr.
-
-Exercises (answers in docs/answers.md; use --steps 100 --batch 8 and another --out for each run, minutes each)
+Exercises (answers in docs/answers.md). Use --steps 100 --batch 8 and another --out for each run. A run takes minutes.
   1. Set lesson 4's BELL_WIDTH to 10, which is almost uniform. Why may the two bounds be compared, and the losses not?
   2. Set lesson 2's START_STRENGTH to 0. How far is the bound behind, and what does the sample look like?
   3. Change nothing but --seed. How far apart are the bounds, and which gaps between two recipes would you believe?
@@ -37,16 +38,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import import_module
 
-from tools.checkpoints import (
-    CONFIG,
-    check_count,
-    check_fields,
-    checked_units,
-    load_weights,
-    progress_of,
-    read_checkpoint,
-)
-from tools.checkpoints import unfit
+from tools import checkpoints
 from tools.command_line import StopRequest, UserError, print_command, run
 from tools.devices import agree, pick_device, rank_and_number, same_generators
 from tools.older_checkpoints import convert
@@ -65,8 +57,8 @@ diffusion = import_module("04_diffusion")
 
 # ---- The loop, as plain as it gets
 def train_plainly(text, steps=300, context=64):
-    """Trains a small model on a text for half a minute, and prints what comes out of it."""
-    torch.manual_seed(0)  # the weights that it begins with: the same run twice
+    """Trains a small model on a text for half a minute and prints what comes out."""
+    torch.manual_seed(0)  # the same weights to begin with in every run
     tokenizer = tensors.Tokenizer(sorted(set(text)))
     V = tokenizer.vocab_size
     training_text, heldout = tensors.split_text(text, tokenizer, context)
@@ -91,7 +83,7 @@ def train_plainly(text, steps=300, context=64):
 # ---- The objective: what the model sees, what it must guess, and the held-out figure
 @dataclass(frozen=True)
 class Objective:
-    """What the loop must know about a kind of model: lesson 7 trains a GPT by the same loop and another Objective."""
+    """What the loop must know about a kind of model. Lesson 7 trains a GPT by the same loop and another Objective."""
 
     causal: bool  # GPT: True, lest a position see what it must guess
     label: str  # GPT: "exact", for the held-out figure is a likelihood; here "bound"
@@ -99,11 +91,11 @@ class Objective:
     heldout: Callable  # (model, windows [N, L]) -> nats per token
     report: Callable  # (model, windows [N, L]) -> the figure measured carefully, as a sentence
     write: Callable  # (model, tokenizer) -> a short sample, as text
-    reader: Callable = lambda model: model  # (model) -> what turns inputs into logits: the model, or lesson 15's reader
+    reader: Callable = lambda model: model  # (model) -> what turns inputs into logits; lesson 15 has another
 
 
 def write_sample(model, tokenizer):
-    """A few lines from the model as it is, in half as many passes as letters."""
+    """A few lines from the model, in half as many passes as letters."""
     L, generator = model.config.context, torch.Generator().manual_seed(0)
     canvas = torch.full((1, L), model.config.vocab_size, device=model.head.weight.device)
     tokens = diffusion.sample(model, canvas, L // 2, temperature=0.8, order="random", generator=generator)
@@ -112,9 +104,9 @@ def write_sample(model, tokenizer):
 
 @torch.inference_mode()
 def heldout_bound(model, windows, draws=1):
-    """The bound on held-out windows [N, L], as (nats per token, standard error over the draws; nan for one).
+    """(nats per token, standard error over the draws): the bound on held-out windows [N, L]. One draw has error nan.
 
-    The masks come from a generator of their own with a fixed seed, so that every call measures the same thing.
+    The masks come from a generator with a fixed seed. So every call measures the same thing.
     """
     generator, figures = torch.Generator().manual_seed(0), []
     for _ in range(draws):
@@ -124,13 +116,13 @@ def heldout_bound(model, windows, draws=1):
 
 
 def report_bound(model, windows):
-    """The held-out bound from 16 draws a window, with the standard error that the draws leave."""
+    """The held-out bound from 16 draws a window, with its standard error."""
     nats, error = heldout_bound(model, windows, draws=16)
     return f"bound {nats:.4f} +- {error:.4f} nats/character ({nats / math.log(2):.3f} bits)"
 
 
 def quick_bound(model, windows):
-    """The held-out bound from one draw a window, in nats per token: quick, and +-0.01."""
+    """The held-out bound from one draw a window, in nats per token. It is off by some 0.01."""
     return heldout_bound(model, windows)[0]
 
 
@@ -139,33 +131,34 @@ DIFFUSION = Objective(False, "bound", diffusion.hide_some, quick_bound, report_b
 
 # ---- A model from a checkpoint
 def load_checkpoint(path, device="cpu"):
-    """Returns (model in eval mode, tokenizer, info) from a checkpoint file; info is a dict of what else is
-    recorded: config, step, characters, seconds, heldout.
+    """Returns (model in eval mode, tokenizer, info) from a checkpoint file, also one of the older published format.
 
-    Also reads the older published format. Raises UserError.
+    info is a dict of what else is recorded: config, step, characters, seconds, heldout. Raises UserError.
     """
-    contents = read_checkpoint(path)
-    info = progress_of(contents, path)
+    contents = checkpoints.read_checkpoint(path)
+    info = checkpoints.progress_of(contents, path)
     if "token_emb.weight" in contents["model"]:
         model, units = convert(contents, path, transformer.Config)
     else:
         config, units = read_config(contents, path)
-        with torch.device("meta"):  # without memory: the weights come from the file
+        with torch.device("meta"):  # takes no memory, since the weights come from the file
             model = transformer.Transformer(config)
-        load_weights(model, contents["model"], path)
+        checkpoints.load_weights(model, contents["model"], path)
         info["config"] = asdict(config)
     return model.to(device).eval(), tensors.Tokenizer(units), info
 
 
 def read_config(contents, path):
-    """(Config, units) of a checkpoint's dict. Raises UserError unless they, and the number of its weights, fit
-    together: a model may be made then, which has the size of the file."""
-    check_fields(contents.get("config"), CONFIG, path)
+    """(Config, units) of a checkpoint's dict. Raises UserError unless they and the number of its weights fit together.
+
+    So a model that is made from them has the size of the file.
+    """
+    checkpoints.check_fields(contents.get("config"), checkpoints.CONFIG, path)
     config = transformer.Config(**contents["config"])
-    units = checked_units(contents.get("units"), config.vocab_size, path)
+    units = checkpoints.checked_units(contents.get("units"), config.vocab_size, path)
     if config.dim % (2 * config.n_heads) or config.dim < 8 * config.n_heads:
-        raise unfit(path, f"{config.n_heads} heads do not share {config.dim}")
-    check_count(contents["model"], transformer.parameter_count(config), path)
+        raise checkpoints.unfit(path, f"{config.n_heads} heads do not share {config.dim}")
+    checkpoints.check_count(contents["model"], transformer.parameter_count(config), path)
     return config, units
 
 
@@ -189,13 +182,13 @@ FINAL_LR = 0.05  # the learning rate ends at this share of its peak
 def get_lr(step, progress):
     """The share of the peak learning rate: a straight line down to FINAL_LR, times a warm-up over WARMUP_STEPS.
 
-    step counts from 0; progress in [0, 1] is the share of the run that is done, in steps or in minutes.
+    step counts from 0. progress in [0, 1] is the share of the run that is done, in steps or in minutes.
     """
     return min(1, (step + 1) / WARMUP_STEPS) * (1 - (1 - FINAL_LR) * progress)
 
 
 def begin(settings, tokenizer, config, saved=None, weights=None):
-    """The Run that train works on. saved: the checkpoint of a run to go on with; weights: those to begin a new one."""
+    """The Run that `train` works on. saved: the checkpoint to go on from. weights: those that a new run begins with."""
     torch.manual_seed(settings.seed)  # for the weights to start from
     model = transformer.Transformer(config).to(settings.device)
     if weights:
@@ -218,10 +211,10 @@ def make_forward(run, objective):
 
 
 def train(settings, objective, tokenizer, config, draw, windows, saved=None, weights=None):
-    """Trains a model on what draw(generator) gives, tokens [B, L], of which B and L may vary.
+    """Trains a model on tokens [B, L] from draw(generator). B and L may vary. Writes settings.out and its companions.
 
-    windows [M, L] are held out, to measure it on. saved and weights are as in `begin`. Stops at settings.limit, or on
-    a stop request, and leaves settings.out and the files beside it.
+    windows [M, L] are held out, to measure on. saved and weights are as in `begin`. It ends at settings.limit or on a
+    stop request.
     """
     rank, processes = rank_and_number()
     if settings.batch % processes:
@@ -257,7 +250,7 @@ def train(settings, objective, tokenizer, config, draw, windows, saved=None, wei
             inputs, mask = objective.prepare(tokens, config.vocab_size, run.generator)  # [B, L] each
             loss = loss_of(tokens, inputs, mask)
             loss.backward()
-            nn.utils.clip_grad_norm_(run.model.parameters(), 1.0)  # a rare huge gradient must not throw it far off
+            nn.utils.clip_grad_norm_(run.model.parameters(), 1.0)  # a rare huge gradient would throw it far off
             for optimizer in run.optimizers:
                 optimizer.step()
                 optimizer.zero_grad()
@@ -276,7 +269,7 @@ def train(settings, objective, tokenizer, config, draw, windows, saved=None, wei
 
 # ---- The command line
 def train_on_text(settings, text, saved, objective, generate):
-    """Trains on a text and prints the command that writes from what was trained, which begins with `generate`."""
+    """Trains on a text. Prints the command that writes from the result, which begins with `generate`."""
     units = sorted(set(text))
     shape = transformer.PRESETS[settings.preset]
     config = transformer.Config(len(units), **shape, causal=objective.causal, dropout=settings.dropout)  # GPT: True
@@ -298,7 +291,7 @@ def print_evaluation(args, objective):
 def main():
     """The command line of 05_train.py."""
     parser = training_parser(__doc__, "my_shakespeare.safetensors", transformer.PRESETS)
-    parser.add_argument("--plain", action="store_true", help="run the plainest loop, on --data, and keep nothing")
+    parser.add_argument("--plain", action="store_true", help="run the plainest loop on --data and keep nothing")
     args = parser.parse_args()
     if args.plain and parser.changed(args, vars(args).keys() - {"plain", "data"}):
         parser.error("of the other flags, --data alone goes with --plain")
