@@ -13,6 +13,8 @@ from conftest import ROOT, VERSE, in_bfloat16, random_dllm, random_gpt
 from selenium import webdriver
 from selenium.common.exceptions import JavascriptException
 from selenium.webdriver import ActionChains, Keys
+from selenium.webdriver.common.actions.action_builder import ActionBuilder
+from selenium.webdriver.common.actions.pointer_input import PointerInput
 from selenium.webdriver.support.wait import WebDriverWait
 
 tensors = import_module("01_tensors")
@@ -374,6 +376,28 @@ def test_a_drag_shows_what_it_takes(page):
     assert page.run("return document.querySelectorAll('.picked').length") == 7
     ActionChains(page).release().perform()
     assert page.run("return document.querySelectorAll('.picked').length") == 0
+
+
+def test_the_first_tap_looks_and_the_second_hides(page):
+    chromium_only(page)
+    page.resize("phone")
+    type_text(page, "Shall I compare thee?")
+    page.run("document.querySelector('#dllm .cells').scrollIntoView()")
+
+    def tap(selector):
+        finger = ActionBuilder(page, mouse=PointerInput("touch", "finger"), duration=0)
+        finger.pointer_action.move_to(page.find(selector)).pointer_down().pointer_up()
+        finger.perform()
+
+    for place in (9, 10):  # another letter is looked at first, too
+        tap(f"#dllm-{place}")
+        assert text(page) == "Shall I compare thee?" and f"Letter {place + 1}," in page.text("#where")
+        assert page.run("return get('look').getBoundingClientRect().bottom <= innerHeight + 1")
+        covered = "get('look').getBoundingClientRect().top - get('dllm-10').getBoundingClientRect().bottom"
+        assert page.run(f"return {covered}") > 0  # the panel leaves the letter to be seen
+    tap("#dllm-10")
+    assert text(page) == "Shall I co_pare thee?"
+    page.resize("wide")
 
 
 # ---- Looking

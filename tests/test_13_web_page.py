@@ -188,7 +188,7 @@ CANVASES = {  # of the printed command: what is given, with _ for what is hidden
         "_" * 20 + "\n\nJULIET:\nWhat's",
         "To  be, or ___ to be:\n\nthat is the ______",
     ],
-    "shakespeare": [None, "_" * 32, "-- it's ____, ___ $&", "\n" + "_" * 30],
+    "shakespeare": [None, "_" * 9 + "'tis" + "_" * 9, "_" * 32, "-- it's ____, ___ $&", "\n" + "_" * 30],
     "tamil": [None, "அகர " + "_" * 20, "_" * 20 + "உலகு.", "அகர ____ எழுத்தெல்லாம் ____", "_" * 30 + "\n"],
 }
 
