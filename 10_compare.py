@@ -1,24 +1,25 @@
 """Lesson 10. Which writes better, a dLLM or a GPT, and what does a pass buy?
 
-Two models of the same size, trained on the same text by the same loop, are measured in the same unit on the same
-windows, exact against exact: a GPT has an exact likelihood, and so have those samplers of lesson 4 that choose places
-by what is visible alone. The bound, which speaks of random order, has a column of its own. Then a judge reads what both
-write: an n-gram model, which guesses each character from the five before it by counting in the training text. To it, a
-text that repeats common words looks fluent, so fluency is never shown without diversity beside it.
+Two models of the same size learned the same text by the same loop. First they are measured in the same unit on the same
+windows, exact against exact. A GPT has an exact likelihood. So has a dLLM in three orders of lesson 4. The bound speaks
+of random order and has a column of its own.
 
-This is a short run on few texts: the errors are wide. `python -m benchmarks.sweep` tries 88 ways of writing and draws
-the pictures. `python -m benchmarks.exact` shows what a saved pass costs in nats.
+Then a judge reads what both write. The judge is an n-gram model: it guesses each letter from the five before it by
+counting in the training text. What it reads at once is a piece, a text of one window's length. A piece that repeats
+common words looks fluent to the judge. So the table shows diversity beside fluency.
+
+A figure's standard error says how much it would vary with other pieces. The jackknife estimates it: leave out one piece
+after the other and see how much the figure moves. The errors are wide here, since the texts are few.
+`python -m benchmarks.sweep` tries 88 ways of writing. `python -m benchmarks.exact` shows what a saved pass costs.
 
 Builds on:  lessons 1 (text), 4 (bound, exact_nats), 5 (load_kind), 6 (Sampling, generate), 7 (token_nats, writing).
 Run:        python 10_compare.py            (about a minute on a laptop's CPU)
             python 10_compare.py --dllm checkpoints/mine_best.safetensors --gpt checkpoints/my_gpt_best.safetensors
 Last line:  how much faster the cache makes the GPT.
 
-Later lessons take from here: Judge, Writers, prepare, spread, comparing_parser. The benchmarks take the rest, too.
-
-Exercises (answers in docs/answers.md; use --pieces 16)
+Exercises (answers in docs/answers.md). Use --pieces 16.
   1. Let the judge be a 2-gram model (ORDER = 2). Which figures of the table still tell good text from bad?
-  2. Judge the first pieces of the training text instead of pieces from all of it. What happens to their diversity, why?
+  2. Judge the first pieces of the training text instead of pieces from all of it. How diverse are they, and why?
   3. Run it with another --seed. Which differences between two rows survive? What do the standard errors say of them?
 """
 
@@ -47,9 +48,9 @@ generation = import_module("06_generate")
 gpt = import_module("07_train_gpt")
 
 TITLES = "| text | nats/character | known words | distinct 4-grams | longest copy |\n|---|---|---|---|---|"
-ORDER = 6  # the judge guesses a character from the five before it
-PIECES = 8  # texts that the judge reads of each kind
-WINDOWS = 8  # of held-out text, for the exact figures: each of them takes 128 passes in each order
+ORDER = 6  # the judge guesses a letter from the five before it
+PIECES = 8  # that the judge reads of each kind
+WINDOWS = 8  # of held-out text for the exact figures; each takes 128 passes in each order
 AT_ONCE = 32  # windows in a batch
 
 
@@ -58,7 +59,7 @@ class Writers:
     """Both models, with one way of calling each. They must share an alphabet."""
 
     def __init__(self, dllm, gpt_name, device="auto", length=None):
-        """dllm, gpt_name: checkpoints. length: of windows and pieces (None: the shorter context). Raises UserError."""
+        """dllm, gpt_name: checkpoints. length: that of windows and pieces, None for the shorter context."""
         self.device = pick_device(device)
         files = find_checkpoint(dllm), find_checkpoint(gpt_name)
         self.dllm, self.tokenizer, dllm_info = training.load_kind(files[0], False, self.device)
@@ -72,35 +73,35 @@ class Writers:
         self.infos, self.logs = (dllm_info, gpt_info), tuple(map(log_beside, files))
 
     def texts(self, tokens):
-        """[N, L] tokens -> N texts."""
+        """Tokens [N, L] -> N texts."""
         return [self.tokenizer.decode(row) for row in tokens.tolist()]
 
     def by_dllm(self, sampling, num, length, seed):
-        """num texts of that length, by the dLLM."""
+        """num texts of that length by the dLLM."""
         canvas = torch.full((num, length), self.tokenizer.vocab_size, device=self.device)
         return self.texts(generation.generate(self.dllm, canvas, sampling, torch.Generator().manual_seed(seed)))
 
     def by_gpt(self, temperature, num, length, seed, cached=True):
-        """num texts of that length, by the GPT, which has a temperature and no other setting."""
+        """num texts of that length by the GPT."""
         empty = torch.zeros(num, 0, dtype=torch.long, device=self.device)  # [num, 0]
-        how = dict(generator=torch.Generator().manual_seed(seed), cached=cached and self.caches)
-        return self.texts(gpt.continue_text(self.gpt, empty, length, temperature, **how))
+        generator, cached = torch.Generator().manual_seed(seed), cached and self.caches
+        return self.texts(gpt.continue_text(self.gpt, empty, length, temperature, None, generator, cached))
 
 
 def log_beside(path):
-    """The rows of the log beside a checkpoint NAME.safetensors or NAME_best.safetensors; none if there is no log."""
+    """The rows of the log beside a checkpoint NAME.safetensors or NAME_best.safetensors. [] if there is no log."""
     return Log(path.with_name(path.stem.removesuffix("_best") + ".csv"), step=math.inf).rows
 
 
 def prepare(dllm, gpt_name, device, data, length=None):
-    """(Writers, training tokens [N], held-out windows [M, L]) of the text at `data`, None for TinyShakespeare."""
+    """(Writers, training tokens [N], held-out windows [M, L]). data: the text's path, None for TinyShakespeare."""
     writers = Writers(dllm, gpt_name, device, length)
     tokens, windows = tensors.split_text(tensors.load_text(data), writers.tokenizer, writers.length)
     return writers, tokens, windows
 
 
 def spread(windows, num, flag="--pieces"):
-    """num of the windows [M, L], spread evenly over all of them: [num, L]. Raises UserError where they are too few."""
+    """[num, L] of the windows [M, L], spread evenly over all. Raises UserError where they are too few."""
     if num > len(windows):
         raise UserError(f"{flag} {num} is too many; the text has {len(windows)} windows.")
     return windows[torch.linspace(0, len(windows) - 1, num).round().long()]
@@ -121,53 +122,46 @@ def show_models(writers):
 
 # ---- Exact against exact
 def in_batches(measure, windows):
-    """[N] measure(part) -> [n] of all parts of windows [N, L]."""
+    """[N] the figures of windows [N, L], from measure(part) -> [n] of a part at a time."""
     return torch.cat([measure(part).cpu() for part in windows.split(AT_ONCE)])
-
-
-def exact_figures(writers, windows):
-    """{name: [N] exact nats per character of each of windows [N, L]}: the GPT's, and the dLLM's in every order that has
-    an exact likelihood, a letter a pass."""
-    figures = {"GPT": in_batches(lambda part: gpt.token_nats(writers.gpt, part).mean(dim=1), windows)}
-    for order in diffusion.EXACT_ORDERS:
-        measure = partial(diffusion.exact_nats, writers.dllm, order=order, steps=windows.shape[1])
-        figures[f"dLLM, {order}"] = in_batches(measure, windows)
-    return figures
 
 
 @torch.inference_mode()
 def show_exact_nats(writers, windows):
-    """Prints the exact figures on held-out windows [N, L], the differences to the GPT's on the same windows, and the
-    bound, which is that of random order: +- one standard error over the windows. Returns the exact figures."""
+    """Prints the exact figures on windows [N, L], their differences to the GPT's, and the bound of random order.
+
+    Beside each stands its standard error over the windows. Returns the exact figures, {name: [N] nats per letter}.
+    """
     N, L = windows.shape
     print(f"\n2. How well each predicts {N} held-out windows of {L} characters, nats/character\n")
     print("| | exact | exact, minus the GPT's | bound |\n|---|---|---|---|")
     windows, generator = windows.to(writers.device), torch.Generator().manual_seed(0)
-    figures, form = exact_figures(writers, windows), "{:.3f} +- {:.3f}".format
-    gaps = {name: mean_and_error(nats - figures["GPT"]) for name, nats in figures.items() if name != "GPT"}
-    for name, nats in figures.items():
-        print(f"| {name} | {form(*mean_and_error(nats))} | {form(*gaps[name]) if name in gaps else ''} | |")
+    form, gaps = "{:.3f} +- {:.3f}".format, {}
+    figures = {"GPT": in_batches(lambda part: gpt.token_nats(writers.gpt, part).mean(dim=1), windows)}
+    print(f"| GPT | {form(*mean_and_error(figures['GPT']))} | | |")
+    for order in diffusion.EXACT_ORDERS:  # a letter a pass
+        name, measure = f"dLLM, {order}", partial(diffusion.exact_nats, writers.dllm, order=order, steps=L)
+        figures[name] = in_batches(measure, windows)
+        gaps[name] = mean_and_error(figures[name] - figures["GPT"])
+        print(f"| {name} | {form(*mean_and_error(figures[name]))} | {form(*gaps[name])} | |")
     bounds = in_batches(lambda part: diffusion.bound(writers.dllm, part, 16, generator), windows)
     print(f"| dLLM, random | | | {form(*mean_and_error(bounds))} |")
     best = min(gaps, key=lambda name: gaps[name][0])
     gap, error = gaps[best]
+    more, better = ("more", "the GPT predicts them better") if gap > 0 else ("less", "the dLLM predicts them better")
     print(f"\nExact against exact, {best} (its best order here) needs {form(abs(gap), error)} nats/character", end=" ")
-    better = f"{'the GPT' if gap > 0 else 'the dLLM'} predicts them better"
-    print(f"{'more' if gap > 0 else 'less'} than the GPT: {better if abs(gap) > 3 * error else 'no clear difference'}.")
+    print(f"{more} than the GPT: {better if abs(gap) > 3 * error else 'no clear difference'}.")
     return figures
 
 
 # ---- The judge
 class Judge:
-    """Knows the training text, and gives four figures to any pieces of text.
+    """Knows the training text and gives four figures to any pieces of text.
 
-    Fluency is the cross-entropy under a character n-gram model, interpolated as Witten and Bell have it (Chen and
-    Goodman, arXiv cmp-lg/9606011): with N(h) the number of times that the history h occurs, and D(h) that of the
-    different characters that follow it,
-
-        p(c | h) = (N(hc) + D(h) p(c | h without its first character)) / (N(h) + D(h))
-
-    so that the less a history tells, the more the one a character shorter decides; below the empty one stands 1/V.
+    Fluency is the cross-entropy under an n-gram model of letters, interpolated by Witten and Bell's method (Chen and
+    Goodman, arXiv cmp-lg/9606011). N(h) says how often the history h occurs. D(h) counts the different letters after h.
+        p(c | h) = (N(hc) + D(h) p(c | h without its first letter)) / (N(h) + D(h))
+    The less a history tells, the more the shorter one decides. Below the empty history stands 1/V.
     """
 
     def __init__(self, text, vocab_size, order=ORDER):
@@ -181,7 +175,7 @@ class Judge:
             self.different[gram[:-1]] += 1
 
     def probability(self, history, character):
-        """p(character | history), from the last order - 1 characters of the history."""
+        """p(character | the last order - 1 characters of the history)."""
         p = 1 / self.vocab_size
         for length in range(min(self.order - 1, len(history)) + 1):  # from the empty history to the longest
             h = history[len(history) - length :]
@@ -191,18 +185,20 @@ class Judge:
         return p
 
     def nats(self, pieces):
-        """Nats per character, less being more fluent."""
-        surprises = [-math.log(self.probability(piece[:i], piece[i])) for piece in pieces for i in range(len(piece))]
-        return statistics.fmean(surprises)
+        """Nats per letter. Less is more fluent."""
+        places = [(piece, i) for piece in pieces for i in range(len(piece))]
+        return statistics.fmean(-math.log(self.probability(piece[:i], piece[i])) for piece, i in places)
 
     def known_words(self, pieces):
-        """The share of words that occur in the training text; a word cut off at an end counts as it stands."""
+        """The share of words that occur in the training text. A word cut off at an end counts as it stands."""
         words = [word for piece in pieces for word in re.findall(r"[\w']+", piece)]
         return sum(word in self.words for word in words) / max(1, len(words))
 
     def distinct(self, pieces):
-        """The share of different character 4-grams among all 4-grams of all pieces: diversity. Compare it between equal
-        numbers of pieces of equal length alone, since it falls with their number."""
+        """Diversity: the share of different 4-grams among all 4-grams of letters in all pieces.
+
+        It falls with the number of pieces. Compare equal numbers of pieces of equal length.
+        """
         grams = [piece[i : i + 4] for piece in pieces for i in range(len(piece) - 3)]
         return len(set(grams)) / max(1, len(grams))
 
@@ -212,17 +208,12 @@ class Judge:
 
 
 def with_error(figure, pieces):
-    """(figure(pieces), its standard error by the jackknife: how much it varies as each piece is left out in turn). That
-    moves it only about 1/sqrt(n) as far as its own noise, so the squares are all but summed, not averaged."""
+    """(figure(pieces), its standard error by the jackknife)."""
     n = len(pieces)
-    without = [figure(pieces[:i] + pieces[i + 1 :]) for i in range(n)]
+    without = [figure(pieces[:i] + pieces[i + 1 :]) for i in range(n)]  # each lacks one piece
     mean = statistics.fmean(without)
+    # One piece of n moves a figure little, so the squares are all but summed. For a mean this is the usual formula.
     return figure(pieces), math.sqrt((n - 1) / n * sum((value - mean) ** 2 for value in without))
-
-
-def mean_with_error(figure, pieces):
-    """The same for a figure that is an average over pieces of equal length: there it is the usual formula."""
-    return mean_and_error(torch.tensor([figure([piece]) for piece in pieces], dtype=torch.float64))
 
 
 @dataclass
@@ -230,7 +221,7 @@ class Verdict:
     """What the judge says of one way of writing."""
 
     label: str
-    nats: tuple  # (figure, standard error), as are the next two
+    nats: tuple  # (figure, standard error); so are the next two
     words: tuple
     distinct: tuple
     longest: int
@@ -244,13 +235,14 @@ class Verdict:
 
 def judge_pieces(judge, label, pieces):
     """Judges pieces of equal length. Returns a Verdict."""
+    nats = mean_and_error(torch.tensor([judge.nats([piece]) for piece in pieces], dtype=torch.float64))
     words, distinct = (with_error(share, pieces) for share in (judge.known_words, judge.distinct))
-    return Verdict(label, mean_with_error(judge.nats, pieces), words, distinct, judge.longest_copy(pieces), pieces)
+    return Verdict(label, nats, words, distinct, judge.longest_copy(pieces), pieces)
 
 
 # ---- Writing, and judging what was written
 def letters_a_pass(number, length, temperature=0.8, order=None, top_k=generation.ALL):
-    """The Sampling that writes `length` letters, so many a pass; order None: as lesson 6 has it with --revise 0."""
+    """The Sampling that writes `number` of `length` letters a pass. Without an order lesson 6 chooses it."""
     return generation.Sampling.for_letters(length, temperature, top_k, None, 0, order, letters_a_pass=number)
 
 
@@ -261,7 +253,7 @@ def describe(sampling, length):
 
 
 def show_judged(judge, real, ways):
-    """Prints the judge's table. real: {label: pieces}; ways: {label: function that writes pieces}. Returns Verdicts."""
+    """Prints the judge's table. real: {label: pieces}. ways: {label: function that writes pieces}. Returns Verdicts."""
     verdicts = [judge_pieces(judge, label, pieces) for label, pieces in real.items()]
     size = f"{len(verdicts[0].pieces)} pieces of {len(verdicts[0].pieces[0])} characters each"
     print(f"\n3. The judge: {size}, +- one standard error over the pieces\n\n{TITLES}")
@@ -273,14 +265,14 @@ def show_judged(judge, real, ways):
 
 
 def show_pieces(verdicts):
-    """Prints the first piece of each, not picked."""
+    """Prints the first piece of each. Nobody picked it."""
     print("\n4. The first pieces")
     for verdict in verdicts:
         print(f"\n--- {verdict.label}\n{verdict.pieces[0]}")
 
 
 def few_samplings(length):
-    """What the lesson shows of the dLLM: ways to write without taking back, and what they avoid."""
+    """Ways in which the dLLM writes without taking back: two good ones and two bad ones."""
     return [
         letters_a_pass(1, length, order="certainty"),
         letters_a_pass(4, length, order="random"),
@@ -291,7 +283,7 @@ def few_samplings(length):
 
 # ---- Speed
 def characters_per_second(write, length, repeats=3):
-    """The median speed of a few calls that write `length` characters."""
+    """The median speed of a few calls that write `length` letters."""
     return length / statistics.median(timeit.repeat(write, number=1, repeat=repeats))
 
 
@@ -312,13 +304,13 @@ def show_speed(writers):
 
 # ---- The command line
 def comparing_parser(doc, pieces=None):
-    """The flags that this lesson and its benchmarks share; pieces: the default of --pieces, None for none."""
+    """The flags that this lesson and its benchmarks share. pieces: the default of --pieces, None for no such flag."""
     parser = Parser(doc)
     add = parser.add_argument
     add("--dllm", default=str(generation.SMALL), metavar="FILE", help="default: checkpoints/small.safetensors")
     add("--gpt", default=str(gpt.SMALL_GPT), metavar="FILE", help="default: checkpoints/gpt_small.safetensors")
     add("--data", metavar="FILE", help="the text that both were trained on (default: TinyShakespeare, downloaded once)")
-    add("--len", type=between(int, 8, 10**5), help="letters of a window, and of a piece (default: the shorter context)")
+    add("--len", type=between(int, 8, 10**5), help="letters of a window and of a piece (default: the shorter context)")
     if pieces:
         add("--pieces", type=between(int, 2, 10**5), default=pieces, help="of each kind of text (default: %(default)s)")
     add("--seed", type=between(int, 0, 2**63 - 2), default=0, help="default: %(default)s")
@@ -333,8 +325,8 @@ def main():
     args = parser.parse_args()
     writers, tokens, windows = prepare(args.dllm, args.gpt, args.device, args.data, args.len)
     num, L, seen = args.pieces, writers.length, tensors.consecutive_windows(tokens, writers.length)
-    real = {"real, held out": writers.texts(spread(windows, num))}
-    real["real, from training"] = writers.texts(spread(seen, num))
+    samples = {"real, held out": spread(windows, num), "real, from training": spread(seen, num)}
+    real = {label: writers.texts(pieces) for label, pieces in samples.items()}
     ways = {"GPT, 0.8": partial(writers.by_gpt, 0.8, num, L, args.seed)}
     for sampling in few_samplings(L):
         ways[describe(sampling, L)] = partial(writers.by_dllm, sampling, num, L, args.seed)

@@ -1,19 +1,18 @@
 """Where does the Tamil verse come from, and what must be done to it?
 
-Downloads the Thirukkural (1,330 couplets) and four Sangam anthologies from Project Madurai, takes the verse out of the
-pages, mends what conversions from older fonts broke, and the slips of typists whose reading is certain, and writes
-data/tamil.txt: one poem after the other, a blank line between two. No numbers, headings, authors' names or English are
-left in it; some slips are.
+This script downloads the Thirukkural (1,330 couplets) and four Sangam anthologies from Project Madurai. It takes the
+verse out of the pages. It mends what conversions from older fonts broke, and slips of typists whose reading is certain.
+It writes data/tamil.txt: one poem after the other, a blank line between two. Numbers, headings, authors' names and
+English are left out. Some slips remain.
 
 Run:        python tamil_dataset.py                               (a few seconds, once the pages are there)
             python tamil_dataset.py --works thirukkural kuruntokai
-            python tamil_dataset.py --stats                       (counts only; writes no text)
-            python tamil_dataset.py --mended                      (and shows each place that was mended)
-Builds on:  tools.py alone.
-Last line:  the path of the file; with --stats, the last row of the table. A line on each work, and what --mended shows,
-            goes to standard error.
+            python tamil_dataset.py --stats                       (counts alone, no text)
+            python tamil_dataset.py --mended                      (shows each place that was mended)
+Builds on:  tools/ alone.
+Last line:  the path of the file. With --stats it is the last row of the table.
 
-The raw files stay in data/ as they came: Project Madurai lets its pages be passed on with their header intact.
+The raw files stay in data/ as they came. Project Madurai lets its pages be passed on with their header intact.
 """
 
 import html
@@ -36,25 +35,21 @@ THIRUKKURAL = (
 THIRUKKURAL_SHA256 = "00db3a7b6f02917b09bc2b2fb27564e9a21094f2295a8afd79a53b09a17af8e3"
 MADURAI = "https://www.projectmadurai.org/pm_etexts/utf8/"
 
-# A letter of Tamil is a vowel by itself, or a consonant with the vowel that it carries: க ka, கா kaa, கி ki, and க் k
+# A letter of Tamil is a vowel by itself, or a consonant with its vowel: க ka, கா kaa, கி ki, and க் k
 VOWELS = "அஆஇஈஉஊஎஏஐஒஓஔ"
 CONSONANTS = "கஙசஞடணதநபமயரலவழளறன"
 GRANTHA = "ஜஶஷஸஹ"  # for words from Sanskrit and other languages
-# a consonant's vowel, if not a; in the order of VOWELS
-SIGNS = "\u0bbe\u0bbf\u0bc0\u0bc1\u0bc2\u0bc6\u0bc7\u0bc8\u0bca\u0bcb\u0bcc"
+SIGNS = "\u0bbe\u0bbf\u0bc0\u0bc1\u0bc2\u0bc6\u0bc7\u0bc8\u0bca\u0bcb\u0bcc"  # of vowels but a, in the order of VOWELS
 PULLI = "\u0bcd"  # the consonant has no vowel
 AYTHAM = "ஃ"  # a letter by itself, neither vowel nor consonant
 PUNCTUATION = ".,;:!?'\"()-"
 LETTER = f"[{VOWELS}{AYTHAM}]|[{CONSONANTS}{GRANTHA}][{SIGNS}{PULLI}]?"  # what counts as one letter in Tamil
 
 
-# ---------------------------------------------------------------------------------------------------------
-# Mending
-
-
+# ---- Mending
 E_SIGN, O_SIGN, AA_SIGN, I_SIGN, AU_SIGN, LLA = "\u0bc6", "\u0bca", "\u0bbe", "\u0bbf", "\u0bcc", "ள"
 TAMIL = "\u0b80-\u0bff"
-MISPRINTS = (  # (pattern, replacement, what it is); all come from conversions out of older fonts
+MISPRINTS = (  # (pattern, replacement, what it is), all from conversions out of older fonts
     ("\u0ba6வ்ரு", f"வ{E_SIGN}ரூ", "an e sign before its letter, in verur (Thirukkural 599)"),
     ("\u0ba6ஒழு", f"ப{E_SIGN}{AA_SIGN}ழு", "an e sign for po, in pozhudu (Ainkurunuru 427)"),
     ("\u0ba6(?=நொ)", "", "an e sign twice (Ainkurunuru 491)"),
@@ -85,10 +80,10 @@ SLIPS = {  # of the typists
 
 
 def normalize(text):
-    """NFC, without zero-width characters and soft hyphens; no space at either end of a line, and never two in a row.
+    """NFC without invisible characters. Lines have no space at either end and never two in a row.
 
-    A long run of signs without a letter is no writing. Of such a run those that combine are dropped, since NFC has to
-    sort them, in a time that grows with the square of their number.
+    A long run of signs without a letter is no writing. Its combining signs are dropped, since NFC would sort them in a
+    time that grows with the square of their number.
     """
     text = re.sub("[\u200b-\u200d\u2060\ufeff\u00ad]", "", text).replace("\u00a0", " ")
     text = re.sub(r"[^\w\s!-~]{31,}", lambda run: "".join(c for c in run[0] if not unicodedata.combining(c)), text)
@@ -113,17 +108,14 @@ def mend_poem(poem):
 
 
 def ill_formed(text):
-    """The characters that are no part of a Tamil letter, no space, line break or punctuation, with their counts."""
+    """The counts of characters that belong to no Tamil letter, space, line break or punctuation."""
     return Counter(re.sub(rf"{LETTER}|[ \n{PUNCTUATION}]", "", text))
 
 
-# ---------------------------------------------------------------------------------------------------------
-# Verse out of a page
-
-
-# A comment, a tag, or "<!DOCTYPE ...>" and its like. What is not closed goes on to the end of the page: so each
-# character is read once, whatever the page holds. Python's own parser (3.11) looks for the end anew from every "<" and
-# needs minutes for a megabyte of "<!--". The "+" of "*+" and "++" forbids going back (possessive).
+# ---- Verse out of a page
+# TAG matches a comment, a tag, or "<!DOCTYPE ...>" and its like. An open one goes on to the end of the page. So each
+# character is read once, whatever the page holds. (Python's own parser, 3.11, needs minutes for a megabyte of "<!--".)
+# The second "+" of "*+" and "++" forbids going back (possessive).
 TAG = re.compile(
     r"""<!--.*?(?:-->|\Z)
       | <[!?][^>]*+(?:>|\Z)
@@ -138,9 +130,9 @@ MAX_PAGE = 2**21  # bytes; the largest of the four pages has 795,000
 
 
 def page_lines(page):
-    """The text of a page, normalised, as a list of lines that are not empty. Only tags break lines.
+    """The normalised text of a page, as a list of lines that are not empty. Tags alone break lines.
 
-    Colophons in <small> are left out; NUMBER marks a cell that numbers a poem. Raises ValueError where a character is
+    Colophons in <small> are left out. NUMBER marks a cell that numbers a poem. Raises ValueError where a character is
     given by a number of thousands of digits.
     """
     parts, end, small = [], 0, False
@@ -158,11 +150,10 @@ def page_lines(page):
 
 
 def split_poems(lines, heading, end):
-    """Everything from each line that `heading` matches to the next one, up to the line that `end` matches.
+    """A list of poems, each a list of lines: from each line that `heading` matches to the next, up to `end`.
 
-    Headings are counted, and not read, since printed numbers slip. What follows the number in its line belongs to the
-    poem when the heading captures it as a group. Returns a list of poems, each a list of lines; an empty one where the
-    end is missing, since the last poem may then have been cut.
+    Headings are counted and not read, since printed numbers slip. A group of the heading captures verse in the
+    heading's line. Returns [] where the end is missing, since the last poem may have been cut then.
     """
     poems = []
     for line in lines:
@@ -178,8 +169,8 @@ def split_poems(lines, heading, end):
 def clean_verse(line):
     """A line of verse without what was printed beside it: line numbers, an author's name, marks of lost text."""
     line = re.sub(r"(\s*-){2,}", "", line)  # lost text
-    # a line number, or "129-18", the numbers of poem and line; from the right, since a search from the left for what
-    # ends with the line would begin anew at each digit
+    # A line number, or "129-18", the numbers of poem and line. From the right, since a search from the left would begin
+    # anew at each digit.
     if number := re.match(r"[\d\s-]*\d[\s.]*", line[::-1]):
         line = line[: -number.end()]
     line = re.sub(r"\s\.$", "", line)  # a speck
@@ -187,7 +178,7 @@ def clean_verse(line):
 
 
 def verse_of_page(work, path):
-    """The poems on a page of Project Madurai. Raises UserError when it is no such page."""
+    """The poems on a page of Project Madurai. Raises UserError for another page."""
     again = "delete it, so that it is fetched again."
     if path.stat().st_size > MAX_PAGE:
         raise UserError(f"{path} is larger than a page of poems can be ({MAX_PAGE:,} bytes); {again}")
@@ -213,7 +204,7 @@ LANDSCAPE = "குறிஞ்சி|பாலை|முல்லை|மரு�
 
 @dataclass(frozen=True)
 class Work:
-    """Where a work lies, how its poems are told apart, and how much of it there should be."""
+    """Where a work lies, how its poems are told apart and how much of it there should be."""
 
     title: str
     file: str  # in data/
@@ -222,7 +213,7 @@ class Work:
     read: Callable = verse_of_page
     heading: str = ""
     end: str = "முற்றிற்று|முற்றும்$"  # "here it ends"
-    aside: str = "$^"  # what is not verse within a poem; by default, nothing
+    aside: str = "$^"  # what is not verse within a poem, by default nothing
 
 
 WORKS = {
@@ -242,10 +233,7 @@ WORKS = {
 }  # fmt: skip
 
 
-# ---------------------------------------------------------------------------------------------------------
-# The whole
-
-
+# ---- The whole
 def fetch_work(work):
     """Returns the path of a work's file in data/, downloaded if need be."""
     if work.read is verse_of_thirukkural:
@@ -254,8 +242,10 @@ def fetch_work(work):
 
 
 def read_work(work):
-    """The poems of a work, as a list of texts. Raises UserError where there are too few or too many of them, or too
-    little text: a page that has been rearranged must not pass for poetry."""
+    """The poems of a work, as a list of texts. Raises UserError where their number or size is not the known one.
+
+    So a page that was rearranged does not pass for poetry.
+    """
     path = fetch_work(work)
     poems = ["\n".join(poem) for poem in work.read(work, path)]
     characters = sum(map(len, poems)) + len(poems)
@@ -269,8 +259,10 @@ def read_work(work):
 
 
 def collect(names, show=False):
-    """Reads and mends the works of these names. Returns {title: [poems]}; reports on standard error, a line on each
-    work, and if `show`, on each place that was mended."""
+    """Reads and mends the works of these names. Returns {title: [poems]}.
+
+    Reports on standard error: a line on each work and, if `show`, on each place that was mended.
+    """
     works = {}
     for work in (WORKS[name] for name in names):
         poems, found = zip(*map(mend_poem, read_work(work)))
@@ -299,8 +291,8 @@ def main():
     """The command line of tamil_dataset.py."""
     parser = Parser(__doc__)
     parser.add_argument("--works", nargs="+", choices=WORKS, default=list(WORKS), help="these alone (default: all)")
-    parser.add_argument("--stats", action="store_true", help="print counts, write no text")
-    parser.add_argument("--mended", action="store_true", help="show each place that was mended, on standard error")
+    parser.add_argument("--stats", action="store_true", help="print counts and write no text")
+    parser.add_argument("--mended", action="store_true", help="show each mended place on standard error")
     args = parser.parse_args()
     works = collect(args.works, args.mended)
     if args.stats:

@@ -1,21 +1,21 @@
-"""Where does a lot of modern Tamil prose come from? This downloads Tamil Wikipedia into data/tamil_wiki.txt.
+"""Where does a lot of modern Tamil prose come from? This script downloads Tamil Wikipedia into data/tamil_wiki.txt.
 
 Run:        python tamil_wikipedia.py --api                 the first 200 articles, one request for each
             python tamil_wikipedia.py --api --limit 1000    the first 1,000
-            python tamil_wikipedia.py --dump                all of them, from one large download, the dump
-            python tamil_wikipedia.py --dump FILE           the same, from a dump that you have (.xml or .xml.bz2)
-Builds on:  tools.py and tamil_dataset.py (normalize).
-Last line:  the path of the text, ending in `data/tamil_wiki.txt`; the only line on standard output.
+            python tamil_wikipedia.py --dump                all of them, from one large download (the dump)
+            python tamil_wikipedia.py --dump FILE           the same from a dump that you have (.xml or .xml.bz2)
+Builds on:  tools/ and tamil_dataset.py (normalize).
+Last line:  the path of the text, ending in `data/tamil_wiki.txt`.
 
---api goes by title, from the first Tamil letter on; titles that begin with a digit or a Latin letter are in the dump
-only. What has come is kept in data/tamil_wiki_api.jsonl: stop at any time, and the next run goes on from there. Delete
-that file to begin again. A download of the dump that was stopped goes on, too.
+--api goes by title, from the first Tamil letter on. The dump alone has titles that begin with a digit or a Latin
+letter. data/tamil_wiki_api.jsonl keeps what has come. Stop at any time, and the next run goes on from there. Delete
+that file to begin again. A download of the dump goes on in the same way.
 
 --dump runs the program wikiextractor 3.1.0, which requirements.txt installs (tried with Python 3.11, 3.12 and 3.13).
-Its licence is another one, AGPL-3.0; it is run as a program of its own, and never imported.
+Its licence is AGPL-3.0. So it runs as a program of its own and is never imported.
 
-In the text, a line is a paragraph or a heading, and a blank line stands between two articles. Each run writes it anew.
-The articles are by the contributors of https://ta.wikipedia.org, under CC BY-SA 4.0: say so when you pass them on.
+In the text a line is a paragraph or a heading. A blank line stands between two articles. Each run writes it anew. The
+articles are by the contributors of https://ta.wikipedia.org, under CC BY-SA 4.0. Say so when you pass them on.
 """
 
 import bz2
@@ -44,23 +44,24 @@ FOLDER = ROOT / "data"
 API = "https://ta.wikipedia.org/w/api.php"
 DUMP = "https://dumps.wikimedia.org/tawiki/latest/tawiki-latest-pages-articles.xml.bz2"
 
-HEADERS = {"Accept-Encoding": "gzip"}  # and a name: Wikimedia wants to know what asks, and refuses a library's own
-HEADERS |= {"User-Agent": "tiny-dllm/1.0 (tamil_wikipedia.py of an educational project; one request at a time)"}
+HEADERS = {  # Wikimedia wants to know who asks and refuses a library's own name
+    "Accept-Encoding": "gzip",
+    "User-Agent": "tiny-dllm/1.0 (tamil_wikipedia.py of an educational project; one request at a time)",
+}
 FIRST_ARTICLES = 200  # without --limit
 TIMEOUT = (10, 60)  # seconds to connect, and between two pieces of an answer
-ANSWER_SECONDS = 120  # for the whole of an article, or of the headers of the dump, and of what redirects us to it
+ANSWER_SECONDS = 120  # for an article, or for the headers of the dump and of all redirections to it
 LARGEST_ANSWER = 2**25  # bytes; Wikipedia allows an article 2**21
-# The dump, hundreds of megabytes, may well take hours, so there is no limit on the whole of it. But a server that sends
-# a byte now and then must not hold us: fewer than SLOWEST bytes a second over STRETCH seconds are as good as a cut.
-SLOWEST, STRETCH = 1000, 60
+SLOWEST, STRETCH = 1000, 60  # the dump may take hours; fewer bytes a second over so many seconds count as a cut
 ATTEMPTS = 6  # with pauses of 1, 2, 4, 8 and 16 seconds between them, unless the server asks for others
 LONGEST_WAIT = 300  # seconds, whatever the server asks for
 
-# www.mediawiki.org/wiki/API:Allpages, Extension:TextExtracts, API:Continue, Manual:Maxlag_parameter
-QUERY = dict(action="query", format="json", formatversion=2, maxlag=5)  # maxlag: a busy server may put us off
-QUERY |= dict(generator="allpages", gapfrom="அ", gapfilterredir="nonredirects", gaplimit=1)
-QUERY |= dict(prop="extracts", explaintext=1, exlimit=1)  # the whole text of one page: there is no asking for two
-QUERY |= dict(exsectionformat="plain")  # headings without ==, as wikiextractor writes them
+QUERY = dict(  # www.mediawiki.org/wiki/API:Allpages, Extension:TextExtracts, API:Continue, Manual:Maxlag_parameter
+    action="query", format="json", formatversion=2, maxlag=5,  # maxlag: a busy server may put us off
+    generator="allpages", gapfrom="அ", gapfilterredir="nonredirects", gaplimit=1,
+    prop="extracts", explaintext=1, exlimit=1,  # the whole text of one page, since nobody may ask for two
+    exsectionformat="plain",  # headings without ==, as wikiextractor writes them
+)  # fmt: skip
 
 TAMIL_LETTER = re.compile("[\u0b80-\u0bff]")  # letters and vowel signs
 OTHER_LETTER = re.compile(r"[^\W\d_\u0b80-\u0bff]")
@@ -68,19 +69,19 @@ TAMIL_SHARE = 0.5
 
 
 def clean_article(text):
-    """str -> str: NFC, nothing invisible, plain single spaces, no blank lines. Nothing that can be seen is lost."""
+    """A text in NFC without invisible signs and blank lines, with single spaces. Nothing visible is lost."""
     lines = tamil.normalize("\n".join(text.splitlines())).split("\n")  # splitlines() knows every kind of line break
     return "\n".join(line for line in lines if line)
 
 
 def mostly_tamil(text):
-    """Whether a text has Tamil letters, and they are at least TAMIL_SHARE of all its letters."""
+    """Whether a text has Tamil letters and they are at least TAMIL_SHARE of all its letters."""
     letters = len(TAMIL_LETTER.findall(text))
     return letters > 0 and letters >= TAMIL_SHARE * (letters + len(OTHER_LETTER.findall(text)))
 
 
 def write_articles(articles, path):
-    """Writes texts, a blank line between two, and returns how many there were. Raises UserError if there was none."""
+    """Writes texts with a blank line between two. Returns their number. Raises UserError if there is none."""
     temporary, count = path.with_name(path.name + ".tmp"), 0
     try:
         with open(temporary, "w", encoding="utf-8", newline="\n") as file:
@@ -95,7 +96,7 @@ def write_articles(articles, path):
 
 
 def patiently(send, address, bar):
-    """Returns send(), tried up to ATTEMPTS times; the bar shows what it waits for. Raises UserError."""
+    """Returns send(), tried up to ATTEMPTS times. The bar shows the reason of a wait. Raises UserError."""
     import requests
 
     for attempt in range(ATTEMPTS):
@@ -116,12 +117,9 @@ def patiently(send, address, bar):
     raise UserError(f"{address} did not give what was asked for ({reason}); what has come is kept, so run again later.")
 
 
-# ---------------------------------------------------------------------------------------------------------
-# One article after the other, from the API
-
-
+# ---- One article after the other, from the API
 def ask_api(session, address, place):
-    """One request: the place to go on from, a dict of parameters -> the answer. Raises requests.RequestException."""
+    """The answer to one request. place: the parameters to go on from. Raises requests.RequestException."""
     import requests
 
     def send():
@@ -148,10 +146,10 @@ def ask_api(session, address, place):
 
 
 def new_articles(answer, seen):
-    """The articles of an answer, {page id: clean text}, without those that are not Tamil or whose id is in `seen`.
+    """The articles of an answer, {page id: clean text}, that are Tamil and whose id is not in `seen`.
 
-    A page without "extract" is one that has been listed before its turn: its text comes with a later answer. Raises
-    UserError for an answer of another shape.
+    A page without "extract" was listed before its turn. Its text comes with a later answer. Raises UserError for an
+    answer of another shape.
     """
     try:
         pages = [page for page in answer.get("query", {}).get("pages", []) if "extract" in page]
@@ -162,7 +160,7 @@ def new_articles(answer, seen):
 
 
 def next_place(answer, place):
-    """Where to go on after an answer that was asked for at `place`; None at the end. Raises UserError."""
+    """Where to go on after an answer that was asked for at `place`. None at the end. Raises UserError."""
     after = answer.get("continue")
     known = isinstance(after, dict) and after and all(type(each) in (str, int) for each in after.values())
     if after is not None and (not known or after == place):
@@ -171,7 +169,7 @@ def next_place(answer, place):
 
 
 def saved_answers(path):
-    """Yields what earlier runs have saved, and cuts off a last line that was written in part."""
+    """Yields what earlier runs have saved. Cuts off a last line that was written in part."""
     size = 0
     with open(path, "a+b") as file:
         file.seek(0)
@@ -193,8 +191,7 @@ def saved_answers(path):
 def save_answers(address, path, limit=None):
     """Asks the API until the file `path` has `limit` articles, or all there are. Raises UserError.
 
-    A line holds the articles of an answer and the place to go on from. Since they are written together, they agree
-    whenever the program stops.
+    A line holds the articles of an answer and the place to go on from. So both agree whenever the program stops.
     """
     import requests
 
@@ -214,10 +211,9 @@ def save_answers(address, path, limit=None):
 
 
 def read_api(address, folder, limit=None, enough=None):
-    """Writes tamil_wiki.txt with the first `limit` articles and returns their number. Raises UserError.
+    """Writes tamil_wiki.txt with the first `limit` articles, each once, and returns their number. Raises UserError.
 
-    None: all that earlier runs have saved, and more until there are `enough`. An article that two runs have saved is
-    written once.
+    None: all that earlier runs have saved, and more until there are `enough`.
     """
     path = folder / "tamil_wiki_api.jsonl"
     save_answers(address, path, limit or enough)
@@ -225,10 +221,7 @@ def read_api(address, folder, limit=None, enough=None):
     return write_articles(itertools.islice(texts.values(), limit), folder / "tamil_wiki.txt")
 
 
-# ---------------------------------------------------------------------------------------------------------
-# All articles, from the dump
-
-
+# ---- All articles, from the dump
 def pieces(response):
     """Yields the bytes of an answer as they come. Raises requests.ConnectionError where they stop or are too slow."""
     import requests
@@ -243,15 +236,15 @@ def pieces(response):
                 if came < SLOWEST * seconds:
                     raise requests.ConnectionError("too slow")
                 began, came = time.monotonic(), 0
-    except HTTPError as problem:  # urllib3's; requests translates them in iter_content alone, which waits for more
+    except HTTPError as problem:  # urllib3's, which requests translates in iter_content alone
         raise requests.ConnectionError(problem)
 
 
 def fetch_rest(address, part, tag, bar):
     """Downloads what is missing of the file `part`. Raises requests.RequestException.
 
-    The file `tag` holds the server's mark of the version that we have a part of (ETag). If the server has a newer
-    version by now, it sends that one, from its beginning.
+    The file `tag` holds the server's mark of our version (ETag). A server with a newer version sends that one, from its
+    beginning.
     """
     import requests
 
@@ -280,7 +273,7 @@ def fetch_rest(address, part, tag, bar):
 
 
 def fetch_dump(address, path):
-    """Returns `path`, after downloading the dump into it unless it is there. Raises UserError."""
+    """Returns `path`. Downloads the dump into it first, unless it is there. Raises UserError."""
     if not path.exists():
         part, tag = path.with_name(path.name + ".part"), path.with_name(path.name + ".etag")
         with tqdm(unit="B", unit_scale=True, disable=None) as bar:
@@ -291,7 +284,7 @@ def fetch_dump(address, path):
 
 
 def check_dump(path):
-    """Raises UserError unless a dump is all there; on one that was cut, wikiextractor would wait for ever."""
+    """Raises UserError unless a dump is whole. On one that was cut, wikiextractor would wait for ever."""
     if not path.is_file():
         raise UserError(f"there is no file {path}.")
     ending, reason = "", "its last lines are missing"
@@ -315,10 +308,7 @@ def find_extractor():
 
 
 def extracted_texts(program, dump):
-    """Yields the text of every article in a dump. Raises UserError when wikiextractor fails.
-
-    wikiextractor's licence is another one, AGPL-3.0, so it runs as a program of its own and is never imported.
-    """
+    """Yields the text of every article in a dump. Raises UserError when wikiextractor fails."""
     processes = max(1, min(4, (os.cpu_count() or 1) - 1))  # at most 4, since each takes memory
     command = [program, "--json", "--no-templates", "--discard_empty", "--quiet", "--processes", str(processes)]
     command += ["--output", "-", str(dump.resolve())]
@@ -327,7 +317,7 @@ def extracted_texts(program, dump):
             try:
                 for line in process.stdout:
                     yield html.unescape(json.loads(line)["text"])  # "<" comes as "&lt;"
-            except BaseException:  # Ctrl-C, or an error while writing: end it, and the processes that it has started
+            except BaseException:  # Ctrl-C, or an error while writing: end it and the processes that it has started
                 if hasattr(os, "killpg"):
                     os.killpg(process.pid, signal.SIGKILL)
                 process.kill()
@@ -339,7 +329,7 @@ def extracted_texts(program, dump):
 
 
 def read_dump(program, dump, folder):
-    """Writes tamil_wiki.txt with every article of a dump, and returns their number. Raises UserError."""
+    """Writes tamil_wiki.txt with every article of a dump. Returns their number. Raises UserError."""
     check_dump(dump)
     with contextlib.closing(extracted_texts(program, dump)) as texts:
         cleaned = map(clean_article, tqdm(texts, unit=" articles", disable=None))
@@ -347,7 +337,7 @@ def read_dump(program, dump, folder):
 
 
 def main():
-    """Reads the command line, downloads, and prints the path of the text."""
+    """The command line of tamil_wikipedia.py."""
     parser = Parser(__doc__)
     way = parser.add_mutually_exclusive_group(required=True)
     way.add_argument("--api", action="store_true", help="ask for one article after the other")

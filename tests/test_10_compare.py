@@ -63,8 +63,7 @@ def test_errors_are_the_usual_formula_for_means():
     share_of_a = lambda pieces: sum(piece.count("a") for piece in pieces) / sum(map(len, pieces))  # noqa: E731
     values = [share_of_a([piece]) for piece in pieces]
     expected = torch.tensor(values).std().item() / math.sqrt(5)
-    for figure in (comparison.with_error, comparison.mean_with_error):
-        assert figure(share_of_a, pieces) == pytest.approx((sum(values) / 5, expected))
+    assert comparison.with_error(share_of_a, pieces) == pytest.approx((sum(values) / 5, expected))
 
 
 def test_pieces_come_from_the_whole_of_the_text():
