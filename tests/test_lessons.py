@@ -18,6 +18,7 @@ from conftest import ROOT, environment, run_script
 
 SCRIPTS = sorted(path for folder in (".", "tools", "robots") for path in (ROOT / folder).glob("*.py"))
 BENCHMARKS = sorted(path for path in ROOT.glob("benchmarks/*.py") if path.stem != "__init__")
+ROS = sorted([*ROOT.glob("ros2/*.py"), *ROOT.glob("ros2/[!.]*/*.py")])  # its module server needs ROS, to be imported
 TESTS = sorted(ROOT.glob("tests/*.py"))
 LESSONS = [path for path in SCRIPTS if path.name[:2].isdigit()]
 WALKS = [path.name for path in LESSONS if path.name < "05"]
@@ -143,7 +144,7 @@ def definitions(path):
 
 
 def test_every_idea_has_one_home():
-    homes = Counter(node.name for path in SCRIPTS + BENCHMARKS for node in definitions(path))
+    homes = Counter(node.name for path in SCRIPTS + BENCHMARKS + ROS for node in definitions(path))
     assert {name for name, count in homes.items() if count > 1} <= {"main", "demo"}
 
 
@@ -152,7 +153,7 @@ def columns(line):
     return sum(unicodedata.category(character)[0] != "M" for character in line)
 
 
-@names(SCRIPTS + BENCHMARKS)
+@names(SCRIPTS + BENCHMARKS + ROS)
 def test_lines_and_functions_are_short_and_explained(path):
     assert [line for line in read(path).splitlines() if columns(line) > 120] == []
     for node in ast.walk(ast.parse(read(path))):
@@ -226,7 +227,7 @@ def resolve(node, known):
     return (value if isinstance(value, ModuleType) and value.__name__ in OURS else None), complaints
 
 
-@names(SCRIPTS + BENCHMARKS + TESTS)
+@names(SCRIPTS + BENCHMARKS + ROS + TESTS)
 def test_what_is_taken_from_another_file_is_there(path):
     tree = ast.parse(read(path))
     known = {alias: import_module(name) for alias, name in aliases(tree)}
@@ -246,7 +247,7 @@ def test_what_is_taken_from_another_file_is_there(path):
 
 def test_each_module_has_one_alias():
     used = {}
-    for path in SCRIPTS + BENCHMARKS + TESTS:
+    for path in SCRIPTS + BENCHMARKS + ROS + TESTS:
         for alias, name in aliases(ast.parse(read(path))):
             used.setdefault(name, {}).setdefault(alias, set()).add(path.name)
     assert {name: found for name, found in used.items() if len(found) > 1} == {}
