@@ -1,16 +1,16 @@
-"""Blanks of known text, measured: what the right side is worth in nats, in letters found again, and in words.
+"""Blanks of known text, measured: what the right side is worth in nats, in letters found again and in words.
 
-Blanks of four sizes in the middle of held-out windows, filled by the dLLM, which sees both sides, and by a GPT, which
-sees the left one, or chooses among its continuations by the right one. The nats are exact wherever they can be; random
-order has bounds alone, in a table of their own. Then blanks of unknown length.
+Blanks of four sizes stand in the middle of held-out windows. The dLLM fills them and sees both sides. A GPT sees the
+left side, or chooses among its continuations by the right one. The nats are exact where they can be. Random order has
+bounds alone, in a table of their own. Blanks of unknown length follow.
 
 Run, from the folder of the project:
-            python -m benchmarks.blanks --seed 0              (half an hour on one core, and more)
+            python -m benchmarks.blanks --seed 0              (more than half an hour on one core)
             python -m benchmarks.blanks --seed 0 --num 16     (a quick look)
-            python -m benchmarks.blanks --exact               (a part of it: some minutes)
-Last line:  the path of a picture, `11_blanks.png` in the folder --pictures; with --exact the last row of the table.
+            python -m benchmarks.blanks --exact               (a part of it, some minutes)
+Last line:  the path of a picture, `11_blanks.png` in the folder --pictures. With --exact it is the last row of a table.
 
-Builds on:  lessons 4 (the bounds), 6 (Sampling, flags), 7 (token_nats, continue_text), 10 (Writers, Judge), 11; and
+Builds on:  lessons 4 (the bounds), 6 (Sampling, flags), 7 (token_nats, continue_text), 10 (Writers, Judge), 11.
             benchmarks/exact.py (scheduled_nats).
 """
 
@@ -39,8 +39,8 @@ SIZES = (1, 4, 16, 64)
 WINDOWS = 200  # in which a blank is filled, by default
 ORDERS = ("left to right", "certainty")  # of the dLLM, with exact figures
 BOUND_DRAWS = 16  # for the bound
-ORDER_PASSES = 64  # for the tighter bound: as many random orders as fit into these
-AT_ONCE = 8  # windows, for the GPT's continuations
+ORDER_PASSES = 64  # for the tighter bound, shared by its random orders
+AT_ONCE = 8  # windows for the GPT's continuations
 CONTINUATIONS = 32  # among which the GPT may choose
 BEST, GREEDY = f"GPT, best of {CONTINUATIONS}", "dLLM at temperature 0"
 LENGTH_WINDOWS = 48  # in which the length of a blank is found
@@ -50,12 +50,11 @@ RANGE = blanks.Blank(1, 12)  # of these lengths
 # ---- The nats of the truth
 @torch.inference_mode()
 def bound_over_orders(model, tokens, places, orders, generator=None):
-    """[B] one draw of a bound on -log p(tokens at places [G] | the rest of tokens [B, L]), in nats, for random order: a
-    tighter one than lesson 4's.
+    """[B] one draw of a bound on -log p(tokens at places [G] | the rest of tokens [B, L]), tighter than lesson 4's.
 
-    The sampler's p is the average of p(tokens | order) over all orders of the places, and `bound_on_part` estimates the
-    average of -log p(tokens | order). Here -log is taken of the average over a few orders, which by Jensen lies between
-    the two, the lower the more orders (arXiv 1509.00519). It costs G passes for each of the `orders`.
+    The sampler's p is the mean of p(tokens | order) over all orders of the places. `bound_on_part` estimates the mean
+    of -log p(tokens | order). This takes -log of the mean over a few orders. By Jensen it lies between the two, the
+    lower the more orders (arXiv 1509.00519). Each of the `orders` costs G passes. In nats, for random order.
     """
     log_p, G = [], len(places)
     for _ in range(orders):
@@ -67,8 +66,10 @@ def bound_over_orders(model, tokens, places, orders, generator=None):
 
 @torch.inference_mode()
 def exact_of_blanks(writers, judge, windows, spans):
-    """{who: [N exact nats/character, for each of SIZES]} of what stands at spans, [(start, end)], of windows [N, L].
-    The dLLM sees both sides, the others the left one."""
+    """{who: [N exact nats per letter, for each of SIZES]} of what stands at spans [(start, end)] of windows [N, L].
+
+    The dLLM sees both sides. The others see the left one.
+    """
     texts, results = writers.texts(windows), {"GPT": [], "n-gram judge": []}
     by_gpt = gpt.token_nats(writers.gpt, windows).cpu()  # [N, L]
     for start, end in tqdm(spans, desc="exact nats", leave=False, disable=None):
@@ -84,7 +85,7 @@ def exact_of_blanks(writers, judge, windows, spans):
 
 @torch.inference_mode()
 def bounds_of_blanks(writers, windows, spans):
-    """{which: [N bounds in nats/character, for each of SIZES]} on the dLLM's random order, at spans of windows."""
+    """{which: [N bounds in nats per letter, for each of SIZES]} on the dLLM's random order, at spans of windows."""
     results = {"dLLM, random": [], "dLLM, random, over several orders": []}
     for start, end in tqdm(spans, desc="bounds", leave=False, disable=None):
         places, generator = torch.arange(start, end), torch.Generator().manual_seed(0)
@@ -98,12 +99,12 @@ def bounds_of_blanks(writers, windows, spans):
 
 
 def gaps_to_gpt(by_gpt, others):
-    """{"GPT minus WHO": [N differences, for each of SIZES]}: on the same windows, so that their error is smaller."""
+    """{"GPT minus WHO": [N differences on the same windows, for each of SIZES]}."""
     return {f"GPT minus {who}": [left - own for left, own in zip(by_gpt, nats)] for who, nats in others.items()}
 
 
 def show_exact_costs(writers, judge, windows, spans):
-    """Prints what the truth costs at spans of windows [N, L], exactly. Returns the figures."""
+    """Prints the exact cost of the truth at spans of windows [N, L]. Returns the figures."""
     nats = exact_of_blanks(writers, judge, windows, spans)
     dllm = {who: figures for who, figures in nats.items() if who.startswith("dLLM")}
     title, sizes = "nats/character of the truth, exact", [end - start for start, end in spans]
@@ -112,18 +113,19 @@ def show_exact_costs(writers, judge, windows, spans):
 
 
 def show_bounds_on_them(writers, windows, spans, by_gpt):
-    """Prints the bounds on what the truth costs at spans of windows [N, L], for random order; by_gpt: the GPT's exact
-    figures."""
+    """Prints random order's bounds on the same costs. by_gpt: the GPT's exact figures."""
     bounds = bounds_of_blanks(writers, windows, spans)
     gaps = gaps_to_gpt(by_gpt, bounds)
     blanks.print_figures("bounds on them, for random order", SIZES, bounds | gaps, "{:.2f}")
-    print("\nGPT minus a bound: the dLLM is at least so much better. Where that is negative, it says nothing.")
+    print("\nGPT minus a bound: the dLLM is at least so much better. A negative figure says nothing.")
 
 
 # ---- Filling
 def gpt_fillings(writers, windows, start, end, sampling, generator):
-    """(the first, the best) of CONTINUATIONS of the left side, [N, L] each. The best is the one after which the GPT
-    finds the right side likeliest: its fair chance to use it."""
+    """(the first, the best) of CONTINUATIONS of the left side, [N, L] each.
+
+    After the best one the GPT finds the right side likeliest. That is its fair chance to use the right side.
+    """
     first, best, cached = [], [], writers.caches
     for some in windows.split(AT_ONCE):  # [n, L]
         tries = some.repeat_interleave(CONTINUATIONS, dim=0)  # [n * CONTINUATIONS, L]
@@ -146,15 +148,16 @@ def dllm_fillings(writers, windows, start, end, sampling, generator):
 
 
 def real_words(judge, texts, seam):
-    """Of the words that touch the seam before character number `seam`, 1 for each that the training text has, 0 for the
-    others."""
+    """1 for each word at the seam before character number `seam` that the training text has, 0 for any other."""
     found = [word for text in texts for word in re.finditer(r"[\w']+", text) if word.start() <= seam <= word.end()]
     return torch.tensor([float(word.group() in judge.words) for word in found])
 
 
 def score_fillings(writers, judge, windows, spans, sampling_for, generator):
-    """Prints how good the fillings are. sampling_for: number of letters -> Sampling. Returns {who: [N shares of
-    characters right, for each of SIZES]}."""
+    """Prints how good the fillings are. Returns {who: [N shares of letters right, for each of SIZES]}.
+
+    sampling_for: number of letters -> Sampling.
+    """
     right, left_words, right_words = {}, {}, {}
     for start, end in tqdm(spans, desc="blanks", leave=False, disable=None):
         sampling = sampling_for(end - start)
@@ -177,7 +180,7 @@ def score_fillings(writers, judge, windows, spans, sampling_for, generator):
 
 # ---- Lengths
 def score_found_lengths(writers, windows):
-    """Prints how often the true length of a blank is found, and how often two sets of draws agree on it."""
+    """Prints how often the true length of a blank is found and how often two sets of draws agree."""
     found, sizes = [], range(RANGE.low, RANGE.high + 1)
     for number, window in enumerate(tqdm(windows.cpu(), desc="lengths", leave=False, disable=None)):
         size = sizes[number % len(sizes)]  # all equally often
@@ -195,7 +198,7 @@ def score_found_lengths(writers, windows):
         print_row(name, "{:.1%}", [mean_and_error(column)])
 
 
-# ---- The picture, and the command line
+# ---- The picture and the command line
 def draw_scores(nats, right, folder):
     """Saves the picture of both figures against the size of the blank."""
     figure, panels = new_figure(1, 2, figsize=(11, 4), layout="constrained")

@@ -1,15 +1,15 @@
-"""How sure may a model be? Divides its logits by the number that suits text which it has not seen.
+"""How sure may a model be? This divides its logits by the number that suits unseen text.
 
 A model that has begun to learn its text by heart is too sure of itself elsewhere. Dividing all its logits by one number
-T changes the order of no two letters, and takes that back (temperature scaling: Guo et al. 2017, arXiv 1706.04599);
-dividing the head's weights by T does it for good. Numbers from 1 up are tried. Each half of the held-out windows
-chooses a T for the other half, which shows what is really gained. Of several checkpoints of one run, the mean of the
-weights is taken first, which is often better than each of them (Izmailov et al. 2018, arXiv 1803.05407).
+T takes that back and changes the order of no two letters (temperature scaling: Guo et al. 2017, arXiv 1706.04599).
+Dividing the head's weights by T does it for good. Numbers from 1 up are tried. Each half of the held-out windows
+chooses a T for the other half. That shows the real gain. Several checkpoints of one run are first averaged, which is
+often better than each of them (Izmailov et al. 2018, arXiv 1803.05407).
 
 Run, from the folder of the project (some minutes on two cores):
             python -m benchmarks.calibrate checkpoints/my_shakespeare_best.safetensors
             python -m benchmarks.calibrate a.safetensors b.safetensors --shares 3 7 --out mine.safetensors
-Last line:  the held-out figure of what was written; without --out, what the choice gains, or a doubt about it.
+Last line:  the held-out figure of what was written. Without --out it is what the choice gains, or a doubt about it.
 
 Builds on:  lessons 1 (text), 5 (the figures of a dLLM, checkpoints) and 7 (those of a GPT).
 """
@@ -43,7 +43,7 @@ def load_alike(paths):
 
 
 def mean_of(models, shares):
-    """A model whose weights are the mean of the models' weights, in these shares; they need not sum up to 1."""
+    """A model whose weights are the mean of the models' weights in these shares. They need not sum to 1."""
     weights, mean = [model.state_dict() for model in models], copy.deepcopy(models[0])
     parts = [share / sum(shares) for share in shares]
     mean.load_state_dict({name: sum(part * each[name] for part, each in zip(parts, weights)) for name in weights[0]})
@@ -59,8 +59,10 @@ def tempered(model, temperature):
 
 
 def measure_halves(model, objective, windows):
-    """[number of TEMPERATURES, 2] nats per token on the even and the odd ones of windows [N, L], with the same masks
-    for every temperature."""
+    """[temperatures, 2] nats per token on the even and the odd ones of windows [N, L], by each of TEMPERATURES.
+
+    Every temperature is measured with the same masks.
+    """
     figures = []
     for temperature in tqdm(TEMPERATURES, desc="temperatures", leave=False, disable=None):
         milder = tempered(model, temperature)
@@ -69,23 +71,22 @@ def measure_halves(model, objective, windows):
 
 
 def choose_temperature(figures):
-    """Prints what `measure_halves` found, and what each half's choice gains on the other. Returns the temperature that
-    is best for all."""
+    """Prints what `measure_halves` found, and each half's gain by the other's choice. Returns the best for all."""
     print("| logits divided by | even windows | odd windows | mean |\n|---|---|---|---|")
     for temperature, (even, odd) in zip(TEMPERATURES, figures.tolist()):
         print(f"| {temperature} | {even:.4f} | {odd:.4f} | {(even + odd) / 2:.4f} |")
     for half, name, others in ((0, "even", "odd"), (1, "odd", "even")):
         choice = figures[:, half].argmin()
-        gain = figures[0, 1 - half] - figures[choice, 1 - half]  # over logits as they come, which are tried first
+        gain = figures[0, 1 - half] - figures[choice, 1 - half]  # over 1.0, which is tried first
         print(f"The {name} windows choose {TEMPERATURES[choice]}, which gains {gain:.4f} on the {others} ones.")
     best = TEMPERATURES[figures.mean(dim=1).argmin()]
     if best == TEMPERATURES[-1]:
-        print(f"{best} is the largest number tried; a larger one may be better.")
+        print(f"{best} is the largest number tried. A larger one may be better.")
     return best
 
 
 def write_model(model, tokenizer, info, objective, windows, path):
-    """Writes a checkpoint for generating, in bfloat16, and prints the held-out figure of what was written."""
+    """Writes a checkpoint for generating, in bfloat16, and prints its held-out figure."""
     weights, shipped = as_shipped(model)
     progress = {name: info[name] for name in PROGRESS if name in info}
     progress["heldout"] = objective.heldout(shipped, windows)
@@ -97,8 +98,8 @@ def main():
     """The command line of benchmarks.calibrate."""
     parser = Parser(__doc__)
     parser.add_argument("checkpoints", nargs="+", type=Path, metavar="FILE", help="checkpoints of one run")
-    parser.add_argument("--shares", nargs="+", type=between(float, 0.001, 1000), metavar="N",
-                        help="of each in the mean (default: equal)")  # fmt: skip
+    share = between(float, 0.001, 1000)
+    parser.add_argument("--shares", nargs="+", type=share, metavar="N", help="of each in the mean (default: equal)")
     parser.add_argument("--data", metavar="FILE", help="the text that it was trained on (default: TinyShakespeare)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where to write the model (default: nowhere)")
     args = parser.parse_args()

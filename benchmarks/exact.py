@@ -1,11 +1,10 @@
 """What does it cost, in nats, to write several letters in a pass? And how many should each pass write?
 
-Letters of one pass do not see each other. For the orders of lesson 4 that have an exact likelihood, the price of that
-is measured without a judge. Random order has a bound: its expected cost follows from one curve, I(n), the nats of a
-random hidden letter where n random letters of the text are visible. A pass that begins with n visible letters and
-writes m more costs m I(n), so the cost of k passes is a left Riemann sum of that curve, and a dynamic programme finds
-the numbers of letters for which it is least (arXiv 2510.25544, 2511.04647). Whether they gain as much is measured, on
-other windows than those of the curve that chose them.
+Letters of one pass do not see each other. The orders of lesson 4 with an exact likelihood tell the price of that
+without a judge. Random order has a bound. Its expected cost follows from one curve: I(n) is the nats of a random hidden
+letter where n random letters are visible. A pass that begins with n visible letters and writes m more costs m I(n). So
+k passes cost a left Riemann sum of that curve. Dynamic programming finds the cheapest numbers of letters (arXiv
+2510.25544, 2511.04647). Their gain is measured on other windows than those of the curve that chose them.
 
 Run, from the folder of the project:
             python -m benchmarks.exact --pictures docs        (an hour on two cores)
@@ -35,13 +34,13 @@ comparison = import_module("10_compare")
 WINDOWS = 96  # of held-out text
 LETTERS_A_PASS = (1, 2, 4, 8, 16, 32)
 PASSES = (8, 16, 32)  # for which the schedules are compared
-CURVE_DRAWS = 4  # random orders of each window, for the curve
-ORDERS = 4  # other random orders, in which each window is measured with both schedules
+CURVE_DRAWS = 4  # random orders of each window for the curve
+ORDERS = 4  # other random orders of each window, for both schedules
 
 
 # ---- The price of a saved pass
 def measure_price(model, windows):
-    """{order: [(mean, standard error) for each of LETTERS_A_PASS]} exact nats per character of windows [N, L]."""
+    """{order: [(mean, standard error) for each of LETTERS_A_PASS]} of the exact nats per letter of windows [N, L]."""
     price, L = {}, windows.shape[1]
     for order in tqdm(diffusion.EXACT_ORDERS, desc="orders", leave=False, disable=None):
         ways = [partial(diffusion.exact_nats, model, order=order, steps=-(-L // number)) for number in LETTERS_A_PASS]
@@ -50,8 +49,7 @@ def measure_price(model, windows):
 
 
 def show_price(price, bounds, gpt_figure, folder):
-    """Prints the table of what measure_price found, and saves its picture. bounds: for each of LETTERS_A_PASS, random
-    order's, a column of its own."""
+    """Prints the table of what measure_price found and saves its picture. bounds: random order's column."""
     print(f"\n1. The price of a saved pass, nats/character, exact (the GPT's: {gpt_figure:.3f})\n")
     print(f"| letters a pass | {' | '.join(price)} | random: a bound |\n|---|{'---|' * (len(price) + 1)}")
     for number, *cells, bound in zip(LETTERS_A_PASS, *price.values(), bounds):
@@ -77,9 +75,11 @@ def random_rankings(windows, generator):
 
 @torch.inference_mode()
 def information_curve(model, windows, draws, generator):
-    """[L] I(n) for n from 0 to L - 1: the expected -log p of a random hidden letter of windows [N, L] where n random
-    places are visible, in nats. What is visible grows along so many random orders of each window, the same for all n,
-    so that the curve is smooth: a search for its best points would otherwise find those where chance was kind."""
+    """[L] I(n) for n from 0 to L - 1: the expected -log p of a random hidden letter where n random ones are visible.
+
+    The visible letters grow along `draws` random orders of each of windows [N, L], the same for all n. So the curve is
+    smooth, and a search on it does not find where chance was kind.
+    """
     (_, L), mask_id = windows.shape, model.config.vocab_size
     parts = windows.repeat(draws, 1).split(comparison.AT_ONCE)
     curve, rankings = torch.zeros(L), [random_rankings(part, generator) for part in parts]
@@ -94,8 +94,7 @@ def information_curve(model, windows, draws, generator):
 
 
 def equal_sizes(letters, passes):
-    """How many letters each pass writes in equal shares, as the sampler of lesson 4 has them: a list that sums up to
-    `letters`."""
+    """[letters of each pass] in equal shares, as lesson 4's sampler has them."""
     left = [letters * passes_left // passes for passes_left in range(passes, -1, -1)]  # letters, before each pass
     return [before - after for before, after in pairwise(left)]
 
@@ -103,7 +102,7 @@ def equal_sizes(letters, passes):
 def best_sizes(curve, passes):
     """The numbers of letters for which `passes` passes cost least by the curve [L], by dynamic programming."""
     L = len(curve)
-    n, m = torch.arange(L)[:, None], torch.arange(1, L + 1)  # [L, 1], [L] letters visible before a pass, and after it
+    n, m = torch.arange(L)[:, None], torch.arange(1, L + 1)  # [L, 1], [L] letters visible before and after a pass
     cost = torch.where(m > n, (m - n) * curve[:, None], torch.inf)  # [L, L] of that pass
     least, choices = cost[0], []  # [L] the least cost of coming to m letters, so far in one pass
     for _ in range(passes - 1):
@@ -117,15 +116,14 @@ def best_sizes(curve, passes):
 
 
 def expected_nats(curve, sizes):
-    """The expected nats per character of passes that write so many letters each, by the curve [L]."""
+    """The expected nats per letter of passes that write so many letters each, by the curve [L]."""
     visible = torch.tensor([0, *sizes[:-1]]).cumsum(dim=0)  # [passes]
     return ((torch.tensor(sizes) * curve[visible]).sum() / len(curve)).item()
 
 
 @torch.inference_mode()
 def scheduled_nats(model, tokens, sizes, ranking):
-    """[B] -log p / G of what stands in tokens [B, L] at the places ranking [B, G], beside the rest: written in that
-    order, in passes of so many letters."""
+    """[B] -log p / G of tokens [B, L] at the places ranking [B, G], given the rest. sizes: letters of each pass."""
     canvas = tokens.scatter(1, ranking, model.config.vocab_size)
     nats = torch.zeros(len(tokens), device=tokens.device)
     for places in ranking.split(sizes, dim=1):  # [B, size]
@@ -137,8 +135,10 @@ def scheduled_nats(model, tokens, sizes, ranking):
 
 
 def measure_schedules(model, windows, schedules, generator):
-    """[schedules, N] the nats per character of windows [N, L] by each of schedules, [sizes]: the mean of ORDERS random
-    orders, in which all schedules write, so that their differences have little noise."""
+    """[schedules, N] the nats per letter of windows [N, L] by each of schedules, [sizes].
+
+    All schedules write in the same ORDERS random orders. So their differences have little noise.
+    """
     figures = []
     for part in windows.split(comparison.AT_ONCE):  # [B, L]
         rankings = [random_rankings(part, generator) for _ in range(ORDERS)]
@@ -148,23 +148,23 @@ def measure_schedules(model, windows, schedules, generator):
 
 
 def show_schedules(model, windows, curve, generator):
-    """Prints, for each of PASSES, what equal shares and the best sizes cost: expected by the curve [L], and measured on
-    other windows [N, L] than the curve's. Returns the measured [2, N] for each."""
-    L, measured = len(curve), {}
+    """Prints what equal shares and the best sizes cost, for each of PASSES.
+
+    expected: by the curve [L]. measured: on other windows [N, L] than the curve's.
+    """
+    L = len(curve)
     print("\n2. Random order, equal shares of letters against the best sizes by the curve of one half of the windows,")
     print("measured on the other half, nats/character\n")
-    print(
-        "| passes | letters of each pass | expected | measured | measured, minus equal shares |\n|---|---|---|---|---|"
-    )
+    print("| passes | letters of each pass | expected | measured | measured, minus equal shares |")
+    print("|---|---|---|---|---|")
     for passes in (passes for passes in PASSES if passes <= L):
         schedules = equal_sizes(L, passes), best_sizes(curve, passes)
-        equal, best = measured[passes] = measure_schedules(model, windows, schedules, generator)  # [N] each
+        equal, best = measure_schedules(model, windows, schedules, generator)  # [N] each
         for sizes, nats in zip(schedules, (equal, best)):
             gap = "{:.4f} +- {:.4f}".format(*mean_and_error(nats - equal)) if nats is best else ""
             listed = f"{passes} of {sizes[0]}" if len(set(sizes)) == 1 else " ".join(map(str, sizes))
             mean, error = mean_and_error(nats)
             print(f"| {passes} | {listed} | {expected_nats(curve, sizes):.3f} | {mean:.3f} +- {error:.3f} | {gap} |")
-    return measured
 
 
 # ---- The command line

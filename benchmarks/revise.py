@@ -1,13 +1,13 @@
-"""Passes that take back, measured: known words, nats and diversity against passes, with and without; and the rivals.
+"""Passes that take back, measured: known words, nats and diversity, with and without them. Then the rivals.
 
-The judge of lesson 10 reads the texts; +- is one standard error over them.
+The judge of lesson 10 reads the texts. +- is one standard error over them.
 
 Run, from the folder of the project:
-            python -m benchmarks.revise --pictures docs       (the dial, and the picture: ten minutes on two cores)
-            python -m benchmarks.revise --default             (what lesson 6 does by default, at three temperatures)
-            python -m benchmarks.revise --rivals              (other ways to spend 64 passes: five minutes)
+            python -m benchmarks.revise --pictures docs       (the dial and its picture, ten minutes on two cores)
+            python -m benchmarks.revise --default             (lesson 6's default, at three temperatures)
+            python -m benchmarks.revise --rivals              (other ways to spend 64 passes, five minutes)
             python -m benchmarks.revise --rivals --pieces 4   (a quick look)
-Last line:  the path of a picture, `12_passes.png` in the folder --pictures; otherwise the last row of the table.
+Last line:  the path of a picture, `12_passes.png` in the folder --pictures. Otherwise it is the last row of the table.
 
 Builds on:  lessons 4 (sample, top_ranked), 6 (generate, revise), 10 (Writers, Judge).
 """
@@ -28,26 +28,26 @@ generation = import_module("06_generate")
 comparison = import_module("10_compare")
 
 PIECES = 32  # texts of each kind
-# Passes in all: {order, how many write, temperatures}. Those that do not write revise; all in several temperatures, so
-# that texts of the same diversity can be compared.
+# Several temperatures each, so that texts of the same diversity can be compared
+# WRITTEN: {passes: (order, temperatures)}. REVISED: {passes in all: (how many of them write, temperatures)}.
 WRITTEN = {32: ("random", (0.7, 0.8)), 64: ("random", (0.7, 0.8)), 128: ("certainty", (0.8, 0.9, 1.0))}
 REVISED = {(32, 64): (16, (1.0, 1.1, 1.2)), (128,): (32, (1.0, 1.1, 1.2)), (256, 512): (32, (1.1, 1.2, 1.4))}
-DEFAULT = (0.6, 0.7, 0.8)  # temperatures of texts that are written as lesson 6 writes by default
+DEFAULT = (0.6, 0.7, 0.8)  # temperatures of lesson 6's default
 GPT_TEMPERATURES = (0.7, 0.8, 0.9)
 DIVERSITY = 0.62  # distinct 4-grams of the texts that are compared
-RIVAL_PASSES, RIVAL_HEAT = 64, (0.8, 1.0)  # each rival in two temperatures, since some cool by themselves
-APART = 8  # places, for those that must not be neighbours
+RIVAL_PASSES, RIVAL_HEAT = 64, (0.8, 1.0)  # two temperatures, since some rivals cool by themselves
+APART = 8  # places between letters of one pass, for `dilated`
 
 
 class Canvases:
-    """Empty canvases [num, L] of a model, and the ways to fill them."""
+    """Empty canvases [num, L] of a model and the ways to fill them."""
 
     def __init__(self, model, num, L, seed):
         self.model, self.seed, self.L = model, seed, L
         self.empty = torch.full((num, L), model.config.vocab_size, device=next(model.parameters()).device)
 
     def by_default(self, temperature):
-        """tokens [num, L], as lesson 6 writes them."""
+        """tokens [num, L], written as in lesson 6."""
         sampling = generation.Sampling.for_letters(self.L, temperature)
         return generation.generate(self.model, self.empty, sampling, torch.Generator().manual_seed(self.seed))
 
@@ -58,7 +58,7 @@ class Canvases:
         return diffusion.sample(self.model, self.empty, passes, **how), generator
 
     def revised(self, writing, temperature, marks):
-        """[tokens [num, L], for each of marks, numbers of passes in all], of which `writing` write."""
+        """[tokens [num, L] for each of marks]. A mark is a number of passes in all. `writing` of them write."""
         tokens, generator = self.written(writing, temperature)
         seen, done = [], [writing]
 
@@ -72,17 +72,16 @@ class Canvases:
         return seen
 
     def anywhere(self, writing, temperature, passes):
-        """tokens [num, L] of so many passes, of which `writing` write. The others take back any letters, since the
-        first pass of each call of `revise` does."""
+        """tokens [num, L] of so many passes, of which `writing` write. The others take back letters anywhere."""
         (tokens, generator), count = self.written(writing, temperature), -(-self.L // writing)
-        for _ in range(passes - writing):
+        for _ in range(passes - writing):  # the first pass of a call of `revise` takes any places
             tokens = generation.revise(self.model, tokens, 1, count, temperature, generator=generator)
         return tokens
 
 
 # ---- The dial
 def measure_dial(canvases, judge_texts):
-    """{"without revising" or "with revising": {passes: [Verdict at each temperature]}}, printed."""
+    """Prints and returns {"without revising" or "with revising": {passes: [Verdict at each temperature]}}."""
     dial = {"without revising": {}, "with revising": {}}
     for passes, (order, temperatures) in WRITTEN.items():
         for temperature in temperatures:
@@ -98,11 +97,10 @@ def measure_dial(canvases, judge_texts):
 
 
 def at_diversity(verdicts, target=DIVERSITY):
-    """{"words" and "nats": (figure, standard error)} at a diversity, by the least-squares line through the verdicts;
-    None where all of them are on one side of it.
+    """{"words" and "nats": (figure, standard error)} at a diversity, by the least-squares line through the verdicts.
 
-    The line's value is a weighted sum of the figures; so is its error, in squares, where each figure's own is joined by
-    that of its diversity, times the slope.
+    None where all verdicts are on one side of it. The line's value is a weighted sum of the figures. Its squared error
+    sums their squared errors and those of their diversities, times the slope.
     """
     x, x_error = torch.tensor([v.distinct for v in verdicts], dtype=torch.float64).T  # [N] each
     if not x.min() <= target <= x.max():
@@ -118,7 +116,7 @@ def at_diversity(verdicts, target=DIVERSITY):
 
 
 def show_dial(dial, by_gpt):
-    """Prints what passes buy at the same diversity. Returns {name: {passes: as at_diversity}}, and the GPT's."""
+    """Prints what passes buy at the same diversity. Returns ({name: {passes: as at_diversity}}, the GPT's)."""
     alike = {
         name: {n: found for n, verdicts in each.items() if (found := at_diversity(verdicts))}
         for name, each in dial.items()
@@ -138,7 +136,7 @@ def show_dial(dial, by_gpt):
 
 
 def draw_dial(alike, gpt, real, folder):
-    """Saves the picture: known words and nats against passes, at the same diversity; the GPT and real text as lines."""
+    """Saves the picture of known words and nats against passes, with the GPT and real text as lines."""
     figure, panels = new_figure(1, 2, figsize=(12, 4.5), layout="constrained")
     sides = ("share of known words", "words"), ("nats per character to the judge", "nats")
     for axes, (label, side) in zip(panels, sides):
@@ -158,7 +156,7 @@ def draw_dial(alike, gpt, real, folder):
 
 # ---- Rivals
 def apart(scores, allowed, counts, distance, generator):
-    """[B, L] True at counts[b] allowed places of row b with the highest scores, no two of them closer than distance."""
+    """[B, L] True at counts[b] allowed places of row b with the highest scores. No two are closer than distance."""
     chosen = torch.zeros_like(allowed)
     for _ in range(int(counts.max())):
         near = torch.nn.functional.max_pool1d(chosen.float()[:, None], 2 * distance - 1, 1, distance - 1)[:, 0] > 0
@@ -170,7 +168,7 @@ def apart(scores, allowed, counts, distance, generator):
 
 
 def entropy_bounded(p, masked, limit):
-    """EB-sampler (arXiv 2505.24857): the surest places while their summed entropy, minus the largest, is within it."""
+    """EB-sampler (arXiv 2505.24857): the surest places while their entropies, without the largest, sum to the limit."""
     entropy = torch.special.entr(p).sum(dim=-1).masked_fill(~masked, torch.inf)  # [B, L]
     ranked = entropy.sort(dim=1)
     within = (ranked.values.cumsum(dim=1) - ranked.values <= limit) & ranked.values.isfinite()
@@ -178,20 +176,20 @@ def entropy_bounded(p, masked, limit):
 
 
 def above_threshold(p, masked, limit):
-    """Fast-dLLM (arXiv 2505.22618): all places whose likeliest letter is so probable, the surest in any case."""
+    """Fast-dLLM (arXiv 2505.22618): all places whose likeliest letter reaches the limit, and the surest one."""
     sure = p.amax(dim=-1).masked_fill(~masked, -1)  # [B, L]
     return masked & ((sure >= limit) | (sure == sure.amax(dim=1, keepdim=True)))
 
 
 def dilated(p, masked, number, generator):
-    """After dilated unmasking (arXiv 2506.19037): so many of the surest places, none near another of them."""
+    """After dilated unmasking (arXiv 2506.19037): so many of the surest places, none near another."""
     counts = masked.sum(dim=1).clamp(max=number)
     return apart(p.amax(dim=-1), masked, counts, APART, generator)
 
 
 @torch.inference_mode()
 def write_by_rule(canvases, rule, temperature):
-    """(tokens [num, L], passes a text on average): every pass writes where rule(p, masked) says."""
+    """(tokens [num, L], passes a text on average). Every pass writes where rule(p, masked) says."""
     tokens, generator, passes = canvases.empty, torch.Generator().manual_seed(canvases.seed), 0
     mask_id = canvases.model.config.vocab_size
     while (masked := tokens == mask_id).any():
@@ -203,7 +201,7 @@ def write_by_rule(canvases, rule, temperature):
 
 
 def limit_for(canvases, rule, temperature, low, high, tries=6):
-    """The limit of a rule with which 8 texts take RIVAL_PASSES: by bisection; more passes at `high`."""
+    """The limit of a rule with which 8 texts take RIVAL_PASSES, by bisection. `high` takes more passes than `low`."""
     few = Canvases(canvases.model, min(8, len(canvases.empty)), canvases.L, canvases.seed)
     for _ in range(tries):
         middle = (low + high) / 2
@@ -232,7 +230,7 @@ def measure_rivals(canvases, judge_texts):
 
 
 def show_cost(canvases, passes=32):
-    """Prints how the times of two ways to write compare, side by side."""
+    """Prints how the times of two ways to write compare."""
     works = lambda: canvases.written(passes, 1.0), lambda: canvases.revised(passes // 4, 1.0, (passes,))
     written, revised = (min(timeit.repeat(work, number=1, repeat=3)) for work in works)
     print(f"\n{passes} passes, three in four revising, take {revised / written:.2f} times as long as all writing.")

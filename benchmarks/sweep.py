@@ -1,12 +1,12 @@
-"""dLLM against GPT at length: the models' figures, 88 ways of writing before a judge, the choice among them, and speed.
+"""dLLM against GPT at length: the models' figures, 88 ways of writing before a judge, the best of them, and speed.
 
 Run, from the folder of the project:
-            python -m benchmarks.sweep --pieces 32 --pictures docs         (half an hour on one core, and more)
+            python -m benchmarks.sweep --pieces 32 --pictures docs         (more than half an hour on one core)
             python -m benchmarks.sweep --pieces 8 --exact-windows 8        (a quick look)
             python -m benchmarks.sweep --curves                            (the first picture alone: seconds)
-Last line:  the path of a picture in the folder --pictures: `10_speed.png`, with --curves `10_curves.png`.
+Last line:  how much faster the cache makes the GPT. With --curves it is the path of `10_curves.png`.
 
-The other pictures are 10_curves.png, drawn from the logs (.csv) beside the checkpoints, and 10_steps.png.
+Its pictures are 10_curves.png, drawn from the logs (.csv) beside the checkpoints, and 10_steps.png.
 
 Builds on:  lessons 1 (windows), 5 (report_bound), 6 (Sampling), 7 (report_exact) and 10 (all that is measured).
 """
@@ -28,8 +28,8 @@ generation = import_module("06_generate")
 gpt = import_module("07_train_gpt")
 comparison = import_module("10_compare")
 
-PIECES = 32  # texts that the judge reads of each kind
-WINDOWS = 96  # of held-out text, for the exact figures
+PIECES = 32  # that the judge reads of each kind
+WINDOWS = 96  # of held-out text for the exact figures
 LETTERS_A_PASS = (1, 2, 4, 8, 16, 32)
 TEMPERATURES = {  # confidence sharpens by itself (lesson 4), so it needs more heat
     "confidence": (1.0, 1.3, 1.6, 2.0),
@@ -38,14 +38,13 @@ TEMPERATURES = {  # confidence sharpens by itself (lesson 4), so it needs more h
 }
 GPT_TEMPERATURES = (0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
 TOP_KS = (3, 5, 10)  # at one letter a pass, by certainty, at temperature 1
-SAME_DIVERSITY = 0.03  # how far a setting's diversity may be from real text's, to either side
-SPEED_LENGTH = 256  # characters of the text that is timed
+SAME_DIVERSITY = 0.03  # how far a setting's diversity may be from real text's
+SPEED_LENGTH = 256  # letters of the text that is timed
 
 
 # ---- The models
 def show_figures(writers, windows, seen):
-    """The models' figures on all held-out windows, and on as many seen in training: what was learned by heart shows in
-    the difference."""
+    """Both models' figures on all held-out windows and on as many from training. What was learned by heart shows."""
     print("\n| | dLLM | GPT |\n|---|---|---|")
     for name, data in (("held-out text", windows), ("as much text from training", seen)):
         data = data.to(writers.device)
@@ -81,7 +80,7 @@ class Verdicts:
 
 
 def samplings_of(length, order, number):
-    """The Samplings of one order, so many letters a pass, in all its temperatures."""
+    """The Samplings of one order with so many letters a pass, in all its temperatures."""
     return [comparison.letters_a_pass(number, length, temperature, order) for temperature in TEMPERATURES[order]]
 
 
@@ -91,13 +90,13 @@ def top_k_samplings(length):
 
 
 def all_samplings(length):
-    """The ways of the dLLM that are judged, each once: in short texts, 16 and 32 letters a pass may be the same."""
+    """The judged ways of the dLLM, each once. (In short texts 16 and 32 letters a pass may be the same.)"""
     by_order = [samplings_of(length, order, number) for order in TEMPERATURES for number in LETTERS_A_PASS]
     return list(dict.fromkeys(sum(by_order, top_k_samplings(length))))
 
 
 def judge_all(writers, judge, held_out, seen, seed):
-    """Judges real text, held_out and seen [N, L], the GPT and the dLLM, and prints the table. Returns Verdicts."""
+    """Judges real text (held_out and seen [N, L]), the GPT and the dLLM. Prints the table. Returns Verdicts."""
     (num, L), samplings = held_out.shape, all_samplings(writers.length)
     real = {"real, held out": writers.texts(held_out), "real, from training": writers.texts(seen)}
     ways = {f"GPT, {t}": partial(writers.by_gpt, t, num, L, seed) for t in GPT_TEMPERATURES}
@@ -109,37 +108,32 @@ def judge_all(writers, judge, held_out, seen, seed):
 
 
 def as_diverse(verdicts, target):
-    """Of {setting: Verdict} the settings whose diversity is that of the target; most fluent first."""
+    """The settings of {setting: Verdict} that are as diverse as the target, the most fluent first."""
     alike = [setting for setting, each in verdicts.items() if abs(each.distinct[0] - target) <= SAME_DIVERSITY]
     return sorted(alike, key=lambda setting: verdicts[setting].nats[0])
 
 
 def show_choice(writers, judge, verdicts, num, seed):
-    """The most fluent of those as diverse as pieces from the training text, which the models learned to write like, of
-    each model's; judged again on other texts, since the best of many figures is partly luck."""
+    """Prints each model's most fluent settings among those as diverse as pieces of the training text.
+
+    They are judged again on other texts, since the best of many figures is partly luck.
+    """
     target, L = verdicts.seen.distinct[0], writers.length
     alike = f"As diverse as text from training ({target:.3f} +- {SAME_DIVERSITY}), the most fluent"
-    print(f"\n{alike}; judged again with another seed\n\n{comparison.TITLES}")
-    kinds = ("GPT", writers.by_gpt, verdicts.by_gpt, 2), ("dLLM", writers.by_dllm, verdicts.by_dllm, 5)
-    missing = []
-    for name, write, judged, most in kinds:
-        chosen = as_diverse(judged, target)[:most]
-        for setting in chosen:
+    print(f"\n{alike}, each judged again with another seed\n\n{comparison.TITLES}")
+    for write, judged, most in (writers.by_gpt, verdicts.by_gpt, 2), (writers.by_dllm, verdicts.by_dllm, 5):
+        for setting in as_diverse(judged, target)[:most]:
             again = comparison.judge_pieces(judge, f"{judged[setting].label}, again", write(setting, num, L, seed + 1))
             print(judged[setting].row(), again.row(), sep="\n")
-        missing += [] if chosen else [name]
-    for name in missing:  # after the table
-        print(f"\nNo setting of the {name} is as diverse.")
 
 
 def default_verdict(verdicts, number, length, temperature=0.8):
-    """The verdict on the order that lesson 6 takes with --revise 0, so many letters a pass."""
+    """The verdict on the order of lesson 6 with --revise 0, so many letters a pass."""
     return verdicts.by_dllm[comparison.letters_a_pass(number, length, temperature)]
 
 
 def draw_steps(verdicts, length, folder):
-    """Saves the picture of what a pass buys: fluency against diversity, a curve over temperatures for each number of
-    letters a pass."""
+    """Saves the picture of what a pass buys: fluency against diversity, a curve over temperatures for every speed."""
     import matplotlib
 
     figure, panels = new_figure(1, 3, figsize=(15, 5), sharex=True, sharey=True, layout="constrained")
@@ -150,37 +144,34 @@ def draw_steps(verdicts, length, folder):
         y, y_error = zip(*(verdict.nats for verdict in points))
         axes.errorbar(x, y, y_error, x_error, fmt=style, markersize=5, linewidth=1, elinewidth=0.5, **options)
 
-    def of_dllm(samplings):
-        return [verdicts.by_dllm[sampling] for sampling in samplings]
-
     for axes, (order, temperatures) in zip(panels, TEMPERATURES.items()):
         for number, color in zip(LETTERS_A_PASS, colors):
-            points = of_dllm(samplings_of(length, order, number))
+            points = [verdicts.by_dllm[sampling] for sampling in samplings_of(length, order, number)]
             draw(axes, points, "o-", color=color, label=f"dLLM, {number} a pass")
         if order == "certainty":
-            label = f"dLLM, 1 a pass, top-k {', '.join(map(str, TOP_KS))}"
-            draw(axes, of_dllm(top_k_samplings(length)), "^:", color="tab:orange", label=label)
+            points, label = [verdicts.by_dllm[each] for each in top_k_samplings(length)], ", ".join(map(str, TOP_KS))
+            draw(axes, points, "^:", color="tab:orange", label=f"dLLM, 1 a pass, top-k {label}")
         draw(axes, verdicts.by_gpt.values(), "s--", color="tab:red", label="GPT")
         draw(axes, [verdicts.held_out], "*", color="black", label="real text, held out")
         draw(axes, [verdicts.seen], "X", color="black", label="real text, from training")
         title = f"{order}, temperatures {', '.join(map(str, temperatures))}"
         axes.set(title=title, xlabel="diversity: share of distinct 4-grams")
-    panels[0].set_ylabel("nats per character to the judge: less is more fluent")
+    panels[0].set_ylabel("nats per character to the judge (less is more fluent)")
     panels[1].legend(fontsize=8)
     save_figure(figure, folder / "10_steps.png")
 
 
 # ---- Speed
 def show_all_speeds(writers, verdicts, temperature=0.8):
-    """Characters per second of a single text, beside what the judge said. Returns [(name, passes, characters/s)]."""
+    """Prints the characters per second of a single text, beside what the judge said."""
     print(f"\n5. Speed: one text of {SPEED_LENGTH} characters at temperature {temperature}, median of 3\n")
     print("| | passes | characters/s | nats/character to the judge | distinct 4-grams |\n|---|---|---|---|---|")
     rates = []
 
     def add(name, passes, verdict, write):
-        rates.append((name, passes, comparison.characters_per_second(write, SPEED_LENGTH)))
+        rates.append(comparison.characters_per_second(write, SPEED_LENGTH))
         cells = ("{:.2f} +- {:.2f}".format(*verdict.nats), "{:.3f} +- {:.3f}".format(*verdict.distinct))
-        print(f"| {name} | {passes} | {rates[-1][2]:,.0f} | {' | '.join(cells)} |")
+        print(f"| {name} | {passes} | {rates[-1]:,.0f} | {' | '.join(cells)} |")
 
     for number in LETTERS_A_PASS:
         sampling = comparison.letters_a_pass(number, SPEED_LENGTH, temperature)
@@ -192,41 +183,24 @@ def show_all_speeds(writers, verdicts, temperature=0.8):
         name = f"GPT, with{'' if cached else 'out'} cache"
         add(name, SPEED_LENGTH, verdicts.by_gpt[temperature], write)
     if writers.caches:
-        print(f"\nThe cache makes the GPT {rates[-1][2] / rates[-2][2]:.1f} times faster.")
-    return rates
-
-
-def draw_speed(rates, folder):
-    """Saves the picture of the speeds."""
-    figure, axes = new_figure(figsize=(7, 4))
-    dllm = [(passes, rate) for name, passes, rate in rates if name.startswith("dLLM")]
-    axes.plot(*zip(*dllm), "o-", label="dLLM")
-    for (name, passes, rate), mark in zip([row for row in rates if row[0].startswith("GPT")], "Ds"):
-        axes.plot(passes, rate, mark, color="tab:red", label=name)
-    axes.set(xscale="log", yscale="log", xlabel=f"passes for {SPEED_LENGTH} characters", ylabel="characters per second")
-    axes.set_xticks([passes for passes, _ in dllm], [passes for passes, _ in dllm])
-    axes.minorticks_off()
-    axes.legend()
-    save_figure(figure, folder / "10_speed.png")
+        print(f"\nThe cache makes the GPT {rates[-1] / rates[-2]:.1f} times faster.")
 
 
 # ---- The command line
 def main():
     """The command line of benchmarks.sweep."""
     parser = comparison.comparing_parser(__doc__, PIECES)
-    add, folder = parser.add_argument, ROOT / "figures"
-    counted = between(int, 2, 10**5)
+    add, folder, counted = parser.add_argument, ROOT / "figures", between(int, 2, 10**5)
     add("--exact-windows", type=counted, default=WINDOWS, help="for the exact figures (default: %(default)s)")
-    add("--curves", action="store_true", help="nothing but what each model was given, and the learning curves")
+    add("--curves", action="store_true", help="only what each model was given, and the learning curves")
     add("--pictures", type=Path, default=folder, metavar="FOLDER", help="where pictures go (default: figures)")
     args = parser.parse_args()
-    folder = args.pictures.resolve()  # absolute, so that save_figure takes it as it is
+    folder = args.pictures.resolve()  # save_figure takes an absolute path as it is
     writers, tokens, windows = comparison.prepare(args.dllm, args.gpt, args.device, args.data, args.len)
     if args.curves:
         comparison.show_models(writers)
         return draw_curves(writers, folder)
-    L = writers.length
-    seen = tensors.consecutive_windows(tokens, L)
+    seen, L = tensors.consecutive_windows(tokens, writers.length), writers.length
     pieces = comparison.spread(windows, args.pieces), comparison.spread(seen, args.pieces)
     exact_windows = comparison.spread(windows, args.exact_windows, "--exact-windows")
     comparison.show_models(writers)
@@ -239,7 +213,7 @@ def main():
     shown = [default_verdict(verdicts, number, L) for number in (1, 4, 16)]
     comparison.show_pieces([verdicts.by_gpt[0.8], *shown])
     draw_steps(verdicts, L, folder)
-    draw_speed(show_all_speeds(writers, verdicts), folder)
+    show_all_speeds(writers, verdicts)
 
 
 if __name__ == "__main__":

@@ -1,22 +1,18 @@
-"""Tamil verse, measured: lesson 9's score, letters against code points, mending, and hidden words found again.
+"""Tamil verse, measured: lesson 9's score, letters against code points, mending and hidden words.
 
-All of it needs data/tamil.txt (python tamil_dataset.py makes it), or the verse that --data names.
+It needs data/tamil.txt, which python tamil_dataset.py makes, or the verse that --data names.
 
 Run, from the folder of the project:
-            python -m benchmarks.tamil --seed 1                            (the score; two minutes)
+            python -m benchmarks.tamil --seed 1                            (the score, two minutes)
             python -m benchmarks.tamil --seed 1 --codepoints checkpoints/codepoints_best.safetensors
-            python -m benchmarks.tamil --seed 1 --metre                    (the couplets mended; four minutes)
-            python -m benchmarks.tamil --seed 1 --mending                  (what passes buy; four minutes)
-            python -m benchmarks.tamil --seed 1 --couplets                 (every third word hidden; one minute)
-Last line:  the last row of the table; with --codepoints the path of a picture, `figures/09_ill_formed.png`.
+            python -m benchmarks.tamil --seed 1 --metre                    (the couplets mended, four minutes)
+            python -m benchmarks.tamil --seed 1 --mending                  (what passes buy, four minutes)
+            python -m benchmarks.tamil --seed 1 --couplets                 (every third word hidden, one minute)
+Last line:  the last row of the table. With --codepoints it is the path of a picture, `figures/09_ill_formed.png`.
 
-The model of code points is one that `python 08_train_tamil.py --units codepoints` made; --codepoints prints the score
-first, then compares it with --checkpoint.
+--codepoints prints the score and then compares a model that `python 08_train_tamil.py --units codepoints` made.
 
-Builds on:  lessons 4 (ORDERS), 6 (generate, flags), 8 (couplets by length, the bits), 9 (writing, the score), 12
-            (mending).
-
-Here sampling_for is a function: number of letters -> Sampling.
+Builds on:  lessons 4 (ORDERS), 6 (generate, flags), 8 (couplets, the bits), 9 (writing, the score), 12 (mending).
 """
 
 import re
@@ -39,7 +35,8 @@ tamil_training = import_module("08_train_tamil")
 tamil_generation = import_module("09_generate_tamil")
 revision = import_module("12_revise")
 
-COUPLETS = 400  # that the model writes, by default
+# sampling_for is a function below: number of letters -> Sampling
+COUPLETS = 400  # that the model writes by default
 PICTURE_PASSES = (1, 2, 4, 8, 16, 32, 64)  # in which a couplet is written, for the picture
 MENDING_PASSES = (50, 75, 130, 200)  # that a couplet may take
 WORD_PASSES = (1, 2, 4, 8, 16)  # in which hidden words are to be found
@@ -47,7 +44,7 @@ WORD_PASSES = (1, 2, 4, 8, 16)  # in which hidden words are to be found
 
 # ---- Letters against code points
 def load_code_points(name, device):
-    """(model, tokenizer) of a checkpoint whose tokens are code points. Raises UserError for another."""
+    """(model, tokenizer) of a checkpoint of code points. Raises UserError for another."""
     model, tokenizer, _ = training.load_kind(find_checkpoint(name), False, pick_device(device))
     if max(map(len, tokenizer.units)) > 1:
         raise UserError(f"{name} is a model of letters; give one that 08_train_tamil.py --units codepoints made.")
@@ -55,9 +52,11 @@ def load_code_points(name, device):
 
 
 def compare_code_points(writers, known, real, num, sampling_for, generator):
-    """Letters against code points: bits per held-out couplet, and the picture of ill-formed letters against the number
-    of passes, for num couplets of the same shapes. writers: {name: (model, tokenizer)}; known, real: couplets of the
-    training text and held-out ones."""
+    """Prints bits per held-out couplet by letters and by code points. Draws ill-formed letters against passes.
+
+    The picture is of num couplets of the same shapes. writers: {name: (model, tokenizer)}. known: couplets of the
+    training text. real: held-out ones.
+    """
     chosen = tamil_generation.draw_couplets(known, num, generator)
     bits, shares = {}, {}
     for name, (model, tokenizer) in writers.items():
@@ -79,7 +78,7 @@ def compare_code_points(writers, known, real, num, sampling_for, generator):
 
 
 def draw_ill_formed(shares, title):
-    """Saves the picture; shares: {name: [(mean, standard error) for each of PICTURE_PASSES]}."""
+    """Saves the picture. shares: {name: [(mean, standard error) for each of PICTURE_PASSES]}."""
     figure, axes = new_figure(figsize=(7, 4))
     for name, points in shares.items():
         means, errors = ([100 * share for share in column] for column in zip(*points))
@@ -93,7 +92,7 @@ def draw_ill_formed(shares, title):
 
 # ---- Couplets that scan, against passes
 def draw_anew(write, shapes, passes):
-    """Couplets, one for each of shapes: of as many as so many passes write, the one that breaks the metre least."""
+    """For each of shapes the couplet that breaks the metre least, of all that `passes` passes write."""
     tries = [max(1, passes // sum(shape)) for shape in shapes]
     many = [shape for shape, number in zip(shapes, tries) for _ in range(number)]
     written = iter(write(many))
@@ -102,8 +101,10 @@ def draw_anew(write, shapes, passes):
 
 
 def print_mending(model, tokenizer, verse, num, write, mend, generator):
-    """Prints how many of num couplets scan after so many passes: mended; and drawn anew, whole, the best kept. write:
-    shapes -> couplets. mend: couplets, rules, passes -> couplets."""
+    """Prints how many of num couplets scan after so many passes, if mended and if drawn anew with the best kept.
+
+    write: shapes -> couplets. mend: couplets, rules, passes -> couplets.
+    """
     text, known, _ = verse
     shapes = tamil_generation.line_lengths(tokenizer, tamil_generation.draw_couplets(known, num, generator))
     score, rules = tamil_generation.Score(text), [tamil_generation.metre_faults]
@@ -127,7 +128,7 @@ def third_words(tokenizer, couplet):
 
 
 def find_words(model, tokenizer, couplets, sampling_for, generator):
-    """[words] 1 for every hidden word that was found again, 0 for the others. Raises UserError if there are too few."""
+    """[words] 1 for every hidden word that was found again, else 0. Raises UserError if there are too few."""
     right = []
     for places, rows in tamil_training.by_length(tokenizer, couplets).values():  # rows [N, L]
         spans = [third_words(tokenizer, couplets[place]) for place in places]
@@ -145,8 +146,8 @@ def find_words(model, tokenizer, couplets, sampling_for, generator):
 
 
 def print_found_words(model, tokenizer, couplets, sampling_for, generator):
-    """Prints the share of hidden words found again in couplets, for each order and number of passes."""
-    title = f"every third word of {len(couplets)} couplets; passes:"
+    """Prints the share of hidden words found again for each order and number of passes."""
+    title = f"every third word of {len(couplets)} couplets, passes:"
     print(f"| {title} | {' | '.join(map(str, WORD_PASSES))} |\n|---|{'---|' * len(WORD_PASSES)}")
     for order in diffusion.ORDERS:
         settings = [partial(sampling_for, steps=steps, order=order) for steps in WORD_PASSES]
@@ -161,19 +162,14 @@ def main():
     parser.set_defaults(num=COUPLETS)
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--codepoints", metavar="FILE", help="a model of code points to compare, after the score")
-    kind.add_argument(
-        "--couplets", action="store_true", help="no score: hide words of held-out couplets, and find them"
-    )
+    kind.add_argument("--couplets", action="store_true", help="no score: hide words of held-out couplets and find them")
     kind.add_argument("--mending", action="store_true", help="no score: couplets that scan, against passes")
     for name in revision.RULES:
-        parser.add_argument(
-            f"--{name}", action="store_true", help=f"the couplets scored are mended until they have {name}"
-        )
+        parser.add_argument(f"--{name}", action="store_true", help=f"mend the scored couplets until they have {name}")
     parser.add_argument("--data", metavar="FILE", help="the verse it was trained on (default: data/tamil.txt)")
     args = parser.parse_args()
-    for flag in parser.changed(
-        args, ("num", "steps", "order") if args.couplets else ("steps",) if args.mending else ()
-    ):
+    tried = ("num", "steps", "order") if args.couplets else ("steps",) if args.mending else ()
+    for flag in parser.changed(args, tried):
         kind = "--couplets" if args.couplets else "--mending"
         parser.error(f"{flag} does not go with {kind}, which tries several numbers of passes")
     rules = [rule for name, rule in revision.RULES.items() if getattr(args, name)]

@@ -1,4 +1,4 @@
-"""Trains with some of the lessons' constants changed, and prints the held-out bound: how docs/tuning.md was made.
+"""Trains with some of the lessons' constants changed and prints the held-out bound. docs/tuning.md was made with it.
 
 Run, from the folder of the project:
     python -m benchmarks.tune --steps 128                                        as the lessons have it
@@ -6,8 +6,8 @@ Run, from the folder of the project:
     python -m benchmarks.tune small.n_layers=6 small.dim=208 --steps 128         another shape
     python -m benchmarks.tune positions=learned positions_std=0.02 --steps 800   learned positions instead of RoPE
 
-NAME=VALUE sets a constant of lessons 2 to 5 or of tools.py, or an entry of a preset; the flags are those of
-05_train.py, but for --plain, --evaluate, --out and --resume.
+NAME=VALUE sets a constant of lessons 2 to 5 or of tools/training_run.py, or an entry of a preset. The flags are those
+of 05_train.py without --plain, --evaluate, --out and --resume.
 """
 
 import sys
@@ -32,7 +32,7 @@ training = import_module("05_train")
 
 
 def set_constant(name, value):
-    """START_STRENGTH=0, small.dim=208: the value takes the type of the one it replaces. Raises UserError."""
+    """Sets START_STRENGTH=0 or small.dim=208. The value takes the type of the one it replaces. Raises UserError."""
     preset, _, entry = name.partition(".")
     homes = [transformer.PRESETS.get(preset, {})] if entry else []
     homes += [vars(module) for module in (attention, transformer, diffusion, training, training_run)]
@@ -51,7 +51,7 @@ def read_number(kind, name, value):
 
 
 def use_learned_positions(deviation):
-    """Replaces RoPE by a learned vector for every position, added to the embedding; heads start blind."""
+    """Replaces RoPE by a learned vector for every position, added to the embedding. Heads start blind."""
 
     class LearnedPositions(transformer.Transformer):
         def __init__(self, config):
