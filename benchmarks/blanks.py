@@ -1,8 +1,7 @@
 """Blanks of known text, measured: what the right side is worth in nats, in letters found again and in words.
 
 Blanks of four sizes stand in the middle of held-out windows. The dLLM fills them and sees both sides. A GPT sees the
-left side, or chooses among its continuations by the right one. The nats are exact where they can be. Random order has
-bounds alone, in a table of their own. Blanks of unknown length follow.
+left side, or chooses among its continuations by the right one. The nats are exact. Blanks of unknown length follow.
 
 Run, from the folder of the project:
             python -m benchmarks.blanks --seed 0              (more than half an hour on one core)
@@ -10,8 +9,7 @@ Run, from the folder of the project:
             python -m benchmarks.blanks --exact               (a part of it, some minutes)
 Last line:  the path of a picture, `11_blanks.png` in the folder --pictures. With --exact it is the last row of a table.
 
-Builds on:  lessons 4 (the bounds), 6 (Sampling, flags), 7 (token_nats, continue_text), 10 (Writers, Judge), 11.
-            benchmarks/exact.py (scheduled_nats).
+Builds on:  lessons 4 (exact_nats), 6 (Sampling, flags), 7 (token_nats, continue_text), 10 (Writers, Judge), 11.
 """
 
 import math
@@ -33,13 +31,10 @@ generation = import_module("06_generate")
 gpt = import_module("07_train_gpt")
 comparison = import_module("10_compare")
 blanks = import_module("11_fill_blanks")
-exact = import_module("benchmarks.exact")
 
 SIZES = (1, 4, 16, 64)
 WINDOWS = 200  # in which a blank is filled, by default
 ORDERS = ("left to right", "certainty")  # of the dLLM, with exact figures
-BOUND_DRAWS = 16  # for the bound
-ORDER_PASSES = 64  # for the tighter bound, shared by its random orders
 AT_ONCE = 8  # windows for the GPT's continuations
 CONTINUATIONS = 32  # among which the GPT may choose
 BEST, GREEDY = f"GPT, best of {CONTINUATIONS}", "dLLM at temperature 0"
@@ -48,22 +43,6 @@ RANGE = blanks.Blank(1, 12)  # of these lengths
 
 
 # ---- The nats of the truth
-@torch.inference_mode()
-def bound_over_orders(model, tokens, places, orders, generator=None):
-    """[B] one draw of a bound on -log p(tokens at places [G] | the rest of tokens [B, L]), tighter than lesson 4's.
-
-    The sampler's p is the mean of p(tokens | order) over all orders of the places. `bound_on_part` estimates the mean
-    of -log p(tokens | order). This takes -log of the mean over a few orders. By Jensen it lies between the two, the
-    lower the more orders (arXiv 1509.00519). Each of the `orders` costs G passes. In nats, for random order.
-    """
-    log_p, G = [], len(places)
-    for _ in range(orders):
-        order = torch.rand(len(tokens), G, generator=generator).argsort(dim=1)  # [B, G] one for each row
-        nats = exact.scheduled_nats(model, tokens, [1] * G, places[order].to(tokens.device))  # [B]
-        log_p.append(-G * nats.cpu())
-    return math.log(orders) - torch.stack(log_p).logsumexp(dim=0)  # [orders, B] -> [B]
-
-
 @torch.inference_mode()
 def exact_of_blanks(writers, judge, windows, spans):
     """{who: [N exact nats per letter, for each of SIZES]} of what stands at spans [(start, end)] of windows [N, L].
@@ -83,41 +62,14 @@ def exact_of_blanks(writers, judge, windows, spans):
     return results
 
 
-@torch.inference_mode()
-def bounds_of_blanks(writers, windows, spans):
-    """{which: [N bounds in nats per letter, for each of SIZES]} on the dLLM's random order, at spans of windows."""
-    results = {"dLLM, random": [], "dLLM, random, over several orders": []}
-    for start, end in tqdm(spans, desc="bounds", leave=False, disable=None):
-        places, generator = torch.arange(start, end), torch.Generator().manual_seed(0)
-        draw = lambda: diffusion.bound_on_part(writers.dllm, windows, places, generator).cpu()  # noqa: E731
-        mean = torch.stack([draw() for _ in range(BOUND_DRAWS)]).mean(dim=0)  # [N]
-        orders = max(1, ORDER_PASSES // len(places))
-        tighter = [bound_over_orders(writers.dllm, part, places, orders, generator) for part in windows.split(64)]
-        for figures, nats in zip(results.values(), (mean, torch.cat(tighter))):
-            figures.append(nats / len(places))
-    return results
-
-
-def gaps_to_gpt(by_gpt, others):
-    """{"GPT minus WHO": [N differences on the same windows, for each of SIZES]}."""
-    return {f"GPT minus {who}": [left - own for left, own in zip(by_gpt, nats)] for who, nats in others.items()}
-
-
 def show_exact_costs(writers, judge, windows, spans):
     """Prints the exact cost of the truth at spans of windows [N, L]. Returns the figures."""
     nats = exact_of_blanks(writers, judge, windows, spans)
-    dllm = {who: figures for who, figures in nats.items() if who.startswith("dLLM")}
+    dllm = [who for who in nats if who.startswith("dLLM")]
+    gaps = {f"GPT minus {who}": [left - own for left, own in zip(nats["GPT"], nats[who])] for who in dllm}
     title, sizes = "nats/character of the truth, exact", [end - start for start, end in spans]
-    blanks.print_figures(title, sizes, nats | gaps_to_gpt(nats["GPT"], dllm), "{:.3f}")
+    blanks.print_figures(title, sizes, nats | gaps, "{:.3f}")
     return nats
-
-
-def show_bounds_on_them(writers, windows, spans, by_gpt):
-    """Prints random order's bounds on the same costs. by_gpt: the GPT's exact figures."""
-    bounds = bounds_of_blanks(writers, windows, spans)
-    gaps = gaps_to_gpt(by_gpt, bounds)
-    blanks.print_figures("bounds on them, for random order", SIZES, bounds | gaps, "{:.2f}")
-    print("\nGPT minus a bound: the dLLM is at least so much better. A negative figure says nothing.")
 
 
 # ---- Filling
@@ -237,7 +189,6 @@ def main():
     nats = show_exact_costs(writers, judge, windows, spans)
     if args.exact:
         return
-    show_bounds_on_them(writers, windows, spans, nats["GPT"])
     right = score_fillings(writers, judge, windows, spans, sampling_for, seeded_generator(args.seed))
     score_found_lengths(writers, comparison.spread(windows, min(LENGTH_WINDOWS, len(windows))))
     draw_scores(nats, right, args.pictures.resolve())

@@ -1,4 +1,4 @@
-"""dLLM against GPT at length: the models' figures, 88 ways of writing before a judge, the best of them, and speed.
+"""dLLM against GPT at length: the models' figures, 88 ways of writing before a judge, and speed.
 
 Run, from the folder of the project:
             python -m benchmarks.sweep --pieces 32 --pictures docs         (more than half an hour on one core)
@@ -38,7 +38,6 @@ TEMPERATURES = {  # confidence sharpens by itself (lesson 4), so it needs more h
 }
 GPT_TEMPERATURES = (0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
 TOP_KS = (3, 5, 10)  # at one letter a pass, by certainty, at temperature 1
-SAME_DIVERSITY = 0.03  # how far a setting's diversity may be from real text's
 SPEED_LENGTH = 256  # letters of the text that is timed
 
 
@@ -105,26 +104,6 @@ def judge_all(writers, judge, held_out, seen, seed):
     first, second, *written = comparison.show_judged(judge, real, ways)
     by_gpt, by_dllm = written[: len(GPT_TEMPERATURES)], written[len(GPT_TEMPERATURES) :]
     return Verdicts(first, second, dict(zip(GPT_TEMPERATURES, by_gpt)), dict(zip(samplings, by_dllm)))
-
-
-def as_diverse(verdicts, target):
-    """The settings of {setting: Verdict} that are as diverse as the target, the most fluent first."""
-    alike = [setting for setting, each in verdicts.items() if abs(each.distinct[0] - target) <= SAME_DIVERSITY]
-    return sorted(alike, key=lambda setting: verdicts[setting].nats[0])
-
-
-def show_choice(writers, judge, verdicts, num, seed):
-    """Prints each model's most fluent settings among those as diverse as pieces of the training text.
-
-    They are judged again on other texts, since the best of many figures is partly luck.
-    """
-    target, L = verdicts.seen.distinct[0], writers.length
-    alike = f"As diverse as text from training ({target:.3f} +- {SAME_DIVERSITY}), the most fluent"
-    print(f"\n{alike}, each judged again with another seed\n\n{comparison.TITLES}")
-    for write, judged, most in (writers.by_gpt, verdicts.by_gpt, 2), (writers.by_dllm, verdicts.by_dllm, 5):
-        for setting in as_diverse(judged, target)[:most]:
-            again = comparison.judge_pieces(judge, f"{judged[setting].label}, again", write(setting, num, L, seed + 1))
-            print(judged[setting].row(), again.row(), sep="\n")
 
 
 def default_verdict(verdicts, number, length, temperature=0.8):
@@ -209,7 +188,6 @@ def main():
     comparison.show_exact_nats(writers, exact_windows)
     judge = comparison.Judge(writers.tokenizer.decode(tokens), writers.tokenizer.vocab_size)
     verdicts = judge_all(writers, judge, *pieces, args.seed)
-    show_choice(writers, judge, verdicts, args.pieces, args.seed)
     shown = [default_verdict(verdicts, number, L) for number in (1, 4, 16)]
     comparison.show_pieces([verdicts.by_gpt[0.8], *shown])
     draw_steps(verdicts, L, folder)
