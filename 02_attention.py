@@ -26,7 +26,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-ROPE_BASE = 100.0  # suits letters; long texts of words take 10,000 (see `rotate` and docs/tuning.md)
+ROPE_BASE = 100.0  # suits letters, where long texts of words take 10,000 (docs/tuning.md)
 START_STRENGTH = 6.0  # how firmly a head looks at its neighbour before training
 
 

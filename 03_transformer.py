@@ -38,7 +38,7 @@ class Config:
     n_heads: int  # H, attention heads in a block
     dim: int  # D, the width of the vector that stands for a token
     causal: bool = False  # GPT: True; a position sees itself and what is to its left
-    dropout: float = 0.0  # the share of each residual update set to 0 in training; it hinders learning by heart
+    dropout: float = 0.0  # the share of each residual update set to 0 in training, against learning by heart
 
 
 PRESETS = {
@@ -86,7 +86,7 @@ class Transformer(nn.Module):
             nn.init.zeros_(last.weight)
 
     def forward(self, tokens, seen=0.0):
-        x = self.embedding(tokens) + seen  # [B, T] -> [B, T, D]; a text adds 0, lesson 14 adds the robot's map
+        x = self.embedding(tokens) + seen  # [B, T] -> [B, T, D] (only lesson 14 adds more: the robot's map)
         for block in self.blocks:
             x = block(x)
         return self.head(self.norm(x))  # [B, T, V]
@@ -95,7 +95,7 @@ class Transformer(nn.Module):
 def parameter_count(config):
     """The number of parameters, worked out from the shape."""
     V, D = config.vocab_size, config.dim
-    block = 4 * D * D + 2 * D + 8 * D * D + 2 * D  # four matrices, two biases; feed-forward up and down; two norms
+    block = 4 * D * D + 2 * D + 8 * D * D + 2 * D  # 4 matrices, 2 biases, feed-forward up and down, 2 norms
     return (V + 1) * D + config.n_layers * block + D + D * V  # embedding, blocks, last norm, head
 
 

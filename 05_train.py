@@ -86,12 +86,12 @@ class Objective:
     """What the loop must know about a kind of model. Lesson 7 trains a GPT by the same loop and another Objective."""
 
     causal: bool  # GPT: True, lest a position see what it must guess
-    label: str  # GPT: "exact", for the held-out figure is a likelihood; here "bound"
+    label: str  # GPT: "exact", for the held-out figure is a likelihood (here "bound")
     prepare: Callable  # (tokens [B, L], vocab_size, generator) -> inputs [B, L], mask [B, L] of what to guess
     heldout: Callable  # (model, windows [N, L]) -> nats per token
     report: Callable  # (model, windows [N, L]) -> the figure measured carefully, as a sentence
     write: Callable  # (model, tokenizer) -> a short sample, as text
-    reader: Callable = lambda model: model  # (model) -> what turns inputs into logits; lesson 15 has another
+    reader: Callable = lambda model: model  # (model) -> what turns inputs into logits
 
 
 def write_sample(model, tokenizer):
@@ -231,7 +231,7 @@ def train(settings, objective, tokenizer, config, draw, windows, saved=None, wei
             logits = forward(inputs[mine]).float()  # [B / processes, L, V]
             return diffusion.masked_cross_entropy(logits, tokens[mine], mask[mine]).mean()
 
-    if compiled:  # once before the clock runs, since it takes a minute; the run must not notice
+    if compiled:  # once before the clock runs, since it takes a minute. The generators must not notice.
         with same_generators(device):
             generator = torch.Generator().manual_seed(0)
             tokens = draw(generator).to(device)

@@ -50,7 +50,7 @@ gpt = import_module("07_train_gpt")
 TITLES = "| text | nats/character | known words | distinct 4-grams | longest copy |\n|---|---|---|---|---|"
 ORDER = 6  # the judge guesses a letter from the five before it
 PIECES = 8  # that the judge reads of each kind
-WINDOWS = 8  # of held-out text for the exact figures; each takes 128 passes in each order
+WINDOWS = 8  # of held-out text for the exact figures, each of 128 passes in each order
 AT_ONCE = 32  # windows in a batch
 
 
@@ -221,7 +221,7 @@ class Verdict:
     """What the judge says of one way of writing."""
 
     label: str
-    nats: tuple  # (figure, standard error); so are the next two
+    nats: tuple  # (figure, standard error), as are the next two
     words: tuple
     distinct: tuple
     longest: int

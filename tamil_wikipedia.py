@@ -52,7 +52,7 @@ FIRST_ARTICLES = 200  # without --limit
 TIMEOUT = (10, 60)  # seconds to connect, and between two pieces of an answer
 ANSWER_SECONDS = 120  # for an article, or for the headers of the dump and of all redirections to it
 LARGEST_ANSWER = 2**25  # bytes; Wikipedia allows an article 2**21
-SLOWEST, STRETCH = 1000, 60  # the dump may take hours; fewer bytes a second over so many seconds count as a cut
+SLOWEST, STRETCH = 1000, 60  # fewer bytes a second over so many seconds count as a cut. The dump may take hours.
 ATTEMPTS = 6  # with pauses of 1, 2, 4, 8 and 16 seconds between them, unless the server asks for others
 LONGEST_WAIT = 300  # seconds, whatever the server asks for
 
@@ -351,7 +351,7 @@ def main():
     FOLDER.mkdir(exist_ok=True)
     if args.api:
         if not args.limit:
-            print(f"the first {FIRST_ARTICLES} articles; --limit N takes N, --dump takes all", file=sys.stderr)
+            print(f"the first {FIRST_ARTICLES} articles (--limit N takes N, --dump takes all)", file=sys.stderr)
         count = read_api(API, FOLDER, args.limit, FIRST_ARTICLES)
     else:
         program = find_extractor()  # first, since the download is long

@@ -105,7 +105,7 @@ def download(url, sha256, path):
 
     try:
         pooch.retrieve(url, sha256, fname=path.name, path=path.parent, downloader=fetch_in_time)
-    except Exception as problem:  # no network, a full disk, a broken answer; a wrong checksum, which is a ValueError
+    except Exception as problem:  # no network, a full disk, a broken answer, or a wrong checksum (ValueError)
         reasons = {ValueError: "its checksum is wrong", OSError: str(problem)}
         reason = reasons.get(type(problem), type(problem).__name__)
         raise UserError(f"could not download {url} ({reason}); fetch it yourself and save it as {path}.")
@@ -126,7 +126,7 @@ def find_checkpoint(name):
         path = Path(hf_hub_download(f"{owner}/{repo}", file))
     except Exception as problem:  # the hub's errors, requests' and plain OSErrors
         raise UserError(f"could not download {name} ({type(problem).__name__}); check the name and the network.")
-    if path.suffix == ".pt":  # the older format keeps its alphabet apart; where it lacks, loading says so
+    if path.suffix == ".pt":  # the older format keeps its alphabet apart. Where it lacks, loading says so.
         with contextlib.suppress(Exception):
             hf_hub_download(f"{owner}/{repo}", (Path(file).parent / "vocab.json").as_posix())
     return path

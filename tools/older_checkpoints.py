@@ -54,7 +54,7 @@ class OlderTransformer(nn.Module):
         self.head = nn.Linear(config.dim, config.vocab_size, bias=False)
 
     def forward(self, tokens):
-        if self.config.causal:  # there is no row for the beginning of a text; token 0, a line break, stands for it
+        if self.config.causal:  # no row stands for the beginning of a text, so token 0, a line break, does
             tokens = tokens.masked_fill(tokens == self.config.vocab_size, 0)
         positions = torch.arange(tokens.shape[1], device=tokens.device)
         x = self.token_emb(tokens) + self.pos_emb(positions)  # [B, T, D]

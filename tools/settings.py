@@ -48,13 +48,13 @@ def training_parser(doc, out, presets, data="TinyShakespeare, downloaded once", 
     parser = Parser(doc)
     add = parser.add_argument
     add("--data", metavar="FILE", help=f"a UTF-8 text file (default: {data})")
-    add("--preset", choices=["auto", *presets], help=f"default: {default['preset']}; auto: base on CUDA, else small")
+    add("--preset", choices=["auto", *presets], help=f"default: {default['preset']} (auto: base on CUDA, else small)")
     limit = parser.add_mutually_exclusive_group()
     limit.add_argument("--steps", type=between(int, 1, 10**9), help="stop after so many steps in all")
     limit.add_argument("--minutes", type=between(float, 0.01, 10**6), help="stop after so long in all (default: 5)")
     windows = f"windows of text in a step (default: those that hold {LETTERS_A_STEP:,} letters)"
     add("--batch", type=between(*LIMITS["batch"]), help=windows)
-    add("--lr", type=between(*LIMITS["lr"]), help=f"Muon's learning rate; AdamW's follows (default: {default['lr']})")
+    add("--lr", type=between(*LIMITS["lr"]), help=f"Muon's learning rate, AdamW's follows (default: {default['lr']})")
     dropped = f"share of each residual update to drop (default: {default['dropout']})"
     add("--dropout", type=between(*LIMITS["dropout"]), help=dropped)
     decay = f"times the learning rate, the share that matrices lose in a step (default: {default['weight_decay']})"

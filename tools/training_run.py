@@ -20,7 +20,7 @@ from tools.settings import STATE
 import torch
 
 EVALUATIONS = 8  # how often a run measures the held-out figure
-HELDOUT_WINDOWS = 1024  # at most this many windows, evenly spread; TinyShakespeare has fewer
+HELDOUT_WINDOWS = 1024  # at most this many windows, evenly spread (TinyShakespeare has fewer)
 LOG_ROWS = 200  # how many rows of the log a run writes
 MOST_LOSSES = 10**4  # steps between two rows, at most: a checkpoint holds their losses, and must not grow long
 SAVE_EVERY = 60  # seconds between two saves
@@ -36,7 +36,7 @@ class Run:
         self.device = torch.device(settings.device)
         self.generator = torch.Generator().manual_seed(settings.seed)  # of windows and masks
         self.step, self.characters, self.seconds, self.heldout, self.best = 0, 0, 0.0, None, math.inf
-        self.lr, self.losses, self.due = 0.0, [], False  # losses since the last row of the log; due: to be measured
+        self.lr, self.losses, self.due = 0.0, [], False  # losses: since the last row of the log. due: to be measured.
 
     def progress(self):
         """The share of the run that is done, 0 to 1, in steps or in training time."""
@@ -165,7 +165,7 @@ class Reporter:
         self.saved_at, self.began_at = time.monotonic(), (run.characters, run.seconds)
         count = f"{sum(p.numel() for p in run.model.parameters()):,} parameters"
         print(f"{count}, {run.device}, {run.settings.dtype}, batch {run.settings.batch}", file=sys.stderr)
-        pause = 0.5 if sys.stderr.isatty() else 30  # seconds between two updates; a file wants fewer
+        pause = 0.5 if sys.stderr.isatty() else 30  # seconds between two updates, fewer of them in a file
         layout = "{percentage:3.0f}%|{bar:20}| {desc}"
         self.bar = tqdm(total=1.0, initial=run.progress(), bar_format=layout, mininterval=pause, file=sys.stderr)
         if run.due:  # it was killed while it measured
