@@ -1,33 +1,30 @@
 """Lesson 15. Why is a dLLM slower than a GPT, and when does it stop?
 
-A GPT reads each letter once. What it computed of a letter stays true, and is kept (lesson 7). A dLLM reads the whole
-canvas in every pass, since each new letter changes what all the others see. And its canvas has a fixed length.
+A GPT reads each letter once. What it computed of a letter is kept (lesson 7). A dLLM reads the whole canvas in every
+pass, since each new letter changes what all the others see. And its canvas has a fixed length.
 
 Blocks answer both (block diffusion, BD3-LM, arXiv 2503.09573). A text is cut into blocks of 32 letters, say. They are
-written from left to right, as a GPT writes letters. Inside a block letters appear anywhere, as in lesson 6. A letter
-sees its own block and all earlier ones, and nothing later. So nothing that comes later changes a finished block: its
-keys and values are kept, exactly. In lesson 6 that is impossible, since every letter sees every other one. And after
-each block one can ask whether the text has ended.
+written from left to right. Inside a block letters appear anywhere, as in lesson 6. A letter sees its own block and all
+earlier ones, and nothing later. So a finished block never changes: its keys and values are kept, exactly. In lesson 6
+every letter sees every other one, so nothing can be kept. After each block one can ask whether the text has ended.
 
 Blocks of 1 are a GPT that is asked at a mask. One block of all letters is the dLLM of lesson 6. One set of weights can
-be all of these, since only the mask of attention differs. The shipped dLLM has never seen blocks, and can be read so
-all the same. --train teaches it blocks of several sizes.
+be all of these, since only the mask of attention differs. The shipped dLLM can be read so. --train teaches it blocks.
 
 Blocks do not make few passes cheap. Letters of one pass do not see each other, and in a block they are close together.
-In haste, random places of a whole canvas are better (lesson 6).
+In haste, random places of a whole canvas are better.
 
 Builds on:  lessons 1, 3, 4 (sample, ToyWorld), 5 (the loop), 6 (canvas, revise, flags), 7 (with_cache).
 Run:        python 15_blocks.py                            (writes a text, some five seconds)
             python 15_blocks.py --prompt "ROMEO:" --len 400 --stop --seed 1
-            python 15_blocks.py --block 1                  (as a GPT writes)
-            python 15_blocks.py --walk                     (proofs and a picture, half a minute)
+            python 15_blocks.py --walk                     (proofs and a picture)
             python 15_blocks.py --train --minutes 100      (goes on from a dLLM)
 Last line:  the last line of the text; of the walk the path of a picture, `figures/15_masks.png`.
 
 Exercises (answers in docs/answers.md)
   1. Let a finished block see the block after it (in `sees`). Which check of the walk fails, and why?
-  2. Write 256 letters with --block 1, 8, 32 and 256. Which is the fastest, and where does the time go?
-  3. In the toy world two letters a pass are wrong, even in blocks of 2. Why? What would make them right?
+  2. Write 256 letters with --block 1, 8, 32 and 256. Which is the fastest, and why?
+  3. In the toy world two letters a pass are wrong, even in blocks of 2. Why?
 """
 
 import math
@@ -41,7 +38,6 @@ from tools.settings import settle, training_parser
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 tensors = import_module("01_tensors")
 transformer = import_module("03_transformer")
@@ -50,10 +46,7 @@ training = import_module("05_train")
 generation = import_module("06_generate")
 gpt = import_module("07_train_gpt")
 
-BLOCK = 32  # letters of a block, where it writes
-TEMPERATURE = 0.6
-WINDOWS = 8  # of held-out text, for the exact figures of the walk
-TAKEN_BACK = 4  # letters that a pass of --revise takes back
+BLOCK, TEMPERATURE = 32, 0.6  # of writing, unless one says otherwise
 SHARES = {1: 0.25, 8: 0.25, 32: 0.15, None: 0.35}  # of the training steps, by block size; None: the whole canvas
 
 
@@ -66,21 +59,18 @@ def sees(readers, seen):
 def sees_two_copies(numbers):
     """[2L, 2L] the same for two copies of a text side by side, [noisy; clean]. numbers [L]: the block of each place.
 
-    A noisy place sees the noisy places of its own block and the clean ones of earlier blocks. A clean place sees the
-    clean ones of its own block and earlier ones, and nothing that is noisy. So one pass asks all blocks at once.
-    """
+    A noisy place sees the noisy places of its own block and the clean ones of earlier blocks. A clean place sees clean
+    ones alone. So one pass asks all blocks at once."""
     own, earlier = numbers[:, None] == numbers, numbers[:, None] > numbers
-    noisy, clean = torch.cat([own, earlier], dim=1), torch.cat([torch.zeros_like(own), sees(numbers, numbers)], dim=1)
-    return torch.cat([noisy, clean])
+    return torch.cat([torch.cat([own, earlier], dim=1), torch.cat([own & False, own | earlier], dim=1)])
 
 
-class TwoCopies(nn.Module):
+class TwoCopies(torch.nn.Module):
     """A model as training reads it. inputs [B, 3, L] (noisy, clean, block of each place) -> logits [B, L, V]."""
 
     def __init__(self, model):
         super().__init__()
-        self.model = model
-        self.reader, self.reading = gpt.with_cache(model)
+        self.model, (self.reader, self.reading) = model, gpt.with_cache(model)
 
     def forward(self, inputs):
         noisy, clean, numbers = inputs.unbind(dim=1)  # [B, L] each
@@ -94,8 +84,8 @@ class TwoCopies(nn.Module):
 
 def with_numbers(noisy, clean, block):
     """[B, L] twice -> the inputs [B, 3, L] of TwoCopies. Where block does not divide L, the last block is shorter."""
-    numbers = (torch.arange(noisy.shape[1], device=noisy.device) // block).expand_as(noisy)
-    return torch.stack([noisy, clean, numbers], dim=1)
+    numbers = torch.arange(noisy.shape[1], device=noisy.device) // block
+    return torch.stack([noisy, clean, numbers.expand_as(noisy)], dim=1)
 
 
 def block_logits(model, noisy, clean, block):
@@ -108,14 +98,12 @@ def block_logits(model, noisy, clean, block):
 def block_nats(model, tokens, block):
     """[B] the exact -log p / L of tokens [B, L], block by block and from left to right inside a block.
 
-    Pass number j hides place j of each block and all after it in the block. It asks for place j in all blocks at once.
-    """
-    model, place = TwoCopies(model), torch.arange(tokens.shape[1], device=tokens.device) % block  # [L]
-    nats = torch.zeros(len(tokens), device=tokens.device)
+    Pass j hides place j of each block and all after it in the block. It asks for place j in all blocks at once."""
+    model, place, nats = TwoCopies(model), torch.arange(tokens.shape[1], device=tokens.device) % block, 0.0  # place [L]
     for j in range(min(block, tokens.shape[1])):
         noisy = tokens.masked_fill(place >= j, model.model.config.vocab_size)
         log_p = F.log_softmax(model(with_numbers(noisy, tokens, block)).float(), dim=-1)  # [B, L, V]
-        nats -= log_p.gather(2, tokens[..., None]).squeeze(2)[:, place == j].sum(dim=1)
+        nats = nats - log_p.gather(2, tokens[..., None]).squeeze(2)[:, place == j].sum(dim=1)  # [B]
     return nats / tokens.shape[1]
 
 
@@ -130,14 +118,13 @@ def hide_in_blocks(tokens, block, mask_id, generator):
 # ---- 3. Training: each step draws a block size, or the whole canvas
 def draw_inputs(tokens, vocab_size, generator):
     """The training input: tokens [B, L] -> inputs [B, 3, L] of TwoCopies, and the mask [B, L] of what is hidden."""
-    L = tokens.shape[1]
     drawn = torch.multinomial(torch.tensor(list(SHARES.values())), 1, generator=generator).item()
-    block = list(SHARES)[drawn] or L
-    if block == L:
+    block = list(SHARES)[drawn]
+    if block is None:
         noisy, mask = diffusion.hide_some(tokens, vocab_size, generator)
     else:
         noisy, mask = hide_in_blocks(tokens, block, vocab_size, generator)
-    return with_numbers(noisy, tokens, block), mask
+    return with_numbers(noisy, tokens, block or tokens.shape[1]), mask
 
 
 def heldout_nats(model, windows):
@@ -155,9 +142,7 @@ def train_blocks(args):
     settings, text, saved = settle(args, "15_blocks.py", transformer.PRESETS, tensors.load_text, **OWN)
     config = replace(model.config, dropout=settings.dropout)
     if vars(config) | transformer.PRESETS[settings.preset] != vars(config):
-        raise UserError(
-            f"{args.checkpoint} has not the shape of --preset {settings.preset}; name the preset that it has."
-        )
+        raise UserError(f"{args.checkpoint} has not the shape of --preset {settings.preset}; name the one that it has.")
     tokens, windows = tensors.split_text(text, tokenizer, config.context)
     draw = tensors.random_windows(tokens, config.context, settings.batch)
     training.train(settings, BLOCKWISE, tokenizer, config, draw, windows, saved, weights=model.state_dict())
@@ -166,9 +151,8 @@ def train_blocks(args):
 
 # ---- 4. Writing, with a cache
 class BlockWriter:
-    """A model for lesson 4's sampler that answers for one block, tokens [B, T] -> logits [B, T, V].
-
-    `see` says what stands before the block. A finished block is read once, in the first pass of the next, and kept."""
+    """A model for lesson 4's sampler that answers for one block, tokens [B, T] -> logits [B, T, V]. `see` says what
+    stands before the block. A finished block is read once, in the first pass of the next, and kept."""
 
     def __init__(self, model, block):
         self.model, self.config, self.block, self.first = model, model.config, block, 0
@@ -196,10 +180,9 @@ class BlockWriter:
 class Contrast:
     """Two BlockWriters as one: an expert and a smaller model, the amateur (contrastive decoding, arXiv 2210.15097).
 
-    Both know which letters are frequent. The expert knows better which word fits. Its advantage is its log p minus the
-    amateur's. The advantage is added to its log p. Letters less likely than PLAUSIBLE times its likeliest one are ruled
-    out. An advantage counts for a factor ADVANTAGE at most. Without that limit one text in twenty ended in quotes.
-    """
+    The expert knows better which word fits. So its advantage, its log p minus the amateur's, is added to its log p. It
+    counts for a factor ADVANTAGE at most: without that, one text in twenty ended in quotes. Letters less likely than
+    PLAUSIBLE times the expert's likeliest one are ruled out."""
 
     PLAUSIBLE, ADVANTAGE = 0.2, 3.0
 
@@ -208,8 +191,8 @@ class Contrast:
 
     def see(self, before, size):
         """As BlockWriter.see."""
-        for writer in (self.expert, self.amateur):
-            writer.see(before, size)
+        self.expert.see(before, size)
+        self.amateur.see(before, size)
 
     def __call__(self, tokens):
         expert, amateur = (F.log_softmax(writer(tokens).float(), dim=-1) for writer in (self.expert, self.amateur))
@@ -222,9 +205,8 @@ class Contrast:
 def write_blocks(writer, canvas, block, draw, at_end=lambda written: False):
     """Fills the masks of a canvas [B, L] block by block, a letter a pass, the surest place of the block first.
 
-    draw: the keywords of lesson 4's sample (temperature, top_k, generator, on_step). at_end(written [B, S]) says after
-    each block whether the text ends there. Returns [B, S], S = L unless the text ended before.
-    """
+    draw: the keywords of lesson 4's sample. at_end(written [B, S]) says after each block whether the text ends there.
+    Returns [B, S], S = L unless it did."""
     show = draw.get("on_step") or (lambda canvas: None)
     for start in range(0, canvas.shape[1], block):
         before, present, after = canvas.tensor_split((start, start + block), dim=1)
@@ -240,26 +222,19 @@ def write_blocks(writer, canvas, block, draw, at_end=lambda written: False):
 
 # ---- The walk
 def draw_who_sees(length=64):
-    """Saves the picture of who sees whom: for the two copies of training, and for a pass with the cache."""
-    figure, panels = new_figure(1, 5, figsize=(17, 3.9), layout="constrained")
-    numbers = torch.arange(length) // 16
-    masks = {f"blocks of {block}": sees_two_copies(torch.arange(length) // block) for block in (1, 8, 32, length)}
-    masks["a pass with the cache, blocks of 16"] = sees(numbers[32:], numbers)
-    for axes, (title, mask) in zip(panels, masks.items()):
-        axes.imshow(mask, cmap="Blues", vmax=1.4)
-        kept = len(mask) < length
-        seen, readers = (
-            (["kept", "finished", "present"], ["finished", "present"]) if kept else (["noisy", "clean"],) * 2
-        )
-        axes.set_xticks([16, 40, 56] if kept else [32, 96], seen)
-        axes.set_yticks([8, 24] if kept else [32, 96], readers, rotation=90, va="center")
-        axes.set(title=title, xlabel="seen", ylabel="who sees")
+    """Saves the picture of who sees whom in the two copies of training."""
+    figure, panels = new_figure(1, 4, figsize=(14, 3.9), layout="constrained")
+    for axes, block in zip(panels, (1, 8, 32, length)):
+        axes.imshow(sees_two_copies(torch.arange(length) // block), cmap="Blues", vmax=1.4)
+        axes.set_xticks([length // 2, 3 * length // 2], ["noisy", "clean"])
+        axes.set_yticks([length // 2, 3 * length // 2], ["noisy", "clean"], rotation=90, va="center")
+        axes.set(title=f"blocks of {block}", xlabel="seen", ylabel="who sees")
     save_figure(figure, "15_masks.png")
 
 
 def show_toy(world):
     """Adds up p of each text of lesson 4's toy world, block by block. Prints the distance from the truth."""
-    print("1. In lesson 4's toy world, texts of 4 letters, surest first: the distance (total variation) from the truth")
+    print("1. In lesson 4's toy world, surest first: the distance (total variation) from the truth")
     print("\n  letters a pass    1      2      4")
     places, distances = torch.arange(4), {}
     for block in (1, 2, 4):
@@ -269,8 +244,8 @@ def show_toy(world):
                 known = world.texts.masked_fill(places > part[-1], world.config.vocab_size)  # later blocks are unseen
                 nats += block * diffusion.exact_nats(world, known, "certainty", block // together, part)
             distances[block, together] = 0.5 * (torch.exp(-nats) - world.p).abs().sum().item()
-        row = [distance for (size, _), distance in distances.items() if size == block]
-        print(f"  blocks of {block}     " + "  ".join(f"{distance:.3f}" for distance in row))
+        row = (f"{distance:.3f}" for (size, _), distance in distances.items() if size == block)
+        print(f"  blocks of {block}     " + "  ".join(row))
     check("a letter a pass, every block size is exact", max(distances[block, 1] for block in (1, 2, 4)) < 1e-5)
     check("two letters of a block in one pass do not", min(distances[2, 2], distances[4, 2]) > 0.01)
 
@@ -287,26 +262,14 @@ def show_cache(model, tokens, block=8):
         apart.append((with_it - without).abs().max() / without.abs().max())
     print(f"\n2. The cache, blocks of {block}: logits with and without it differ by {max(apart):.0e} of the largest")
     check("that is less than 1e-5", max(apart) < 1e-5)
-    changed = torch.where(places == start - 3, (tokens + 1) % V, tokens)
-    other = block_logits(model, noisy, changed, block)[:, present]
+    other = torch.where(places == start - 3, (tokens + 1) % V, tokens)
+    other = block_logits(model, noisy, other, block)[:, present]
     check("another letter in the block before is noticed", (other - without).abs().max() > 1e-2)
 
 
-def walk(model, windows):
-    """The lesson, step by step. windows [N, L]: held-out text."""
-    p = torch.softmax(1.5 * torch.randn(4**4, generator=torch.Generator().manual_seed(0)), dim=0)  # that of lesson 4
-    show_toy(diffusion.ToyWorld(p, V=4, L=4))
-    show_cache(model, windows[:1])
-    print(f"\n3. {len(windows)} held-out windows, exact nats per character, from left to right inside a block")
-    for block in (1, 2, 4, 8):
-        print(f"  blocks of {block}: {block_nats(model, windows, block).mean():.3f}")
-    draw_who_sees()
-
-
 # ---- The command line
-TRAINING = ("data", "preset", "steps", "minutes", "batch", "lr", "dropout", "weight_decay", "dtype", "no_compile",
-            "out", "resume")  # fmt: skip
-WRITING = ("prompt", "ending", "len", "block", "temp", "topk", "num", "amateur", "revise", "stop", "walk")
+TRAINING = "data preset steps minutes batch lr dropout weight_decay dtype no_compile out resume"
+WRITING = "prompt ending len block temp topk num amateur revise stop walk"
 
 
 def blocks_parser():
@@ -319,9 +282,8 @@ def blocks_parser():
     add("--ending", metavar="TEXT", help="how the text ends; the last block alone sees it (default: a blank line)")
     add("--block", type=between(int, 1, 10**5), default=BLOCK, help="letters of a block (default: %(default)s)")
     add("--revise", type=between(int, 0, 10**6), default=0, metavar="N", help="then take letters back in N passes")
-    add("--amateur", metavar="FILE", help="a smaller dLLM, to be surer than")
-    ends = "end where the model writes a blank line, or TEXT; at --len at the latest"
-    add("--stop", nargs="?", const="\n\n", metavar="TEXT", help=ends)
+    add("--amateur", metavar="FILE", help="a smaller dLLM, than which to be surer")
+    add("--stop", nargs="?", const="\n\n", metavar="TEXT", help="end where the model writes a blank line, or TEXT")
     generation.add_live_flags(parser)
     parser.set_defaults(temp=TEMPERATURE)
     return parser
@@ -336,10 +298,8 @@ def make_writer(parser, args, model, tokenizer):
             raise UserError(f"--amateur {args.amateur} has another alphabet than the model; choose one of the same.")
         contexts.append(amateur.config.context)
         writer = Contrast(writer, BlockWriter(amateur, args.block))
-    if args.block > min(contexts):
-        parser.error(f"--block {args.block} is larger than the context of {min(contexts)} letters; give less")
-    if args.revise and args.len > contexts[0]:
-        parser.error(f"--revise sees the whole text, so --len must be {contexts[0]} or less with it")
+    if args.block > min(contexts) or (args.revise and args.len > contexts[0]):
+        parser.error(f"--block, and --len with --revise, must be within the context of {min(contexts)} letters")
     if args.stop == "" or (args.stop is not None and args.ending is not None):
         parser.error("--stop takes a text that is not empty, and does not go with --ending")
     return writer
@@ -347,25 +307,24 @@ def make_writer(parser, args, model, tokenizer):
 
 def cut(text, stop, first):
     """The text up to `stop`, which is looked for after `first` given letters and the line breaks that follow them."""
-    while text[first : first + 1] == "\n":
-        first += 1
+    first += len(text[first:]) - len(text[first:].lstrip("\n"))
     return text[: text.index(stop, first)] if stop is not None and stop in text[first:] else text
 
 
 def write_texts(parser, args):
     """Writes --num texts to standard output."""
-    model, tokenizer = generation.load_writer(parser, args)
-    writer, live = make_writer(parser, args, model, tokenizer), generation.is_live(parser, args)
+    live, (model, tokenizer) = generation.is_live(parser, args), generation.load_writer(parser, args)
+    writer = make_writer(parser, args, model, tokenizer)
     ending, given = args.ending if args.stop is None else "", len(args.prompt or "")
     canvas = generation.make_canvas(tokenizer, args.prompt, ending, args.len, args.num, model.head.weight.device)
     view = LiveView(tokenizer, model.config.vocab_size)
-    draw = dict(temperature=args.temp, top_k=args.topk, generator=seeded_generator(args.seed))
-    draw["on_step"] = view if live else None
-    texts_of = lambda tokens: [tokenizer.decode(row) for row in tokens]  # noqa: E731
+    generator, on_step = seeded_generator(args.seed), view if live else None
+    draw = dict(temperature=args.temp, top_k=args.topk, generator=generator, on_step=on_step)
+    texts_of = lambda tokens: map(tokenizer.decode, tokens)  # noqa: E731
     at_end = lambda tokens: all(cut(text, args.stop, given) != text for text in texts_of(tokens))  # noqa: E731
     tokens = write_blocks(writer, canvas, args.block, draw, at_end)
-    own = (canvas == model.config.vocab_size)[:, : tokens.shape[1]]
-    tokens = generation.revise(model, tokens, args.revise, TAKEN_BACK, fillable=own, **draw)
+    own = canvas[:, : tokens.shape[1]] == model.config.vocab_size
+    tokens = generation.revise(model, tokens, args.revise, count=4, fillable=own, **draw)
     view.erase()
     print_texts(cut(text, args.stop, given).strip("\n") for text in texts_of(tokens))
 
@@ -374,15 +333,17 @@ def main():
     """The command line of 15_blocks.py."""
     parser = blocks_parser()
     args = parser.parse_args()
-    for flag in parser.changed(args, WRITING if args.train else TRAINING):
-        parser.error(f"{flag} does not go with --train" if args.train else f"{flag} goes with --train")
-    if args.train or args.evaluate is not None:
-        return train_blocks(args) if args.train else training.print_evaluation(args, BLOCKWISE)
+    for flag in parser.changed(args, (WRITING if args.train else TRAINING).split()):
+        parser.error(f"{flag} {'does not go' if args.train else 'goes'} with --train")
+    if args.train:
+        return train_blocks(args)
     if not args.walk:
-        return write_texts(parser, args)
+        return training.print_evaluation(args, BLOCKWISE) if args.evaluate is not None else write_texts(parser, args)
     model, tokenizer = generation.load_writer(parser, args)
     _, windows = tensors.split_text(tensors.load_text(), tokenizer, model.config.context)
-    walk(model, windows[:: -(-len(windows) // WINDOWS)].to(model.head.weight.device))
+    show_toy(diffusion.ToyWorld(torch.softmax(1.5 * torch.randn(256, generator=seeded_generator(0)), dim=0), V=4, L=4))
+    show_cache(model, windows[:1].to(model.head.weight.device))
+    draw_who_sees()
 
 
 if __name__ == "__main__":

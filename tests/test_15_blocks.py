@@ -5,7 +5,7 @@ import signal
 from importlib import import_module
 
 import pytest
-from conftest import VERSE, assert_refused, random_dllm, run_script, seeded
+from conftest import ROOT, VERSE, assert_refused, random_dllm, run_script, seeded
 from test_05_train import assert_same_runs, at_call
 
 from tools.checkpoints import read_checkpoint, save_checkpoint
@@ -197,7 +197,7 @@ def test_a_run_begins_with_the_dllm_and_refuses_another_shape(tmp_path, checkpoi
 
 def test_what_does_not_go_together_is_one_sentence(checkpoint, gpt_checkpoint, tmp_path):
     write = lambda *flags: run_script("15_blocks.py", "--checkpoint", checkpoint, "--seed", 1, *flags)  # noqa: E731
-    assert_refused(write("--block", 33), 2, "--block 33", "32")
+    assert_refused(write("--block", 33), 2, "--block", "32")
     assert_refused(write("--block", 0), 2, "--block")
     assert_refused(write("--stop", ""), 2, "--stop")
     assert_refused(write("--stop", "--ending", "x"), 2, "--ending")
@@ -216,3 +216,10 @@ def test_the_same_seed_the_same_text(checkpoint):
     assert run_script("15_blocks.py", *flags, "--seed", 7, "--block", 4)[1] != one[1]
     pair = run_script("15_blocks.py", *flags, "--seed", 7, "--amateur", checkpoint)
     assert pair[0] == 0 and pair[1] != ""
+
+
+def test_the_walk_proves_and_draws(checkpoint, real_text, tmp_path):
+    path = ROOT / "checkpoints" / "small.safetensors"
+    code, out, err = run_script("15_blocks.py", "--walk", "--checkpoint", path)
+    assert code == 0 and out.count("  checked: ") == 4, err
+    assert out.strip().endswith("15_masks.png")
