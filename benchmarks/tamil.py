@@ -1,6 +1,6 @@
 """Tamil verse, measured: lesson 9's score, letters against code points, mending and hidden words.
 
-It needs data/tamil.txt, which python tamil_dataset.py makes, or the verse that --data names.
+It needs the verse that --data names, or else data/tamil.txt (`python tamil_dataset.py` makes it).
 
 Run, from the folder of the project:
             python -m benchmarks.tamil --seed 1                            (the score, two minutes)
