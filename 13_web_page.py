@@ -106,7 +106,7 @@ def opening_text(model, tokenizer, seed, length):
     return generation.generate(model, canvas, sampling, torch.Generator().manual_seed(seed))[0].tolist()
 
 
-def describe(models, tokenizer, checkpoint):
+def page_contents(models, tokenizer, checkpoint):
     """What the page must know beside the weights. models: {name: model}, the dLLM first; checkpoint: as commands name
     it. Raises UserError for a model that the page cannot compute."""
     entries = [entry_of(name, model) for name, model in models.items()]
@@ -132,7 +132,7 @@ def build_page(models, tokenizer, checkpoint):
     Raises UserError for a model that the page cannot compute, and when it would be too large.
     """
     read = lambda *names: "\n".join((WEB / name).read_text(encoding="utf-8") for name in names)  # noqa: E731
-    contents = describe(models, tokenizer, checkpoint)
+    contents = page_contents(models, tokenizer, checkpoint)
     weights = '<script id="weights-{}" type="text/plain">{}</script>'
     parts = dict(
         title=escape(contents["models"][0]["name"]),

@@ -10,11 +10,13 @@ const hiddenIn = (tokens) => tokens.filter((token) => token === MASK).length;
 
 const idOf = new Map(units.map((unit, i) => [unit, i]));
 const longestFirst = [...units].sort((a, b) => b.length - a.length);
-const unitPattern = new RegExp(longestFirst.map((unit) => unit.replace(/[\\^$.*+?()[\]{}|\/]/g, "\\$&")).join("|"), "uy");
+const escaped = longestFirst.map((unit) => unit.replace(/[\\^$.*+?()[\]{}|\/]/g, "\\$&"));
+const unitPattern = new RegExp(escaped.join("|"), "uy");
 
 // What phones and word processors type, and what stands for it where the alphabet lacks it
 const SUBSTITUTES = {
-  "‘": "'", "’": "'", "‚": ",", "“": "\"'", "”": "\"'", "„": "\"'", '"': "'", "–": "-", "—": "-", "−": "-", "\u00a0": " ", "\t": " ",
+  "‘": "'", "’": "'", "‚": ",", "“": "\"'", "”": "\"'", "„": "\"'", '"': "'", "–": "-", "—": "-", "−": "-",
+  "\u00a0": " ", "\t": " ",
 };
 
 // The unit that text has at `place`, and how many characters of it that takes; none where it is not in the alphabet

@@ -5,7 +5,8 @@ function startWith(tokens) { // a canvas that a person made, which is written at
   if (tokens.length === 0) throw new Error("Type some text, with _ for every hidden letter.");
   const most = Number(get("len").max);
   endTour();
-  if (tokens.length > most) throw new Error(`That is ${tokens.length} letters. This model sees ${most} at once, so leave some out.`);
+  if (tokens.length > most)
+    throw new Error(`That is ${tokens.length} letters. This model sees ${most} at once, so leave some out.`);
   remember();
   writers[0].known = null;
   begin(tokens);
@@ -64,17 +65,22 @@ function listenToTools() {
     for (const writer of writers) writer.show(writer.shown);
   };
   get("select").onclick = () => {
-    press(get("select"), !pressed(get("select")));
-    document.body.classList.toggle("selects", pressed(get("select")));
-    say(pressed(get("select")) ? "Drag over letters to select them, as in any text." : "Drag over letters to hide them.");
+    const selects = !pressed(get("select"));
+    press(get("select"), selects);
+    document.body.classList.toggle("selects", selects);
+    say(selects ? "Drag over letters to select them, as in any text." : "Drag over letters to hide them.");
   };
   get("copy-text").onclick = () => tell("The text", copy(asTyped(writers[0].letters).replace(/^\n+|\n+$/g, "")));
   get("copy-command").onclick = () => tell("The command", copy(get("command").textContent));
   get("copy-link").onclick = () => {
-    location.replace(linkFor(writers[0].given, { ...choices(), seed: seedUsed ?? choices().seed }));
+    ownLink = linkFor(writers[0].given, { ...choices(), seed: seedUsed ?? choices().seed });
+    location.replace(ownLink);
     tell("A link to this text", copy(location.href));
   };
-  get("picture").onclick = () => savePicture(writers[0], `written by a diffusion language model, tiny-dllm ${models[0].name}, seed ${seedUsed}`, "tiny-dllm.png");
+  get("picture").onclick = () => {
+    const caption = `written by a diffusion language model, tiny-dllm ${models[0].name}, seed ${seedUsed}`;
+    savePicture(writers[0], caption, "tiny-dllm.png");
+  };
   get("shell").onchange = showCommand;
   get("settings-button").onclick = () => {
     get("settings").hidden = !get("settings").hidden;

@@ -26,7 +26,8 @@ const toggle = (place) => editByHand([place], writers[0].letters[place] !== MASK
 function markCursor() {
   const { cells } = writers[0];
   cells.querySelector(".cursor")?.classList.remove("cursor");
-  if (document.activeElement === cells || get("look").classList.contains("open")) cells.children[cursor]?.classList.add("cursor");
+  const shown = document.activeElement === cells || get("look").classList.contains("open");
+  if (shown) cells.children[cursor]?.classList.add("cursor");
 }
 
 function moveTo(place) {
@@ -57,7 +58,8 @@ async function lookHere(always = false) {
 function placeAt({ clientX, clientY }) { // the place under the pointer, where its letter stands or glides to; -1: none
   const { cells, places } = writers[0], box = cells.getBoundingClientRect();
   const [x, y] = [clientX - box.left - cells.clientLeft, clientY - box.top - cells.clientTop];
-  return places.findIndex((place) => x >= place.x && x < place.x + place.width && y >= place.y && y < place.y + place.height);
+  const isOver = (place) => x >= place.x && x < place.x + place.width && y >= place.y && y < place.y + place.height;
+  return places.findIndex(isOver);
 }
 
 function listenToPointer(cells) {
@@ -78,7 +80,9 @@ function listenToPointer(cells) {
     pick();
   });
   cells.addEventListener("pointercancel", () => pick((from = -1)));
-  cells.addEventListener("pointerleave", () => from < 0 && document.activeElement !== cells && get("arcs").replaceChildren());
+  cells.addEventListener("pointerleave", () => {
+    if (from < 0 && document.activeElement !== cells) get("arcs").replaceChildren();
+  });
   cells.addEventListener("pointerup", (event) => {
     if (from < 0) return;
     const [low, high] = [Math.min(from, to), Math.max(from, to)], looked = before === from;
@@ -103,7 +107,10 @@ function listenToKeys(cells) {
   };
   cells.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const steps = { ArrowRight: () => 1, ArrowLeft: () => -1, Home: () => -cursor, End: () => cells.children.length, ArrowUp: () => line(-1), ArrowDown: () => line(1) };
+    const steps = {
+      ArrowRight: () => 1, ArrowLeft: () => -1, ArrowUp: () => line(-1), ArrowDown: () => line(1),
+      Home: () => -cursor, End: () => cells.children.length,
+    };
     const was = cursor;
     if (event.key === " " || event.key === "Enter") toggle(cursor);
     else if (event.key in steps) {

@@ -22,7 +22,8 @@ function choices() { // throws an Error whose message is a sentence for a person
       throw new Error(`${name}: give ${input.step === "any" ? "a number" : "a whole number"} from ${min} to ${max}.`);
     }
   const number = (id) => (get(id).value === "" ? null : Number(get(id).value));
-  return { steps: number("steps"), revise: number("revise"), order: get("order").value, temperature: number("temp"), seed: number("seed") };
+  const [steps, revise, temperature, seed] = ["steps", "revise", "temp", "seed"].map(number);
+  return { steps, revise, order: get("order").value, temperature, seed };
 }
 
 // ---- What is on the screen
@@ -60,9 +61,9 @@ function begin(tokens) { // a new canvas, for all
 
 // ---- Undo
 function remember() {
-  const state = ({ given, frames, shown, known, done }) => ({ given, frames, shown, known: [...known], done, started: false });
-  const cut = writers.map(state).map((one) => ({ ...one, frames: one.done ? one.frames : one.frames.slice(0, 1), shown: one.done ? one.shown : 0 }));
-  earlier.push({ writers: cut, settings, seedUsed });
+  const state = ({ given, frames, shown, known, done }) => ({ given, known: [...known], done, started: false,
+    ...(done ? { frames, shown } : { frames: frames.slice(0, 1), shown: 0 }) }); // what is unfinished begins anew
+  earlier.push({ writers: writers.map(state), settings, seedUsed });
   if (earlier.length > UNDOS) earlier.shift();
 }
 
@@ -95,12 +96,13 @@ async function play(seed = null) {
   }
   playing = true;
   const mine = ++turn, goesOn = () => playing && mine === turn;
-  say(writers[0].given.every((token) => token === MASK || units[token] === "\n") ? "Writing …" : "Filling what is hidden …");
+  const isNew = writers[0].given.every((token) => token === MASK || units[token] === "\n");
+  say(isNew ? "Writing …" : "Filling what is hidden …");
   try {
     await ahead(mine);
     while (goesOn() && !atEnd()) {
-      showAll(writers[0].shown + 1 > writers[0].last && writers.length > 1 ? Math.max(...writers.map(({ shown }) => shown)) + 1 : writers[0].shown + 1);
-      if (touring) setScene(writers[0].frame.taken || settings.revise && writers[0].frame.passes > settings.writing ? 4 : 3);
+      showAll(1 + Math.max(...writers.map((writer) => writer.shown)));
+      if (touring && !isScene(5)) setScene(writers[0].frame.passes > settings.writing || writers[0].frame.taken ? 4 : 3);
       refresh();
       await Promise.all([ahead(mine), wait(Number(get("speed").value))]);
     }
@@ -112,9 +114,10 @@ async function play(seed = null) {
   refresh();
 }
 
-// Every writer is one frame further than the screen, so that it is known what a pass expected before it is shown
+// Every writer is two frames further than the screen: what a pass expects in a frame is known once the next one is made
 const ahead = (mine) => Promise.all(writers.map(async (writer) => {
-  while (mine === turn && !writer.done && writer.last < writer.shown + 2) await writer.advance(settings, seedUsed, watched());
+  while (mine === turn && !writer.done && writer.last < writer.shown + 2)
+    await writer.advance(settings, seedUsed, watched());
 }));
 
 function pause() {
@@ -127,14 +130,17 @@ function pause() {
 
 function finish() {
   playing = false;
-  const [dllm, gpt] = writers, given = dllm.given.flatMap((token, i) => (token !== MASK && i > dllm.given.indexOf(MASK) ? [i] : []));
+  const [dllm, gpt] = writers, first = dllm.given.indexOf(MASK);
+  const given = [...dllm.given.keys()].filter((i) => i > first && dllm.given[i] !== MASK);
   const kept = gpt ? given.filter((i) => gpt.frames.at(-1).canvas[i] === dllm.given[i]).length : 0;
-  const race = gpt && given.length ? ` Of the ${given.length} letters that were given further on, the dLLM has all, and the GPT ${kept}.` : "";
-  say(`Done in ${dllm.frames.at(-1).passes} passes, with seed ${seedUsed}.${race}`);
+  const race = ` Of the ${given.length} letters that were given further on, the dLLM has all, and the GPT ${kept}.`;
+  say(`Done in ${dllm.frames.at(-1).passes} passes, with seed ${seedUsed}.${gpt && given.length ? race : ""}`);
 }
 
 // ---- Opening
+let ownLink = ""; // the link that was made here, whose text is on the screen
 function openLink() { // whether there is a link's text to write
+  if (decodeURI(location.hash) === decodeURI(ownLink) && ownLink) return true;
   try {
     const link = readLink(location.hash);
     if (!link) return false;
@@ -168,7 +174,8 @@ function prepare() {
 
 async function open() {
   const lacking = { Workers: window.Worker, "unpacking (DecompressionStream)": window.DecompressionStream };
-  for (const name in lacking) if (!lacking[name]) return say(`This browser is too old for this page: ${name} is missing.`, true);
+  for (const name in lacking)
+    if (!lacking[name]) return say(`This browser is too old for this page: ${name} is missing.`, true);
   prepare();
   begin(contents.opening.text);
   seedUsed = contents.opening.seeds[0];

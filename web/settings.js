@@ -15,9 +15,9 @@ function completeSettings({ steps, revise, order, temperature }, hidden) {
   steps ??= Math.max(1, Math.ceil(hidden / 2));
   revise ??= steps - Math.ceil(steps / 4);
   if (revise >= steps)
-    throw new Error(`${revise} passes that take back leave none of the ${steps} passes to write. Lower the one or raise the other.`);
-  const writing = steps - revise;
-  return { steps, revise, writing, order: order || (writing >= hidden ? "certainty" : "random"), temperature: temperature ?? defaults.temperature };
+    throw new Error(`${revise} passes that take back leave none of the ${steps} passes to write. Lower them or add passes.`);
+  const writing = steps - revise, usual = writing >= hidden ? "certainty" : "random";
+  return { steps, revise, writing, order: order || usual, temperature: temperature ?? defaults.temperature };
 }
 
 // ---- The command
@@ -31,8 +31,8 @@ function commandFor(canvas, settings, seed, shell) {
   const quote = QUOTES[shell], { steps, revise, order, temperature } = settings;
   const flags = [`--checkpoint=${contents.checkpoint}`, `--order=${order}`].map(quote);
   flags.push(`--steps ${steps} --revise ${revise} --temp ${temperature} --seed ${seed}`);
-  const first = canvas.indexOf(MASK), last = canvas.lastIndexOf(MASK), gaps = canvas.slice(first, last).some((token) => token !== MASK);
-  if (gaps) { // more than one blank: lesson 11
+  const first = canvas.indexOf(MASK), last = canvas.lastIndexOf(MASK);
+  if (canvas.slice(first, last).some((token) => token !== MASK)) { // more than one blank: lesson 11
     const text = asTyped(canvas).replace(/[{}]/g, "\\$&");
     return `python 11_fill_blanks.py ${flags.join(" ")} ${text.startsWith("-") ? "-- " : ""}${quote(text)}`;
   }
@@ -46,8 +46,8 @@ function commandFor(canvas, settings, seed, shell) {
 const CHOICES = { steps: Number, revise: Number, order: String, temperature: Number, seed: Number };
 
 function linkFor(canvas, choices) {
-  const parts = Object.keys(CHOICES).filter((name) => choices[name] != null && choices[name] !== "").map((name) => [name, choices[name]]);
-  return `#${new URLSearchParams([["text", asTyped(canvas)], ...parts])}`;
+  const chosen = Object.keys(CHOICES).filter((name) => (choices[name] ?? "") !== "");
+  return `#${new URLSearchParams([["text", asTyped(canvas)], ...chosen.map((name) => [name, choices[name]])])}`;
 }
 
 // {canvas, choices} of a link; null where there is none. Throws an Error for a text that is not in the alphabet

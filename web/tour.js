@@ -12,18 +12,24 @@ function endTour() {
 const wait = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
 function setScene(number) { // 1 to 5; 0: none
-  [...get("scenes").children].forEach((scene, i) => {
-    scene.classList.toggle("now", i + 1 === number);
-    i + 1 === number ? scene.setAttribute("aria-current", "step") : scene.removeAttribute("aria-current");
-  });
+  const scenes = get("scenes"), before = scenes.querySelector(".now"), now = scenes.children[number - 1];
+  if (before === (now ?? null)) return;
+  before?.classList.remove("now");
+  before?.removeAttribute("aria-current");
+  now?.classList.add("now");
+  now?.setAttribute("aria-current", "step");
+  scenes.tabIndex = scenes.scrollWidth > scenes.clientWidth ? 0 : -1; // on a phone they stand side by side
+  if (now) scenes.scrollTo({ left: now.offsetLeft - scenes.children[0].offsetLeft, behavior: still() ? "auto" : "smooth" });
 }
+
+const isScene = (number) => get("scenes").children[number - 1].classList.contains("now");
 
 // Scenes 1 and 2: letters are hidden, and the model guesses one of them from both sides
 async function hideAndLook(dllm, text, goesOn) {
   setScene(1);
   begin([...text]);
-  const isBreak = (token) => units[token] === "\n", edges = [text.findIndex((token) => !isBreak(token)), text.findLastIndex((token) => !isBreak(token))];
-  const inner = [...text.keys()].filter((i) => i >= edges[0] && i <= edges[1]); // what is given at both ends stays
+  const breaks = (pattern) => asTyped(text).match(pattern)[0].length; // what is given at both ends stays
+  const inner = [...text.keys()].slice(breaks(/^\n*/), text.length - breaks(/\n*$/));
   const lottery = inner.map((i) => [Math.random(), i]).sort(([a], [b]) => a - b).map(([, i]) => i);
   const canvas = [...text], hideSome = async (from, to, pause) => {
     for (let i = from; i < to && goesOn(); i += 4) {
@@ -70,6 +76,7 @@ async function startTour() {
     const seed = seeds[round % seeds.length] + (round < seeds.length ? 0 : 1000 * Math.floor(round / seeds.length));
     await hideAndLook(dllm, before, goesOn);
     if (!goesOn()) break;
+    setScene(3);
     begin(defaultCanvas(text.length));
     await play(seed);
     if (!goesOn()) break;

@@ -94,6 +94,12 @@ class Writer {
     return null;
   }
 
+  likeliest(place) { // [token, probability] of a place in the frame on the screen; none where no pass has read it
+    if (!this.frame.p) return null;
+    const row = this.frame.p.subarray(place * MASK, place * MASK + MASK), best = row.reduce((a, p, i) => (p > row[a] ? i : a), 0);
+    return [best, row[best]];
+  }
+
   // [[token, probability]] of a place in the frame on the screen, the likeliest first; none where no pass has read it
   expected(place, number = this.shown, most = 8) {
     const { p } = this.frames[number];
@@ -139,7 +145,7 @@ class Writer {
     if (cell.textContent !== shown) cell.textContent = shown;
     const name = kind + (this.edge[place] ? " edge" : "");
     if (cell.className.replace(/ (cursor|picked)/g, "") !== name) cell.className = name;
-    const [[guess, p]] = (hidden && this.expected(place, this.shown, 1)) || [[null, 0]]; // its likeliest letter, as light
+    const [guess, p] = (hidden && this.likeliest(place)) || [null, 0]; // shown as light
     cell.dataset.guess = guess === null ? "" : units[guess].replace("\n", "↵");
     cell.style.setProperty("--light", p.toFixed(2));
     const drawn = this.heat ? this.drawnIn(place) : null;
@@ -165,13 +171,15 @@ class Writer {
     const [paddingLeft, paddingTop] = [parseFloat(style.paddingLeft), parseFloat(style.paddingTop)];
     const width = this.cells.clientWidth - 2 * paddingLeft;
     const { places, lines } = layOut(sizes, width - 2 * mask, 2 * mask), height = parseFloat(style.lineHeight);
-    this.places = places.map(({ x, line }, i) => ({ x: paddingLeft + x, y: paddingTop + line * height, width: sizes[i].width, height }));
+    const placed = ({ x, line }, i) => ({ x: paddingLeft + x, y: paddingTop + line * height, width: sizes[i].width, height });
+    this.places = places.map(placed);
     this.places.forEach((place, i) => {
       const cell = this.cells.children[i];
       cell.style.transform = `translate(${place.x.toFixed(2)}px, ${place.y.toFixed(2)}px)`;
       cell.style.width = `${place.width.toFixed(2)}px`;
     });
-    const usual = Math.max(Math.ceil((places.length * mask) / width) + 3, Math.ceil(places.length / 20)); // lines it may come to have
+    // lines that it may come to have
+    const usual = Math.max(Math.ceil((places.length * mask) / width) + 3, Math.ceil(places.length / 20));
     this.cells.style.height = `${(Math.max(lines, usual, 4) * height + 2 * paddingTop).toFixed(0)}px`;
   }
 }
