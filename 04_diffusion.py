@@ -216,8 +216,6 @@ def sample(
 
 
 # ---- 5. Exact likelihoods
-
-
 @torch.inference_mode()
 def exact_nats(model, tokens, order, steps, places=None):
     """[B] the exact -log p(tokens at places [G] | the rest) / G, in nats, of the sampler with one of EXACT_ORDERS.

@@ -64,7 +64,7 @@ def training_parser(doc, out, presets, data="TinyShakespeare, downloaded once", 
     add("--device", choices=DEVICES, default="auto", help="default: auto")
     add("--no-compile", action="store_true", help="on CUDA: do without torch.compile, which needs a C compiler")
     add("--out", type=Path, default=out, metavar="FILE", help=f"the run's checkpoint (default: checkpoints/{out.name})")
-    may_change = "go on with --out; the limit, --dropout, --weight-decay, --device and --no-compile may change"
+    may_change = "go on with --out (the limit, --dropout, --weight-decay, --device and --no-compile may change)"
     add("--resume", action="store_true", help=may_change)
     add("--evaluate", metavar="FILE", help="train nothing: measure this checkpoint on the held-out part of --data")
     return parser
