@@ -11,8 +11,6 @@ Builds on:  nothing. The folder tools/ holds what no lesson is about. You need n
             a claim that holds and stops the lesson at one that does not.
 Run:        python 01_tensors.py        (about 10 seconds on a laptop's CPU)
 Last line:  the path of a picture, `figures/01_loss.png`.
-
-Later lessons take from here: load_text, Tokenizer, split_text, consecutive_windows, random_windows.
 """
 
 import math

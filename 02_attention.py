@@ -11,8 +11,6 @@ Run:        python 02_attention.py        (about 20 seconds on a laptop's CPU)
 Last line:  the path of a picture, `figures/02_maps.png`.
 
 A comment that begins "GPT:" marks a line for a GPT, the left-to-right model of lesson 7.
-
-Later lessons take from here: SelfAttention.
 """
 
 import math
@@ -130,10 +128,7 @@ class SelfAttention(nn.Module):
 
 # ---- The lesson
 def show_scale():
-    """Without 1/sqrt(d) the scores grow with d until softmax picks a single winner. Then hardly a gradient is left.
-
-    (`look_at_neighbours` picks winners on purpose. They are the right ones to begin with.)
-    """
+    """Without 1/sqrt(d) the scores grow with d until softmax picks a single winner. Then hardly a gradient is left."""
     print("\n1. Why divide by sqrt(d)? For random q and k of width d, over 64 positions:")
     print("       d   std of q.k   largest weight: unscaled   scaled")
     largest = []

@@ -7,8 +7,6 @@ know (attention, lesson 2). Then every position works by itself (feed-forward). 
 Builds on:  lesson 1 (load_text, Tokenizer), lesson 2 (SelfAttention).
 Run:        python 03_transformer.py        (about 10 seconds on a laptop's CPU)
 Last line:  the path of a picture, `figures/03_by_heart.png`.
-
-Later lessons take from here: Config, PRESETS, Transformer, parameter_count, make_optimizers, ADAMW_LR_RATIO.
 """
 
 import math

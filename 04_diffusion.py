@@ -10,8 +10,6 @@ perfect model, the perfect denoiser (arXiv 2602.19619).
 Builds on:  lesson 1 (tensors, cross-entropy, nats). Any model(tokens) -> logits will do.
 Run:        python 04_diffusion.py        (about 10 seconds on a laptop's CPU)
 Last line:  the path of a picture, `figures/04_masks.png`.
-
-Later lessons take from here: all functions of sections 1 to 5.
 """
 
 import itertools
