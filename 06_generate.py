@@ -3,12 +3,12 @@
 It starts from a canvas: masks, and what is given. Two kinds of passes follow. Each pass runs the model once.
 
 write       `sample` of lesson 4 uncovers a few letters a pass, anywhere on the canvas, until no mask is left.
-take back   `revise` hides the letters that the model doubts most and draws them again, seeing all the others.
+take back   `revise` hides letters that the model doubts and draws them again, seeing all that is left.
 
 There is a pass for every two letters to be written. A quarter of the passes write, the rest take back. So the default,
-252 letters between two blank lines, takes 126 passes. 32 passes write eight letters each. These eight do not see each
-other, so they often do not fit together. The other 94 passes mend that: each takes eight letters back and draws them
-again. What is given, a prompt or an ending, is never taken back.
+252 letters between two blank lines, takes 126 passes. 32 passes write seven or eight letters each. The letters of
+one pass do not see each other, so they often do not fit together. The other 94 passes mend that: each takes back eight
+letters from all over the text, and draws them again beside the other 244. What is given is never taken back.
 
 With a letter a pass the surest place comes first (certainty). Where letters share a pass the order is random, since the
 surest places are often neighbours. A text longer than the model's context is written window by window. Each window sees
@@ -54,7 +54,7 @@ TEMPERATURE = 0.7  # a colder text repeats itself, a hotter one has fewer real w
 # ---- The settings
 @dataclass(frozen=True)
 class Sampling:
-    """How to write a text. It is made once the number of letters to write is known."""
+    """How to write a text."""
 
     steps: int  # passes in all
     revise: int  # how many of them take back
@@ -64,7 +64,7 @@ class Sampling:
 
     @classmethod
     def for_letters(cls, letters, temperature, top_k=ALL, steps=None, revise=None, order=None, letters_a_pass=2):
-        """The Sampling for so many letters. None: as the opening of this lesson says. Raises UserError."""
+        """The Sampling for so many letters to write. None: half as many passes, three in four take back. UserError."""
         steps = steps or max(1, math.ceil(letters / letters_a_pass))
         revise = steps - math.ceil(steps / 4) if revise is None else revise
         if revise >= steps:
@@ -96,7 +96,8 @@ def revise(model, tokens, passes, count, temperature=1.0, top_k=None, fillable=N
 
     A pass also says how probable the model finds every letter. The next pass takes back where this probability x a
     uniform random number is lowest: mostly what the model doubts, and everything at some time (P2, arXiv 2502.03540).
-    Nothing is known before the first pass, which takes back any letters.
+    The first pass takes back any letters. No training taught the model to judge a letter that it sees. That its answer
+    helps all the same is measured, not proved (lesson 12). The same letter may come back.
 
     tokens [B, L]; fillable [B, L]: what may be taken back (default: all). on_step(tokens) is called with the letters
     hidden, and with the new ones. The rest is as in `sample` of lesson 4. Returns tokens [B, L].
@@ -126,7 +127,7 @@ def generate(model, canvas, sampling, generator=None, on_step=None):
     masked, L, context = canvas == model.config.vocab_size, canvas.shape[1], model.config.context
     starts = range(0, max(1, L - context + context // 2), context // 2)  # each window is half over the one before
     ends = [min(start + context, L) for start in starts]
-    masks = [int(masked[:, a:b].sum()) for a, b in zip([0, *ends], ends)]  # that are new in each
+    masks = [int(masked[:, a:b].sum()) for a, b in zip([0, *ends], ends)]  # how many masks each adds
     for start, end, part in zip(starts, ends, share_passes(sampling, masks)):
         canvas = write_window(model, canvas, masked, (start, end), part, generator, on_step)
     return canvas

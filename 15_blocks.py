@@ -5,14 +5,14 @@ pass, since each new letter changes what all the others see. And its canvas has 
 
 Blocks answer both (block diffusion, BD3-LM, arXiv 2503.09573). A text is cut into blocks of 32 letters, say. They are
 written from left to right. Inside a block letters appear anywhere, as in lesson 6. A letter sees its own block and all
-earlier ones, and nothing later. So a finished block never changes: its keys and values are kept, exactly. In lesson 6
-every letter sees every other one, so nothing can be kept. After each block one can ask whether the text has ended.
+earlier ones, and nothing later. So a finished block never changes: its keys and values are kept, exactly, until the
+context is full. In lesson 6 every letter sees every other one, so nothing can be kept. After a block a text may end.
 
-Blocks of 1 are a GPT that is asked at a mask. One block of all letters is the dLLM of lesson 6. One set of weights can
-be all of these, since only the mask of attention differs. The shipped dLLM can be read so. --train teaches it blocks.
-
-Blocks do not make few passes cheap. Letters of one pass do not see each other, and in a block they are close together.
-In haste, random places of a whole canvas are better.
+In blocks of 1 each letter is asked at a mask that sees all letters before it: a GPT. One block of all letters is the
+dLLM of lesson 6. One set of weights can be all of these, since only who sees whom differs. The shipped dLLM never saw
+blocks, and writes in them all the same. --train teaches it blocks.
+Blocks do not make few passes cheap: letters of one pass do not see each other, and what is close depends on each other
+most. In haste, random places of a whole canvas are better, since they are mostly far apart.
 
 Builds on:  lessons 1, 3, 4 (sample, ToyWorld), 5 (the loop), 6 (canvas, revise, flags), 7 (with_cache).
 Run:        python 15_blocks.py                            (writes a text, some five seconds)
@@ -247,7 +247,7 @@ def show_toy(world):
         row = (f"{distance:.3f}" for (size, _), distance in distances.items() if size == block)
         print(f"  blocks of {block}     " + "  ".join(row))
     check("a letter a pass, every block size is exact", max(distances[block, 1] for block in (1, 2, 4)) < 1e-5)
-    check("two letters of a block in one pass do not", min(distances[2, 2], distances[4, 2]) > 0.01)
+    check("two letters of a block in one pass are not exact", min(distances[2, 2], distances[4, 2]) > 0.01)
 
 
 @torch.inference_mode()
@@ -269,20 +269,20 @@ def show_cache(model, tokens, block=8):
 
 # ---- The command line
 TRAINING = "data preset steps minutes batch lr dropout weight_decay dtype no_compile out resume"
-WRITING = "prompt ending len block temp topk num amateur revise stop walk"
+WRITING = "prompt ending len block temp topk num amateur revise stop walk evaluate"
 
 
 def blocks_parser():
     """The flags of 15_blocks.py."""
     parser = training_parser(__doc__, "my_blocks.safetensors", transformer.PRESETS, **OWN)
     parser.add_argument("--train", action="store_true", help="go on from --checkpoint with blocks of several sizes")
-    parser.add_argument("--walk", action="store_true", help="the lesson: proofs, exact figures and a picture")
+    parser.add_argument("--walk", action="store_true", help="the lesson: proofs and a picture")
     generation.add_text_flags(parser, generation.SHIPPED)
     add = parser.add_argument
     add("--ending", metavar="TEXT", help="how the text ends; the last block alone sees it (default: a blank line)")
     add("--block", type=between(int, 1, 10**5), default=BLOCK, help="letters of a block (default: %(default)s)")
     add("--revise", type=between(int, 0, 10**6), default=0, metavar="N", help="then take letters back in N passes")
-    add("--amateur", metavar="FILE", help="a smaller dLLM, than which to be surer")
+    add("--amateur", metavar="FILE", help="a smaller dLLM beside it, see Contrast")
     add("--stop", nargs="?", const="\n\n", metavar="TEXT", help="end where the model writes a blank line, or TEXT")
     generation.add_live_flags(parser)
     parser.set_defaults(temp=TEMPERATURE)
