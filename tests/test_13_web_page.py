@@ -165,6 +165,9 @@ def test_settings_are_completed_as_lesson_6_completes_them(page):
     asked = [(letters, dict(each, temperature=0.5)) for letters in (*range(1, 33), 124) for each in chosen]
     asked += [(9, dict(order="margin")), (9, {})]
     answers = web_page.run_in_node(page[0], [["completeSettings", settings, letters] for letters, settings in asked])
+    [filling] = web_page.run_in_node(page[0], [["completeSettings", {}, 9, True]])  # as lesson 11 does
+    wanted = generation.Sampling.for_letters(9, generation.TEMPERATURE, revise=0, letters_a_pass=1)
+    assert filling == web_page.page_settings(wanted) and filling["order"] == "certainty"
     for (letters, settings), answer in zip(asked, answers):
         wanted = dict(temperature=generation.TEMPERATURE) | settings
         if (wanted.get("steps") or max(1, math.ceil(letters / 2))) <= (wanted.get("revise") or 0):

@@ -116,7 +116,7 @@ function listen() {
     if (target.id === "speed") return;
     if (!atEnd() && settings) begin(writers[0].given); // an unfinished text begins anew, with the new settings
     try {
-      completeSettings(choices(), hiddenIn(writers[0].given));
+      completeSettings(choices(), hiddenIn(writers[0].given), fillsGaps(writers[0].given));
       say("The next text is written so.");
     } catch (mistake) {
       say(mistake.message, true);

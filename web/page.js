@@ -88,7 +88,7 @@ async function play(seed = null) {
   try {
     if (!settings) {
       const chosen = touring ? {} : choices();
-      settings = completeSettings(chosen, hiddenIn(writers[0].given));
+      settings = completeSettings(chosen, hiddenIn(writers[0].given), fillsGaps(writers[0].given));
       seedUsed = seed ?? chosen.seed ?? Math.floor(Math.random() * 2 ** 31);
     }
   } catch (mistake) {

@@ -9,11 +9,14 @@ function defaultCanvas(length) {
   return [...first, ...Array(length - first.length - last.length).fill(MASK), ...last];
 }
 
-// Settings, of which any may be missing, as lesson 6's Sampling.for_letters completes them for so many hidden letters.
-// Throws an Error whose message is a sentence for a person
-function completeSettings({ steps, revise, order, temperature }, hidden) {
-  steps ??= Math.max(1, Math.ceil(hidden / 2));
-  revise ??= steps - Math.ceil(steps / 4);
+// Where most is given, gaps are filled as in lesson 11, with a pass for each letter and none that takes back
+const fillsGaps = (canvas) => 2 * hiddenIn(canvas) <= canvas.length;
+
+// Settings, of which any may be missing, as lesson 6's Sampling.for_letters completes them for so many hidden letters, or
+// lesson 11 where it `fills` gaps. Throws an Error whose message is a sentence for a person
+function completeSettings({ steps, revise, order, temperature }, hidden, fills = false) {
+  steps ??= Math.max(1, fills ? hidden : Math.ceil(hidden / 2));
+  revise ??= fills ? 0 : steps - Math.ceil(steps / 4);
   if (revise >= steps)
     throw new Error(`${revise} passes that take back leave none of the ${steps} passes to write. Lower them or add passes.`);
   const writing = steps - revise, usual = writing >= hidden ? "certainty" : "random";

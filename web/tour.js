@@ -57,12 +57,12 @@ async function breakAndMend(dllm, goesOn) {
   setScene(5);
   await wait(2600);
   const canvas = dllm.frame.canvas, isLetter = (i) => /\p{L}/u.test(units[canvas[i]] ?? "");
-  let from = Math.floor(canvas.length / 2);
-  while (from < canvas.length - 1 && !(isLetter(from) && !isLetter(from - 1))) from++;
-  let to = from;
-  while (to < canvas.length - 1 && isLetter(to + 1)) to++;
-  if (!goesOn() || to >= canvas.length - 1) return;
-  edit(Array.from({ length: to - from + 1 }, (_, i) => from + i), true);
+  const words = [];
+  for (let i = 0; i < canvas.length; i++)
+    if (isLetter(i)) isLetter(i - 1) ? words.at(-1).push(i) : words.push([i]);
+  const word = words.find(([first], i) => first > canvas.length / 2 && words[i].length > 3);
+  if (!goesOn() || !word) return;
+  edit(word, true);
   await wait(900);
   if (goesOn()) await play(contents.opening.seeds[0]);
   await wait(4500);

@@ -179,7 +179,7 @@ class Writer {
       cell.style.width = `${place.width.toFixed(2)}px`;
     });
     // lines that it may come to have
-    const usual = Math.max(Math.ceil((places.length * mask) / width) + 3, Math.ceil(places.length / 20));
+    const usual = Math.max(Math.ceil((places.length * mask) / width) + 4, Math.ceil(places.length / 20));
     this.cells.style.height = `${(Math.max(lines, usual, 4) * height + 2 * paddingTop).toFixed(0)}px`;
   }
 }
