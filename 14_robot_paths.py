@@ -21,7 +21,7 @@ Last line:  the path of a picture, `figures/14_robot_paths.png`; otherwise the p
 Others take from here: Corridor, PathModel, load_model, Filling, fill_path, bend_path, faults, around.
 
 Exercises (answers in docs/answers.md)
-  1. Set TEMPERATURE to 0. Which of the eight fillings differ, and why do they differ at all?
+  1. Set the temperature of `Filling` to 0. Which of the eight fillings differ, and why do they differ at all?
   2. Let `open_bins` allow every bin. What does the model put where the obstacle is, and what does repair make of it?
   3. Set PASSES to 1: all offsets of a span are drawn at once. How many of the eight can be driven?
 """
@@ -62,7 +62,7 @@ TURNS = 15  # kinds of turn of the line, 0.2 rad each
 MARGIN = 4  # control points that are masked on either side of a collision
 MENDED = 4  # fillings that are mended, where none can be driven
 NEAREST = 0.18  # m beside the robot that the model keeps by itself, about
-PASSES, TEMPERATURE = 8, 1.0
+PASSES = 8
 SHIPPED_PATHS = ROOT / "checkpoints" / "paths.safetensors"
 
 
@@ -168,6 +168,7 @@ class Filling:
     """How paths are filled in; the benchmark turns one thing after the other off."""
 
     samples: int = 8  # at once, of which the cheapest that can be driven is kept
+    temperature: float = 1.0
     room: float = 0.48  # m beside the robot that it keeps where there is so much
     rounds: int = 18  # of repair
     seconds: float = 3.0  # of repair, at most
@@ -211,7 +212,7 @@ def infill(model, corridor, canvas, filling, generator, on_step=None):
     Returns those that can be driven, tokens [0 to B, n]. Row by row they keep farther away from what is near.
     """
     find, canvas = partial(faults, corridor), torch.from_numpy(canvas)
-    row = dict(temperature=TEMPERATURE, generator=generator, on_step=on_step)
+    row = dict(temperature=filling.temperature, generator=generator, on_step=on_step)
     farther = np.linspace(0, max(0, filling.room - NEAREST), len(canvas))
     tokens = diffusion.sample(Viewer(model, corridor, farther), canvas, PASSES, order="certainty", **row)
     wrong = np.array([len(find(filled)) for filled in tokens])
@@ -325,11 +326,13 @@ def main():
         return demo(load_model(args.checkpoint), generator)
     refuse_to_overwrite(args.out)
     grid = read_map(args.map, Robot(args.robot_radius, args.turning_radius))
-    filling = Filling(samples=8 * args.candidates)
-    if args.clearance is not None:
-        filling = replace(filling, room=max(0.0, args.clearance - args.robot_radius))
-    bend = partial(bend_path, load_model(args.checkpoint), filling=filling, generator=generator)
-    (bend_bag if args.bag else bend_one)(args, grid, bend)
+    filling = Filling() if args.clearance is None else Filling(room=max(0.0, args.clearance - args.robot_radius))
+    several = replace(filling, samples=16 * args.candidates, temperature=2.0) if args.candidates > 1 else filling
+    bend = partial(bend_path, load_model(args.checkpoint), generator=generator)
+    if args.bag:
+        bend_bag(args, grid, partial(bend, filling=filling))
+    else:
+        bend_one(args, grid, partial(bend, filling=filling), partial(bend, filling=several))
     print(args.out)
 
 

@@ -150,16 +150,15 @@ def methods(model, whole):
     if whole:
         ways |= {"Savitzky-Golay": filter_savgol, "Nav2 Simple": smooth_simply}
     else:
-        ways["replan + Simple"] = replan_and_smooth
-    ways |= {"infilling": asking(model, whole, **ALONE), "infilling, new plan": asking(model, whole)}
-    return ways | {"teacher": partial(ask_teacher, whole=whole)}
+        ways |= {"replan + Simple": replan_and_smooth, "infilling, new plan": asking(model, whole)}
+    return ways | {"infilling": asking(model, whole, **ALONE), "teacher": partial(ask_teacher, whole=whole)}
 
 
-def ablations(model, whole):
-    """The same for the model with one thing after the other turned off, and with more and less room."""
+def ablations(model):
+    """Ways of repair with one thing after the other turned off, and with more and less room."""
     settings = {"no fallback": {}, "one sample": dict(samples=1), "no repair": dict(rounds=0)}
     settings |= {f"room {room} m": dict(room=room) for room in ROOMS}
-    return {name: asking(model, whole, **(dict(fallbacks=()) | each)) for name, each in settings.items()}
+    return {name: asking(model, False, **(dict(fallbacks=()) | each)) for name, each in settings.items()}
 
 
 class UnseenRobot(Robot):
@@ -230,7 +229,7 @@ def print_successes(results, title):
 
 def print_figures(results, title):
     """Prints what came out over all maps, of {map: {way: [N, 4]}}."""
-    print(f"\n| {title}: all maps | successes | length | clearance | ms, median | ms, 95% |\n|---|---|---|---|---|---|")
+    print(f"\n| {title} | successes | length | clearance | ms, median | ms, 95% |\n|---|---|---|---|---|---|")
     for way in next(iter(results.values())):
         rows = np.concatenate([each[way] for each in results.values()])
         good = rows[:, 0] == 1
@@ -291,23 +290,24 @@ def main():
     print(f"{args.num} problems of each kind on each map; length: mean, over successes, against the path as given")
     grids = {name: read_map(download_map(NAMES[name])) for name in args.maps}
     kept = Kept(args.keep)
-    for title, whole, make in (("smoothing", True, smoothing_problem), ("repair", False, repair_problem)):
+    for title, whole, make in (("repair", False, repair_problem), ("smoothing", True, smoothing_problem)):
         results, parts = {}, {}
         for name, grid in grids.items():
-            how = grid, make, args.seed, f"{title}/{name}/{args.seed}/{Path(args.checkpoint).stem}"
-            results[name] = kept.measure(*how, methods(model, whole), args.num)
-            parts[name] = kept.measure(*how, ablations(model, whole), few)
+            problems = grid, make, args.seed, f"{title}/{name}/{args.seed}/{Path(args.checkpoint).stem}"
+            results[name] = kept.measure(*problems, methods(model, whole), args.num)
+            if not whole:
+                parts[name] = kept.measure(*problems, ablations(model), few)
         print_successes(results, title)
         print_figures(results, title)
-        print_figures(parts, f"{title}, the first {few} problems")
-        rivals = ["clip rule", "Nav2 Simple" if whole else "replan + Simple", "teacher"]
-        print_gaps(results, "infilling", rivals)
+        print_gaps(results, "infilling", ["clip rule", "Nav2 Simple" if whole else "replan + Simple", "teacher"])
+        if parts:
+            print_figures(parts, f"{title}, {few} problems of each map")
     for radius in RADII:
         results = {}
         for name in args.maps:
             grid = read_map(download_map(NAMES[name]), Robot(radius))
-            how = grid, repair_problem, args.seed, f"{radius}/{name}/{args.seed}/{Path(args.checkpoint).stem}"
-            results[name] = kept.measure(*how, for_robots(model), few)
+            problems = grid, repair_problem, args.seed, f"{radius}/{name}/{args.seed}/{Path(args.checkpoint).stem}"
+            results[name] = kept.measure(*problems, for_robots(model), few)
         print_figures(results, f"repair, a radius of {radius} m")
     draw_examples(model, grids, args.seed, args.pictures.resolve())
 

@@ -59,18 +59,21 @@ def parse_paths(doc, checkpoint):
     return args
 
 
-def bend_one(args, grid, bend):
-    """--start and --goal: plans, smooths, bends around --obstacle, writes --out. Raises UserError where it fails."""
+def bend_one(args, grid, bend, last):
+    """--start and --goal: plans, smooths, bends around --obstacle, writes --out. `last` is how paths are bent that are
+    written. Raises UserError where it fails."""
     frames, keep = [], lambda *frame: frames.append(frame)  # noqa: E731
     old = plan(grid, args.start[:2], args.goal[:2])
-    found, by = bend(old, grid, True, on_step=keep)
-    if args.obstacle and found:
-        grid, old = grid.with_disc(*args.obstacle), found[0]
-        frames.clear()
-        found, by = bend(old, grid, False, on_step=keep)
+    whole = not args.obstacle
+    if args.obstacle:
+        found, _ = bend(old, grid, True)
+        grid, old = grid.with_disc(*args.obstacle), found[0] if found else old
+    found, by = last(old, grid, whole, on_step=keep)
     if not found:
         raise UserError("no path was found that the robot can drive; plan anew, or move the goal.")
     found = different(found, args.candidates)
+    if len(found) < args.candidates:
+        print(f"different paths that were found: {len(found)}", file=sys.stderr)
     for number, path in enumerate(found, 1):
         print(f"{number}. {in_words(path, grid)}, by {by}", file=sys.stderr)
     if args.out.suffix == ".csv":

@@ -45,7 +45,7 @@ def panels_of(number, grid, old, disc):
     """(figure, so many axes), in each the map, the old path [M, 2] and the obstacle, if there is one."""
     columns = min(4, number)
     rows = -(-number // columns)
-    size = (3.2 * columns, 3.2 * rows + 0.5)  # inches; half of one for the legend
+    size = (3.2 * columns, 3.2 * rows + 0.6)  # inches; half of one for the legend
     figure, axes = new_figure(rows, columns, figsize=size, squeeze=False, layout="constrained")
     for each in axes.flat[:number]:
         draw_map(each, grid, np.array([disc[:2]]) if disc else old, 3.0 if disc else 1.0)
@@ -69,7 +69,7 @@ def draw_passes(grid, old, disc, frames, paths, out):
     pictures = [panels_of(1, grid, old, disc) for _ in titles] if moving else [panels_of(count, grid, old, disc)]
     panels = [axes for _, each in pictures for axes in each]
     for axes, frame, title in zip(panels, frames, titles):
-        for number, control in enumerate(frame[:8]):
+        for number, control in enumerate(frame[:: -(-len(frame) // 8)]):
             name = None if number else "fillings"
             axes.plot(*control.T, "o-", color="tab:red", alpha=0.35, markersize=3, linewidth=1, label=name)
         axes.set_title(title, fontsize=10)
@@ -79,7 +79,7 @@ def draw_passes(grid, old, disc, frames, paths, out):
     panels[-1].set_title(titles[-1], fontsize=10)
     drawn = {name: line for axes in panels for line, name in zip(*axes.get_legend_handles_labels())}
     for figure, _ in pictures:
-        figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=8 if len(panels) > 3 else 2)
+        figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=2 if moving else 8)
     if moving:
         return save_animation(out, [figure for figure, _ in pictures])
     buffer = io.BytesIO()
