@@ -227,7 +227,7 @@ def print_successes(results, title):
         print(f"| {way} | {' | '.join(f'{rows[way][:, 0].mean():.2f}' for rows in results.values())} |")
 
 
-def print_figures(results, title):
+def print_rows(results, title):
     """Prints what came out over all maps, of {map: {way: [N, 4]}}."""
     print(f"\n| {title} | successes | length | clearance | ms, median | ms, 95% |\n|---|---|---|---|---|---|")
     for way in next(iter(results.values())):
@@ -298,17 +298,17 @@ def main():
             if not whole:
                 parts[name] = kept.measure(*problems, ablations(model), few)
         print_successes(results, title)
-        print_figures(results, title)
+        print_rows(results, title)
         print_gaps(results, "infilling", ["clip rule", "Nav2 Simple" if whole else "replan + Simple", "teacher"])
         if parts:
-            print_figures(parts, f"{title}, {few} problems of each map")
+            print_rows(parts, f"{title}, {few} problems of each map")
     for radius in RADII:
         results = {}
         for name in args.maps:
             grid = read_map(download_map(NAMES[name]), Robot(radius))
             problems = grid, repair_problem, args.seed, f"{radius}/{name}/{args.seed}/{Path(args.checkpoint).stem}"
             results[name] = kept.measure(*problems, for_robots(model), few)
-        print_figures(results, f"repair, a radius of {radius} m")
+        print_rows(results, f"repair, a radius of {radius} m")
     draw_examples(model, grids, args.seed, args.pictures.resolve())
 
 
