@@ -411,7 +411,8 @@ def test_the_panel_shows_guesses_the_curve_and_what_was_looked_at(page):
     numbers = [float(share.strip("<%")) for share in shares]
     assert numbers == sorted(numbers, reverse=True) and sum(numbers) <= 100.5
     page.play()
-    page.run("moveTo(9)")
+    assert page.run("return get('arcs').children.length") == 0  # nobody is at the letters
+    page.run("document.querySelector('#dllm .cells').focus(); moveTo(9)")
     page.wait("get('arcs').children.length > 0")
     assert "was drawn in pass" in page.text("#where") and "were" in page.text("#where")
     assert page.run("return document.querySelectorAll('#curve circle').length") == 1

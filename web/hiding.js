@@ -52,7 +52,14 @@ async function lookHere(always = false) {
   if (hiddenIn(frame.canvas)) dllm.show(dllm.shown); // what is hidden shows its likeliest letters
   markCursor();
   showPanel(dllm, cursor);
-  drawArcs(dllm, cursor);
+  showArcs(always);
+}
+
+function showArcs(always = false) { // where somebody is at the letters, in every frame anew
+  const { cells } = writers[0];
+  const isThere = cells.matches(":hover") || document.activeElement === cells || get("look").classList.contains("open");
+  if (always || isThere) drawArcs(writers[0], cursor);
+  else get("arcs").replaceChildren();
 }
 
 function placeAt({ clientX, clientY }) { // the place under the pointer, where its letter stands or glides to; -1: none

@@ -42,6 +42,7 @@ function refresh() { // the button, the slider, the clock and the panel follow
   if (!get("terminal").hidden) showCommand();
   markCursor();
   showPanel(dllm, cursor);
+  showArcs();
 }
 
 const showAll = (number) => writers.forEach((writer) => writer.show(number));
@@ -131,7 +132,7 @@ function pause() {
 function finish() {
   playing = false;
   const [dllm, gpt] = writers, first = dllm.given.indexOf(MASK);
-  const given = [...dllm.given.keys()].filter((i) => i > first && dllm.given[i] !== MASK);
+  const given = [...dllm.given.keys()].filter((i) => i > first && dllm.given[i] !== MASK && units[dllm.given[i]] !== "\n");
   const kept = gpt ? given.filter((i) => gpt.frames.at(-1).canvas[i] === dllm.given[i]).length : 0;
   const race = ` Of the ${given.length} letters that were given further on, the dLLM has all, and the GPT ${kept}.`;
   say(`Done in ${dllm.frames.at(-1).passes} passes, with seed ${seedUsed}.${gpt && given.length ? race : ""}`);
