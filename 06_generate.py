@@ -75,11 +75,9 @@ class Sampling:
 
 # ---- The canvas
 def make_canvas(tokenizer, prompt, ending, length, num, device):
-    """[num, length] masks between a prompt and an ending. (A GPT could not be told how to end.)
-
-    None for either: a blank line, as it stands between speeches, poems and paragraphs; nothing where the alphabet has
-    no line break, or no room is left. Raises UserError if both are longer than length.
-    """
+    """[num, length] masks between a prompt and an ending (which a GPT could not be told). None for either: a blank
+    line, as it stands between speeches, poems and paragraphs; nothing where the alphabet has no line break, or no room
+    is left. Raises UserError if both are longer than length."""
     blank_line = tokenizer.encode("\n\n") if "\n" in tokenizer.id_of else []
     first = blank_line[:length] if prompt is None else tokenizer.encode_typed(prompt)
     last = blank_line[: max(0, length - len(first))] if ending is None else tokenizer.encode_typed(ending)
@@ -96,8 +94,7 @@ def revise(model, tokens, passes, count, temperature=1.0, top_k=None, fillable=N
 
     A pass also says how probable the model finds every letter. The next pass takes back where this probability x a
     uniform random number is lowest: mostly what the model doubts, and everything at some time (P2, arXiv 2502.03540).
-    The first pass takes back any letters. No training taught the model to judge a letter that it sees. That its answer
-    helps all the same is measured, not proved (lesson 12). The same letter may come back.
+    The first pass takes back any letters. That the model can judge letters it sees is measured, not proved (lesson 12).
 
     tokens [B, L]; fillable [B, L]: what may be taken back (default: all). on_step(tokens) is called with the letters
     hidden, and with the new ones. The rest is as in `sample` of lesson 4. Returns tokens [B, L].
