@@ -17,10 +17,8 @@ the half before it, and takes back only what it wrote itself.
 Builds on:  lessons 1 (Tokenizer), 4 (sample, draw_tokens, top_ranked) and 5 (load_kind).
 Run:        python 06_generate.py                        (some seconds; in a terminal you see the text after every pass)
             python 06_generate.py --prompt "ROMEO:" --ending "And so farewell." --len 400 --seed 1
-            python 06_generate.py --checkpoint checkpoints/my_shakespeare_best.safetensors --num 3
-            python 06_generate.py --gif figures/text.gif
+            python 06_generate.py --checkpoint checkpoints/my_shakespeare_best.safetensors --gif text.gif
 Last line:  the last line of the text.
-Later lessons take from here: Sampling, make_canvas, revise, generate, share_passes, write_window, and the flags.
 
 Exercises (answers in docs/answers.md)
   1. Write the same seed with --revise 0 and --steps 256, 64, 16 and 4. Which mistakes come with haste, and why these?
@@ -29,6 +27,7 @@ Exercises (answers in docs/answers.md)
 """
 
 import math
+import os
 import sys
 from dataclasses import dataclass, replace
 from functools import partial
@@ -197,7 +196,8 @@ def is_live(parser, args):
     """Whether a text is drawn after every pass. Refuses --watch where it cannot be."""
     if args.watch and (args.num > 1 or not sys.stderr.isatty()):
         parser.error("--watch needs a terminal, and shows one text being written; leave out --num")
-    return args.watch or (sys.stdout.isatty() and sys.stderr.isatty() and args.num == 1 and not args.quiet)
+    erases = sys.stdout.isatty() and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    return args.watch or (erases and args.num == 1 and not args.quiet)
 
 
 def load_writer(parser, args, causal=False):

@@ -244,8 +244,9 @@ def show_worth(writers, windows):
 
 # ---- The lesson, and the command line
 @torch.inference_mode()
-def show_sides(model, tokenizer, line="The king will hear the voice of his people."):
-    """What the letters of a line cost the model to guess, each given the left side alone, and given both."""
+def show_sides(model, tokenizer, shipped, line="The king will hear the voice of his people."):
+    """What the letters of a line cost the model to guess, each given the left side alone, and given both. shipped:
+    whether it is a shipped model, of which claims are made."""
     tokens, places = torch.tensor(tokenizer.encode(line)), torch.arange(len(line))  # [L] each
     both_sides = tokens.repeat(len(line), 1)  # [L, L] row i is to tell how likely letter i is
     # [L, L] masked to the right of i
@@ -255,13 +256,13 @@ def show_sides(model, tokenizer, line="The king will hear the voice of his peopl
         each = [diffusion.bound_on_part(model, rows[i : i + 1], places[i : i + 1]).item() for i in places]
         nats.append(sum(each) / len(line))
     print(f"1. The letters of {line!r}, nats each: {nats[0]:.2f} given the left side, {nats[1]:.2f} given both")
-    check("the right side makes a hidden letter likelier", nats[1] < nats[0])
+    check("the right side makes a hidden letter likelier", nats[1] < nats[0], shipped)
 
 
-def demo(model, tokenizer, writers, windows, **settings):
+def demo(model, tokenizer, writers, windows, shipped, **settings):
     """Walks through the lesson. writers: a dLLM and a GPT of the same size; windows [M, L]: held-out text. settings: as
     fill_text has them."""
-    show_sides(model, tokenizer)
+    show_sides(model, tokenizer, shipped)
     texts = "The king will ____ the voice of his ______.", "My {2-9} lord, what news with you?"
     for number, text in enumerate(texts, 2):
         print(f"\n{number}. {text}")
@@ -307,7 +308,7 @@ def main():
     is_shipped = find_checkpoint(args.checkpoint).resolve() == generation.SHIPPED
     rival = str(generation.SMALL) if is_shipped else args.checkpoint  # of the GPT's size
     writers, _, windows = comparison.prepare(rival, args.gpt, args.device, args.data)
-    demo(model, tokenizer, writers, windows, **settings)
+    demo(model, tokenizer, writers, windows, is_shipped, **settings)
 
 
 if __name__ == "__main__":

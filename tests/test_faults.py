@@ -126,3 +126,38 @@ def test_an_empty_name_is_a_value(small_checkpoint):
     assert_refused(run_script("05_train.py", "--evaluate", ""), 1, "there is no file")
     assert_refused(run_script("05_train.py", "--data", ""), 1, "--data is empty")
     assert_refused(run_script("06_generate.py", "--checkpoint", small_checkpoint, "--gif", ""), 2, "--gif")
+
+
+# ---- Claims about shipped models
+def test_a_claim_that_a_users_own_model_misses_is_printed_and_stops_nothing(capsys):
+    command_line.check("it writes well", False, shipped=False)
+    assert capsys.readouterr().out == "  not so for this model: it writes well\n"
+    with pytest.raises(AssertionError):
+        command_line.check("it writes well", False)
+
+
+def test_lesson_11_walks_through_with_a_weak_model_of_ones_own(tmp_path, real_text):
+    units = sorted(set(real_text))
+    config = transformer.Config(len(units), 64, n_layers=1, n_heads=2, dim=16)
+    gpt, dllm = tmp_path / "gpt.safetensors", tmp_path / "dllm.safetensors"
+    for path, causal in ((gpt, True), (dllm, False)):
+        model = transformer.Transformer(transformer.Config(**vars(config) | dict(causal=causal)))
+        save_checkpoint(dict(model=model.state_dict(), config=vars(model.config), units=units), path)
+    code, out, err = run_script("11_fill_blanks.py", "--checkpoint", dllm, "--gpt", gpt, "--seed", 1)
+    assert code == 0 and "not so for this model" in out, err
+
+
+def test_a_dumb_terminal_is_not_drawn_in(monkeypatch):
+    class Screen:
+        isatty = staticmethod(lambda: True)
+
+    args = type("Args", (), dict(watch=False, quiet=False, num=1))
+    monkeypatch.setattr(sys, "stdout", Screen)
+    monkeypatch.setattr(sys, "stderr", Screen)
+    generation = import_module("06_generate")
+    answers = []
+    for term in ("xterm", "dumb"):
+        monkeypatch.setenv("TERM", term)
+        answers.append(generation.is_live(None, args))
+    monkeypatch.undo()
+    assert answers == [True, False]

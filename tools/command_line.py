@@ -24,11 +24,11 @@ class UserError(ValueError):
     """A mistake of the person at the keyboard. Its text is one sentence that says what to do."""
 
 
-def check(claim, holds):
-    """Prints a claim of a lesson that holds. Raises AssertionError otherwise."""
-    if not holds:
+def check(claim, holds, shipped=True):
+    """Prints a claim of a lesson that holds. Raises AssertionError otherwise, for a shipped model."""
+    if not holds and shipped:
         raise AssertionError(f"this claim does not hold: {claim}")
-    print(f"  checked: {claim}")
+    print(f"  checked: {claim}" if holds else f"  not so for this model: {claim}")
 
 
 # ---- The end of a script
