@@ -11,6 +11,7 @@ import copy
 import hashlib
 import json
 import math
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -137,7 +138,9 @@ def read_pt(path):
         raise ValueError("compressed")  # a few bytes can stand for terabytes
     if sum(entry.file_size for entry in entries) > path.stat().st_size:
         raise ValueError("its entries overlap")
-    contents = torch.load(path, map_location="cpu", weights_only=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of what the next lines refuse
+        contents = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(contents, dict) or not isinstance(contents.get("model"), dict):
         raise ValueError("it has no model")
     tensors = [value for value in contents["model"].values() if isinstance(value, torch.Tensor)]
