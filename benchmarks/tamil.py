@@ -156,8 +156,8 @@ def print_found_words(model, tokenizer, couplets, sampling_for, generator):
 
 
 # ---- The command line
-def main():
-    """The command line of benchmarks.tamil."""
+def read_arguments():
+    """(parser, args, the rules that are asked for). Refuses flags that do not go together."""
     parser = generation.generating_parser(__doc__, tamil_generation.SHIPPED_TAMIL, length=None)
     parser.set_defaults(num=COUPLETS)
     kind = parser.add_mutually_exclusive_group()
@@ -177,6 +177,12 @@ def main():
         parser.error("--metre and --rhyme go with the score; leave out --couplets or --mending")
     if args.num < 2:
         parser.error("--num must be 2 or more, since every figure has a standard error")
+    return parser, args, rules
+
+
+def main():
+    """The command line of benchmarks.tamil."""
+    parser, args, rules = read_arguments()
     sampling_for = generation.read_sampling(parser, args, letters_a_pass=1)
     model, tokenizer = generation.load_writer(parser, args)
     generator = seeded_generator(args.seed)
