@@ -79,12 +79,15 @@ def metremes(word):
 
 
 def scansions(word, following):
-    """The ways to scan a word: as it stands, and, where it ends in a short u and a vowel follows, as it is spoken then,
-    without the u."""
-    ways = [metremes(word)]
+    """The ways to scan a word: as it stands, and as it may be spoken. A short u may be lost before a vowel, at the end
+    of the word (following: the next one) and inside it. The aytham may count as a short vowel."""
+    spoken = [word]
     if word.endswith(SHORT_U) and following and following[0] in tamil.VOWELS:
-        ways.append(metremes(word[:-1] + tamil.PULLI))
-    return ways
+        spoken.append(word[:-1] + tamil.PULLI)
+    inside = f"({'|'.join(SHORT_U)})(?=[{tamil.VOWELS}])"
+    spoken += [re.sub(inside, lambda found: found[1][0] + tamil.PULLI, form) for form in spoken]
+    spoken += [form.replace(tamil.AYTHAM, "அ") for form in spoken]
+    return list(dict.fromkeys(map(metremes, spoken)))
 
 
 def broken_feet(feet, last_word):

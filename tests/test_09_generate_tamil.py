@@ -124,6 +124,8 @@ def test_a_final_u_before_a_vowel_may_be_dropped():
     assert tamil_generation.scansions("உடையது", "உடையரோ") == ["RR", "RN"]
     assert tamil_generation.scansions("உடையது", "கற்க") == ["RR"]
     assert tamil_generation.scansions("விடூஉ", "உலகு") == ["RN"]  # there, u marks the length of another one
+    assert tamil_generation.scansions("அஃது", "ஒருவன்") == ["NN", "N", "RN", "R"]  # the aytham is a vowel, or none
+    assert tamil_generation.scansions("நாடுஎன்ப", "கற்க") == ["NRN", "NNN"]  # a short u is lost inside a word, too
 
 
 @pytest.mark.parametrize(
@@ -143,7 +145,7 @@ def test_the_scan_tells_real_couplets_from_shuffled_ones(real_couplets):
         [tamil_generation.average(function, [[couplet] for couplet in group])[0] for group in (real_couplets, shuffled)]
         for function in (tamil_generation.strict_metre, tamil_generation.spoken_metre, tamil_generation.rhymes)
     )
-    assert strict[0] == pytest.approx(0.73, abs=0.02) and strict[1] < 0.03
+    assert strict[0] == pytest.approx(0.75, abs=0.02) and strict[1] < 0.03
     assert spoken[0] == pytest.approx(0.95, abs=0.01) and spoken[1] < 0.03
     assert rhymes == [pytest.approx(0.59, abs=0.01), pytest.approx(0.15, abs=0.03)]
 
@@ -332,3 +334,15 @@ def test_the_shipped_model_writes_well_formed_letters_from_any_folder(tmp_path):
     code, out, err = run_script("09_generate_tamil.py", "--seed", 1, "--steps", 16, "--num", 2, cwd=tmp_path)
     assert code == 0 and not tamil.ill_formed(out), err
     assert sum(len(tamil_generation.letters_of(word)) for word in out.split()) > 100
+
+
+def test_most_real_couplets_scan_and_few_with_their_words_shuffled():
+    """By the texts themselves: of 1,330 at most 50 are rejected, and of their shuffles hardly one is taken."""
+    path = ROOT / "data" / "thirukkural.json"
+    if not path.exists():
+        pytest.skip("data/thirukkural.json is not there")
+    couplets = tamil.read_work(tamil.WORKS["thirukkural"])[0]
+    source = random.Random(0)
+    assert sum(not tamil_generation.spoken_metre(couplet) for couplet in couplets) <= 50
+    shuffled = [tamil_generation.shuffle_words(couplet, source) for couplet in couplets]
+    assert sum(map(tamil_generation.spoken_metre, shuffled)) <= 0.012 * len(couplets)
