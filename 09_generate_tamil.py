@@ -19,7 +19,7 @@ Lesson 12 and benchmarks/tamil.py take from here: SHIPPED_TAMIL, WORD, the metre
 
 Exercises (answers in docs/answers.md)
   1. Run `python -m benchmarks.tamil --seed 1` (two minutes) with --temp 0.5 and 0.8. What does heat cost, and buy?
-  2. Drop the second way in `scansions`. Which share of real couplets still passes, and why the difference?
+  2. Drop the lost final u in `scansions`. Which share of real couplets still passes, and why the difference?
   3. Shuffle the words of the first couplet of the Thirukkural 1,000 times. How many of them scan? How many rhyme?
 """
 
