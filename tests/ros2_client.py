@@ -113,11 +113,11 @@ class Client:
         handle, acknowledged = self.send(path, **options)
         return self.outcome(handle, began) | dict(acknowledged=acknowledged)
 
-    def outcome(self, handle, began):
-        """The result of a goal, as a dict."""
+    def outcome(self, handle, began, result=None):
+        """The result of a goal, as a dict; result: its future, where it was asked for already."""
         if not handle.accepted:
             return dict(accepted=False)
-        answer = wait(handle.get_result_async())
+        answer = wait(result or handle.get_result_async())
         result, poses = answer.result, [each.pose for each in answer.result.path.poses]
         places = [(p.position.x, p.position.y, 2 * math.atan2(p.orientation.z, p.orientation.w)) for p in poses]
         return dict(
@@ -212,9 +212,10 @@ def situations_of_the_node(client, pid):
     yield "states", outcomes
     yield "good after a new start", client.until(lambda outcome: outcome.get("code") == 0, straight())
     slow, _ = client.send(long_path())
-    began = time.monotonic()
+    result = slow.get_result_async()
+    time.sleep(0.5)
     os.kill(pid, signal.SIGINT)
-    yield "interrupted", client.outcome(slow, began)
+    yield "interrupted", client.outcome(slow, time.monotonic(), result)
 
 
 def main():

@@ -13,6 +13,9 @@ import sys
 import threading
 import time
 
+for number in (signal.SIGINT, signal.SIGTERM):  # while it loads, they end it without a traceback
+    signal.signal(number, lambda *_: sys.exit(1))
+
 import smooth_path_dllm  # noqa: F401  it makes the project importable
 from smooth_path_dllm.core import NONE, SMOOTHER_ID, UNKNOWN, CancelledError, SmoothPathCore, robot_paths
 
@@ -195,22 +198,26 @@ def main():
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    node, executor = SmoothPathServer(), MultiThreadedExecutor(num_threads=MOST_GOALS + 4)
-    executor.add_node(node)
-    started = True
+    node = SmoothPathServer()
     if node.declare_parameter("autostart", True).value:
-        started = node.trigger_configure() == TransitionCallbackReturn.SUCCESS
-        started = started and node.trigger_activate() == TransitionCallbackReturn.SUCCESS
-    threading.Thread(target=executor.spin, daemon=True).start()
-    if started:
-        stop.wait()
+        for change in (node.trigger_configure, node.trigger_activate):
+            if change() != TransitionCallbackReturn.SUCCESS:
+                sys.exit(1)  # it has said why
+    executor = MultiThreadedExecutor(num_threads=MOST_GOALS + 4)
+    executor.add_node(node)
+    spinner = threading.Thread(target=executor.spin)
+    spinner.start()
+    stop.wait()
     node.stopping = True
-    grace = time.monotonic() + (1.0 if node.goals else 0.0)  # in which those that wait for an answer get it
-    while time.monotonic() < grace:
-        time.sleep(0.02)
-    executor.shutdown(timeout_sec=1)
+    if node.goals:  # those that wait for an answer get it
+        end = time.monotonic() + 3
+        while node.goals and time.monotonic() < end:
+            time.sleep(0.02)
+        time.sleep(0.5)
+    executor.shutdown(timeout_sec=2)
+    spinner.join()
+    node.destroy_node()
     rclpy.try_shutdown()
-    sys.exit(0 if started else 1)
 
 
 if __name__ == "__main__":
