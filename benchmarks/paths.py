@@ -21,6 +21,7 @@ Last line:  the path of a picture, `14_benchmark.png` in the folder --pictures.
 Builds on:  robots (maps, planner, teacher, training), lesson 14.
 """
 
+import contextlib
 import time
 from functools import partial
 from importlib import import_module
@@ -45,6 +46,7 @@ from tqdm import tqdm
 robot_paths = import_module("14_robot_paths")
 
 NAMES = {Path(name).stem: name for name in SOURCES if not name.endswith(".pgm")}
+TRIES = 200  # at most, to find a problem
 RESAMPLES = 2000  # of the bootstrap
 CLEARANCE = 0.4  # m, of the clip rule: what proved best on these very maps
 ALONE = dict(fallbacks=("simple smoother", "as it was"))  # without the planner
@@ -70,8 +72,9 @@ def smoothing_problem(grid, rng):
 
 
 def repair_problem(grid, rng):
-    """(map with a disc, the path that it blocks): the ends stay free, and there still is a way."""
-    while True:
+    """(map with a disc, the path that it blocks): the ends stay free, and there still is a way. Raises UserError where
+    that is not found, as in a map that is too narrow for the robot."""
+    for _ in range(TRIES):
         corridor, tokens, _ = smoothing(grid, rough_path(grid, rng))
         curve, _ = spline(corridor.control(tokens))
         blocked, _ = put_disc(rng, grid, curve)
@@ -79,6 +82,7 @@ def repair_problem(grid, rng):
             continue
         if (blocked.clearance(curve[[0, -1]]) >= grid.robot.keep + 0.05).all() and replan(curve, blocked) is not None:
             return blocked, curve
+    raise UserError(f"no problems of repair for a robot of {grid.robot.radius:g} m radius on this map")
 
 
 # ---- The rivals: each [N, 2] path, map -> [M, 2] path, or None
@@ -307,8 +311,9 @@ def main():
         for name in args.maps:
             grid = read_map(download_map(NAMES[name]), Robot(radius))
             problems = grid, repair_problem, args.seed, f"{radius}/{name}/{args.seed}/{Path(args.checkpoint).stem}"
-            results[name] = kept.measure(*problems, for_robots(model), few)
-        print_rows(results, f"repair, a radius of {radius} m")
+            with contextlib.suppress(UserError):
+                results[name] = kept.measure(*problems, for_robots(model), few)
+        print_rows(results, f"repair, a radius of {radius} m, on {len(results)} maps")
     draw_examples(model, grids, args.seed, args.pictures.resolve())
 
 
