@@ -1,8 +1,8 @@
 """How well does one set of weights predict and write, read in blocks of every size? And what does the cache save?
 
-Three tables. Exact nats per character by block size, from left to right inside a block, and the GPT's; with a picture.
-What two letters in one pass cost, neighbours and far apart. And for texts that are written: seconds, known words and
-distinct 4-grams, for blocks of several sizes and for lesson 6.
+It prints three tables. The first has exact nats per character by block size, from left to right inside a block. The
+GPT's figure stands below, and a picture is drawn. The second says what it costs to draw two letters in one pass. The
+third writes texts by blocks and by lesson 6. It has seconds, known words and distinct 4-grams.
 
 Run, from the folder of the project:
             python -m benchmarks.blocks                        (8 windows, 4 texts: ten minutes on two cores)
@@ -63,7 +63,7 @@ def show_curves(models, gpt_model, windows, folder):
 
 
 def show_neighbours(model, windows):
-    """Prints what it costs to draw two letters in one pass, that stand side by side or far apart."""
+    """Prints what it costs to draw two letters in one pass: neighbours, and letters far apart."""
     print("\n2. Two hidden letters, nats for both: drawn in one pass, and one after the other\n")
     print("| | one pass | two passes | haste costs |\n|---|---|---|---|")
     middle = windows.shape[1] // 2
@@ -87,7 +87,7 @@ def ways_to_write(model, length):
 
 
 def show_texts(model, tokenizer, judge, number):
-    """Prints seconds, known words and distinct 4-grams of `number` texts, written one by one."""
+    """Writes `number` texts one by one. Prints their seconds, known words and distinct 4-grams."""
     print(f"\n3. {number} texts of {LETTERS} letters, one by one\n")
     print("| | seconds a text | known words | distinct 4-grams |\n|---|---|---|---|")
     for label, write in ways_to_write(model, LETTERS).items():

@@ -1,9 +1,8 @@
 """Robot paths, measured: repair and smoothing on maps that no training saw, beside what Nav2's users have.
 
-Smoothing: a planner's path that hugs the walls. Repair: on the teacher's smooth path lies a disc that the map lacks;
-the span around it is to be bent. A success is a path that is free of collision, looked at every 2 cm, and nowhere bent
-more sharply than the robot can; both are measured in the same way for all. The rivals, each from its published
-definition:
+In smoothing a planner's path hugs the walls. In repair a disc that the map lacks lies on the teacher's smooth path. A
+success is free of collision, looked at every 2 cm. It bends nowhere more sharply than the robot can. All rivals are
+measured in the same way. Each is built from its published definition:
 
     Savitzky-Golay      scipy's savgol_filter, window 7, order 3, three times, on the planner's cells
     Nav2 Simple         nav2_smoother's simple smoother with its default settings
@@ -11,7 +10,7 @@ definition:
     replan + Simple     a planner's call on the map with the disc, inflated, then Nav2 Simple
     teacher             dynamic programming: the optimum that the model learned from
 
-"infilling" has Nav2's smoother to fall back on, as the server has. "infilling, new plan" may ask the planner before.
+"infilling" falls back on Nav2's smoother, as the server does. "infilling, new plan" may ask the planner before.
 
 Run, from the folder of the project:
             python -m benchmarks.paths                               (7 maps, 100 problems each of both kinds)
@@ -72,8 +71,9 @@ def smoothing_problem(grid, rng):
 
 
 def repair_problem(grid, rng):
-    """(map with a disc, the path that it blocks): the ends stay free, and there still is a way. Raises UserError where
-    that is not found, as in a map that is too narrow for the robot."""
+    """(map with a disc, the path that it blocks). The ends stay free and there still is a way.
+
+    Raises UserError where no such problem is found: the map may be too narrow for the robot."""
     for _ in range(TRIES):
         corridor, tokens, _ = smoothing(grid, rough_path(grid, rng))
         curve, _ = spline(corridor.control(tokens))
@@ -87,7 +87,7 @@ def repair_problem(grid, rng):
 
 # ---- The rivals: each [N, 2] path, map -> [M, 2] path, or None
 def filter_savgol(path, grid):
-    """Savitzky-Golay, as Nav2 has it: the ends stay, and it is applied again, for refinement."""
+    """Savitzky-Golay, as Nav2 has it: the ends stay. It is applied again for refinement."""
     from scipy.signal import savgol_filter
 
     if len(path) < 8:
@@ -99,7 +99,7 @@ def filter_savgol(path, grid):
 
 
 def replan(path, grid):
-    """A new plan from end to end, inflated; None where there is none."""
+    """An inflated new plan from end to end, or None."""
     try:
         return plan(grid, path[0], path[-1])
     except UserError:
@@ -120,7 +120,7 @@ def corridor_of(path, grid, whole):
 
 
 def clip_rule(path, grid, whole, clearance):
-    """The nearest offset with a clearance, or the nearest that is free, for each control point that is masked; then
+    """Each masked control point takes the nearest offset with a clearance, or the nearest free one. Then all are
     smoothed once."""
     corridor, masked = corridor_of(path, grid, whole)
     good = corridor.clearances >= clearance
@@ -159,7 +159,7 @@ def methods(model, whole):
 
 
 def ablations(model):
-    """Ways of repair with one thing after the other turned off, and with more and less room."""
+    """Ways of repair with one thing after the other changed."""
     settings = {"no fallback": {}, "one sample": dict(samples=1), "no repair": dict(rounds=0)}
     settings |= {f"room {room} m": dict(room=room) for room in ROOMS}
     return {name: asking(model, False, **(dict(fallbacks=()) | each)) for name, each in settings.items()}
@@ -199,7 +199,7 @@ def measure_all(grid, make, seed, name, ways, number):
 
 
 class Kept:
-    """What was measured already, in a file {"kind/map/way": rows}, so that a long run can be done in pieces."""
+    """What was measured already, in a file {"kind/map/way": rows}. So a long run can be done in pieces."""
 
     def __init__(self, path):
         self.path, self.rows = path, {}
@@ -219,7 +219,7 @@ class Kept:
 
 
 def interval(differences, rng):
-    """(mean, low, high) of [N] differences: the middle 95% of the means of bootstrap samples of the problems."""
+    """(mean, low, high) of [N] differences. Between low and high lie 95% of the means of bootstrap samples."""
     means = differences[rng.integers(0, len(differences), (RESAMPLES, len(differences)))].mean(axis=1)
     return differences.mean(), *np.percentile(means, [2.5, 97.5])
 
@@ -244,8 +244,9 @@ def print_rows(results, title):
 
 
 def print_gaps(results, one, others):
-    """Prints, over all maps, how much more often `one` succeeds, and how much longer it is where both do, problem by
-    problem, with 95% intervals."""
+    """Prints how much more often `one` succeeds over all maps, and how much longer it is where both do.
+
+    It compares problem by problem, with 95% intervals."""
     rng = np.random.default_rng(0)
     print(f"\n| {one}, against | successes | length, where both succeed |\n|---|---|---|")
     for other in others:
@@ -258,7 +259,7 @@ def print_gaps(results, one, others):
 
 
 def draw_examples(model, grids, seed, folder):
-    """Saves a panel for each {name: map} with its first problem of repair, and what three ways make of it."""
+    """Saves a panel for each {name: map}: its first problem of repair and three answers."""
     rows = -(-len(grids) // 4)
     size = dict(figsize=(4 * min(4, len(grids)), 4 * rows + 0.5), layout="constrained")
     figure, axes = new_figure(rows, min(4, len(grids)), squeeze=False, **size)
