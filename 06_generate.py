@@ -6,16 +6,16 @@ write       `sample` of lesson 4 uncovers a few letters a pass, anywhere on the 
 take back   `revise` hides letters that the model doubts and draws them again, seeing all that is left.
 
 There is a pass for every two letters to be written. A quarter of the passes write, the rest take back. So the default,
-252 letters between two blank lines, takes 126 passes. 32 passes write seven or eight letters each. The letters of
-one pass do not see each other, so they often do not fit together. The other 94 passes mend that: each takes back eight
-letters from all over the text, and draws them again beside the other 244. What is given is never taken back.
+252 letters between two blank lines, takes 126 passes. 32 passes write seven or eight letters each. Letters of one
+pass do not see each other, so they often do not fit together. The other 94 passes mend that. Each takes back eight
+letters from all over the text and draws them again beside the other 244. What is given is never taken back.
 
 With a letter a pass the surest place comes first (certainty). Where letters share a pass the order is random, since the
-surest places are often neighbours. A text longer than the model's context is written window by window. Each window sees
-the half before it, and takes back only what it wrote itself.
+surest places are often neighbours. A text longer than the context is written window by window. Each window sees the
+half before it and takes back only what it wrote itself.
 
 Builds on:  lessons 1 (Tokenizer), 4 (sample, draw_tokens, top_ranked) and 5 (load_kind).
-Run:        python 06_generate.py                        (some seconds; in a terminal you see the text after every pass)
+Run:        python 06_generate.py                        (some seconds, pass by pass in a terminal)
             python 06_generate.py --prompt "ROMEO:" --ending "And so farewell." --len 400 --seed 1
             python 06_generate.py --checkpoint checkpoints/my_shakespeare_best.safetensors --gif text.gif
 Last line:  the last line of the text.
@@ -67,22 +67,24 @@ class Sampling:
         steps = steps or max(1, math.ceil(letters / letters_a_pass))
         revise = steps - math.ceil(steps / 4) if revise is None else revise
         if revise >= steps:
-            raise UserError(f"--revise {revise} leaves none of the {steps} passes to write; lower it or raise --steps.")
+            raise UserError(f"--revise {revise} leaves none of the {steps} passes to write: lower it or raise --steps.")
         order = order or ("certainty" if steps - revise >= letters else "random")
         return cls(steps, revise, order, temperature, top_k)
 
 
 # ---- The canvas
 def make_canvas(tokenizer, prompt, ending, length, num, device):
-    """[num, length] masks between a prompt and an ending (which a GPT could not be told). None for either: a blank
-    line, as it stands between speeches, poems and paragraphs; nothing where the alphabet has no line break, or no room
-    is left. Raises UserError if both are longer than length."""
-    blank_line = tokenizer.encode("\n\n") if "\n" in tokenizer.id_of else []
-    first = blank_line[:length] if prompt is None else tokenizer.encode_typed(prompt)
-    last = blank_line[: max(0, length - len(first))] if ending is None else tokenizer.encode_typed(ending)
-    if (given := len(first) + len(last)) > length:
-        raise UserError(f"prompt (else a blank line) and ending have {given} letters, more than --len {length} allows.")
-    row = first + [tokenizer.vocab_size] * (length - given) + last
+    """[num, length] masks between a prompt and an ending (which a GPT could not be told). Raises UserError.
+
+    None for either means a blank line, unless no mask would be left or the alphabet has no line break.
+    """
+    given = [None if text is None else tokenizer.encode_typed(text) for text in (prompt, ending)]
+    room = length - sum(map(len, filter(None, given)))
+    if room < 0:
+        raise UserError(f"prompt and ending have {length - room} letters, more than --len {length} allows.")
+    has_room = "\n" in tokenizer.id_of and room > 2 * given.count(None)
+    first, last = ((tokenizer.encode("\n\n") if has_room else []) if ids is None else ids for ids in given)
+    row = first + [tokenizer.vocab_size] * (length - len(first) - len(last)) + last
     return torch.tensor(row, dtype=torch.long, device=device).repeat(num, 1)
 
 
@@ -95,8 +97,8 @@ def revise(model, tokens, passes, count, temperature=1.0, top_k=None, fillable=N
     uniform random number is lowest: mostly what the model doubts, and everything at some time (P2, arXiv 2502.03540).
     The first pass takes back any letters. That the model can judge letters it sees is measured, not proved (lesson 12).
 
-    tokens [B, L]; fillable [B, L]: what may be taken back (default: all). on_step(tokens) is called with the letters
-    hidden, and with the new ones. The rest is as in `sample` of lesson 4. Returns tokens [B, L].
+    fillable [B, L] says what of tokens [B, L] may be taken back (default: all). on_step(tokens) is called with the
+    letters hidden, and with the new ones. The rest is as in `sample` of lesson 4. Returns tokens [B, L].
     """
     fillable = torch.ones_like(tokens, dtype=torch.bool) if fillable is None else fillable.expand(tokens.shape)
     counts = fillable.sum(dim=1).clamp(max=count)  # [B]
@@ -195,7 +197,7 @@ def add_live_flags(parser):
 def is_live(parser, args):
     """Whether a text is drawn after every pass. Refuses --watch where it cannot be."""
     if args.watch and (args.num > 1 or not sys.stderr.isatty()):
-        parser.error("--watch needs a terminal, and shows one text being written; leave out --num")
+        parser.error("--watch needs a terminal and shows one text: leave out --num")
     erases = sys.stdout.isatty() and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
     return args.watch or (erases and args.num == 1 and not args.quiet)
 
@@ -204,7 +206,7 @@ def load_writer(parser, args, causal=False):
     """(model, tokenizer) of --checkpoint. Refuses a --topk larger than its alphabet."""
     model, tokenizer, _ = training.load_kind(find_checkpoint(args.checkpoint), causal, pick_device(args.device))
     if args.topk is not None and args.topk > tokenizer.vocab_size:
-        parser.error(f"--topk {args.topk} is too large; this model has {tokenizer.vocab_size} letters to choose from")
+        parser.error(f"--topk {args.topk} is too large: this model has {tokenizer.vocab_size} letters to choose from")
     return model, tokenizer
 
 
@@ -224,7 +226,7 @@ def main():
     parser.add_argument("--gif", metavar="FILE", help="save the writing as an animation")
     args = parser.parse_args()
     if args.gif is not None and (args.num > 1 or not args.gif.endswith(".gif")):
-        parser.error(f"--gif {args.gif} must end in .gif, and shows one text; leave out --num")
+        parser.error(f"--gif {args.gif} must end in .gif, and it shows one text: leave out --num")
     live = is_live(parser, args)
     sampling_for, (model, tokenizer) = read_sampling(parser, args), load_writer(parser, args)
     canvas = make_canvas(tokenizer, args.prompt, args.ending, args.len, args.num, model.head.weight.device)  # [num, L]

@@ -115,7 +115,7 @@ def page_contents(models, tokenizer, checkpoint):
     seeds = SEEDS.get(name, (1, 2, 3))
     given = generation.make_canvas(tokenizer, None, None, L, 1, "cpu")[0].tolist()  # [L] lesson 6's
     masks = [i for i, token in enumerate(given) if token == tokenizer.vocab_size]
-    ends = dict(first=given[: masks[0]], last=given[masks[-1] + 1 :]) if masks else dict(first=[], last=[])
+    ends = dict(first=given[: masks[0]], last=given[masks[-1] + 1 :])
     return dict(
         models=entries,
         units=tokenizer.units,
@@ -229,7 +229,7 @@ def main():
     out = args.out or ROOT / "figures" / f"{name}.html"
     if out.suffix != ".html":
         parser.error(f"--out {out} is no name for a page; it must end in .html")
-    if args.gpt:
+    if args.gpt is not None:
         writers = comparison.Writers(args.checkpoint, args.gpt, "cpu")
         tokenizer, models = writers.tokenizer, {name: writers.dllm, f"{Path(args.gpt).stem} (GPT)": writers.gpt}
     else:

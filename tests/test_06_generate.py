@@ -174,8 +174,8 @@ def test_a_text_stands_between_blank_lines_unless_one_says_otherwise(small_model
     assert shown(None, None, 7) == "\n\n___\n\n"
     assert shown("", "", 3) == "___"
     assert shown("Sh", None, 6) == "Sh__\n\n" and shown(None, "e", 6) == "\n\n___e"
-    assert [shown(None, None, length) for length in (1, 2, 3)] == ["\n", "\n\n", "\n\n\n"]
-    assert shown("Sh", None, 2) == "Sh" and shown("Sh", None, 3) == "Sh\n"
+    assert [shown(None, None, length) for length in (1, 3, 4, 5)] == ["_", "___", "____", "\n\n_\n\n"]  # no room
+    assert [shown("Sh", None, length) for length in (2, 3, 4, 5)] == ["Sh", "Sh_", "Sh__", "Sh_\n\n"]
     assert shown(None, None, 3, tensors.Tokenizer(["a", "b"])) == "___"  # an alphabet without line breaks
     for given in (("Shall", "e", 5), ("", "Shall", 4)):
         with pytest.raises(UserError, match=f"{len(given[0] + given[1])} letters, more than --len {given[2]}"):
@@ -251,6 +251,15 @@ def test_a_mask_that_may_not_be_filled_stays():
 def test_prompt_of_the_whole_length_is_given_back(small_checkpoint):
     code, out, _ = run_script("06_generate.py", "--checkpoint", small_checkpoint, "--len", 5, "--prompt", "Shall")
     assert (code, out) == (0, "Shall\n")
+
+
+def test_a_short_text_is_no_empty_line(small_checkpoint, gpt_checkpoint):
+    flags = ["--len", 3, "--seed", 1, "--temp", 0]
+    for script in ("06_generate.py", "15_blocks.py"):
+        code, out, err = run_script(script, "--checkpoint", small_checkpoint, *flags)
+        assert code == 0 and len(out) == 4, err
+    code, out, err = run_script("07_train_gpt.py", "--generate", "--checkpoint", gpt_checkpoint, *flags)
+    assert code == 0 and len(out) > 1, err
 
 
 def test_animation_has_a_frame_for_every_pass(small_checkpoint, tmp_path):
