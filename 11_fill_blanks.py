@@ -1,20 +1,20 @@
 """Lesson 11. What does a dLLM do that lesson 7's GPT cannot? Write the middle.
 
-That GPT knows what stands to the left, and no more (a GPT can learn to fill gaps, from texts whose middle was moved to
-their end: arXiv 2207.14255). A dLLM was trained to guess hidden letters from all that is visible, so a blank is nothing
-new to it: it is masked, all else is given, and the sampler of lesson 4 fills it, unchanged. What was given stays.
+That GPT sees the left side only. (GPTs can learn to fill gaps from texts whose middle was moved to their end: arXiv
+2207.14255.) A dLLM was trained to guess hidden letters from all that is visible, so a blank is nothing new to it. The
+blank is masked, and the sampler of lesson 4 fills it. What was given stays.
 
     _       one hidden letter            {12}    twelve hidden letters
-    {3-15}  a blank whose length is to be found; the model says which fits best
-    \\_ \\{ \\}  the characters themselves
+    {3-15}  a blank of 3 to 15 letters   \\_ \\{ \\}  the characters themselves
 
-In a terminal you see it at work, as in lesson 6. The text alone goes to standard output. The walk ends with what the
-right side is worth, beside a GPT, on a few windows; `python -m benchmarks.blanks` measures it on many.
+Of several lengths the best one makes the letters around the blank likeliest (section 2). In a terminal you see all
+passes, as in lesson 6. The text alone goes to standard output. The walk ends with what the right side is worth, beside
+a GPT, on a few windows. `python -m benchmarks.blanks` measures it on many.
 
 Builds on:  lessons 1 (Tokenizer), 4 (the bound, exact_nats), 6 (write_window, flags), 7 (token_nats), 10 (Writers).
 Run:        python 11_fill_blanks.py                              (a walk through examples, some ten seconds)
             python 11_fill_blanks.py "To be, or ___ to be: that is the ________"
-            python 11_fill_blanks.py --file letter.txt            (or: python 11_fill_blanks.py < letter.txt)
+            python 11_fill_blanks.py --file letter.txt            (or through a pipe, or by < letter.txt)
 Last line:  the end of the text, or of the walk the last row of its table.
 
 The benchmark takes from here: fill, score_lengths, middles, print_figures, Blank.
@@ -22,9 +22,9 @@ The benchmark takes from here: fill, score_lengths, middles, print_figures, Blan
 Exercises (answers in docs/answers.md)
   1. Fill "The king will ____ the voice of his ______." ten times, with --steps 1, 4 and 10. How many words are real?
      Why?
-  2. Set NEAR to 8, and SIZES in benchmarks/blanks.py to (1,) to be quick; run `python -m benchmarks.blanks --seed 0`.
-     How often is the true length found now, and how often do two sets of draws agree?
-  3. Fill "the {1-8} of England": which lengths come close to the best, and what can stand there?
+  2. Set NEAR to 8. To be quick, set SIZES in benchmarks/blanks.py to (1,). Run `python -m benchmarks.blanks --seed 0`.
+     How often is the true length found now? How often do two sets of draws agree?
+  3. Fill "the {1-8} of England" with --seed 1 --num 4. Which lengths come close to the best? What can stand there?
 """
 
 import os
@@ -46,13 +46,13 @@ generation = import_module("06_generate")
 gpt = import_module("07_train_gpt")
 comparison = import_module("10_compare")
 
-NEAR = 16  # letters on each side of a blank by which its length is chosen
-DRAWS = 128  # times that some of them are hidden and guessed, to score a length
-SIZES = (1, 4, 16)  # of the blanks in the walk's table
-WINDOWS = 24  # in which they are
+NEAR = 16  # letters on each side of a blank that are guessed to choose its length
+DRAWS = 128  # times that some of them are hidden and guessed, for each length
+SIZES = (1, 4, 16)  # letters of the blanks in the walk's table
+WINDOWS = 24  # texts that have such blanks
 
 
-# ---- A text with blanks
+# ---- 1. A text with blanks
 @dataclass(frozen=True)
 class Blank:
     """A blank of low to high letters."""
@@ -63,19 +63,19 @@ class Blank:
 
 PIECE = re.compile(
     r"\\(?P<escaped>[_{}])|(?P<line>_+)|\{(?P<low>\d{1,6})(?:-(?P<high>\d{1,6}))?\}"
-    # then a brace of no blank; and the rest: a backslash before anything else is a backslash
+    # then a brace of no blank, and the rest, where a backslash before anything else is a backslash
     r"|(?P<brace>[{}])|(?P<plain>[^\\_{}]+|\\)"
 )
 
 
 def read_blanks(text, tokenizer):
-    """A text with blanks -> its parts in order: lists of ids, and Blanks. Raises UserError, naming what is wrong."""
+    """A text with blanks -> its parts in order: lists of ids, and Blanks. Raises UserError."""
     parts = []
     for found in PIECE.finditer(text):
         place = f"at position {found.start() + 1}"
         if found["brace"]:
             itself = f", or \\{found['brace']} for itself" if found["brace"] in tokenizer.id_of else ""
-            raise UserError(f"the {found['brace']} {place} is no part of a blank; write {{12}} or {{3-15}}{itself}.")
+            raise UserError(f"the {found['brace']} {place} is no part of a blank: write {{12}} or {{3-15}}{itself}.")
         if found["line"]:
             parts.append(Blank(len(found["line"]), len(found["line"])))
         elif found["low"]:
@@ -88,26 +88,28 @@ def read_blanks(text, tokenizer):
             written = "escaped" if found["escaped"] else "plain"
             parts.append(tokenizer.encode_typed(found[written], position=found.start(written)))
     if not any(isinstance(part, Blank) for part in parts):
-        raise UserError("there is no blank in the text; write one _ for every hidden letter, or {12}, or {3-15}.")
+        raise UserError("there is no blank in the text: write one _ for every hidden letter, or {12}, or {3-15}.")
     return parts
 
 
 def lay_out(parts, lengths, mask_id):
-    """Parts, and the lengths of the Blanks among them in order, -> tokens [L], the blanks masked."""
+    """Parts and the lengths of their Blanks, in order -> tokens [L], the blanks masked."""
     lengths = iter(lengths)
     ids = [[mask_id] * next(lengths) if isinstance(part, Blank) else part for part in parts]
     return torch.tensor(sum(ids, []), dtype=torch.long)
 
 
-# ---- A blank of unknown length
+# ---- 2. A blank of unknown length
+# How likely are the NEAR letters on each side, with n masks between them? A draw hides some of these letters and
+# guesses them: one draw of lesson 4's bound. The score of a length is the mean of DRAWS draws, and the lowest one wins.
+# All lengths are scored by the same letters, so a long and bland filling gains nothing. All hide the same ones of them,
+# so the luck of the draw cancels in a difference of two scores.
 @torch.inference_mode()
 def score_lengths(model, before, after, blank, seed=0):
-    """[lengths, DRAWS] for each length n, draws of the bound on -log p(the letters near the blank | n masks between
-    them), in nats.
+    """[lengths, DRAWS] draws of the bound on -log p(the letters near the blank | n masks between them), in nats.
 
-    These letters are the same for every n, so the lengths compare, and a long and bland filling gains nothing; and the
-    same ones are hidden for every n, so that the luck of the draw cancels. before, after: tokens [A] and [B], of which
-    the NEAR nearest count; masks of other blanks among them are not scored.
+    before, after: tokens [A] and [B] around the blank. Masks of other blanks among them are not scored. Raises
+    UserError where no letter is left to score.
     """
     mask_id = model.config.vocab_size
     near = min(NEAR, (model.config.context - blank.high) // 2)
@@ -118,18 +120,18 @@ def score_lengths(model, before, after, blank, seed=0):
         places = (row != mask_id).nonzero().flatten()  # [G]
         if len(places) == 0:
             missing = "no letter beside the blank can be seen to choose its length by"
-            raise UserError(f"{missing}; give one length, or shorter ones.")
+            raise UserError(f"{missing}: give one length, or shorter ones.")
         generator = torch.Generator().manual_seed(seed)
         scores.append(diffusion.bound_on_part(model, row.expand(DRAWS, -1), places, generator).cpu())
     return torch.stack(scores)
 
 
 def find_lengths(model, parts):
-    """A length for every Blank among the parts; the unknown ones are found from left to right, and each choice is
-    reported, with the runners-up and how much less likely they make the text around the blank, +- at most the standard
-    error that the draws leave; the same draws chose the best, so the gaps are on the large side.
+    """A length for every Blank among the parts. Unknown ones are found from left to right.
 
-    Until its turn comes, an unknown length is taken to be in the middle of what is allowed.
+    Until its turn comes, an unknown length is the middle of what is allowed. Each choice goes to standard error, with
+    the runners-up: how many nats they are behind, +- one standard error over the draws. The same draws chose the best,
+    so the gaps are on the large side.
     """
     mask_id = model.config.vocab_size
     places = [i for i, part in enumerate(parts) if isinstance(part, Blank)]
@@ -146,23 +148,22 @@ def find_lengths(model, parts):
             behind = [(blank.low + other, *mean_and_error(scores[other] - scores[best])) for other in others]
             text = ", ".join(f"{n} by {mean:.2f} +- {error:.2f}" for n, mean, error in behind)
             found = f"blank {number + 1}: {blank.low + best} letters fit best"
-            print(f"{found}; with others the text around it is less likely, in nats: {text}", file=sys.stderr)
+            print(f"{found}. Others make the text around it less likely, in nats: {text}", file=sys.stderr)
     return lengths
 
 
 def check_fits(letters, context):
     """Raises UserError for a blank longer than the context."""
     if letters > context:
-        raise UserError(f"a blank of {letters} letters is too long; this model sees {context} at once.")
+        raise UserError(f"a blank of {letters} letters is too long: this model sees {context} at once.")
 
 
-# ---- Filling
+# ---- 3. Filling
 def group_blanks(masked, context):
-    """masked, a list of L booleans, -> (first, last) of the groups of blanks that are filled together; last is
-    excluded.
+    """[(first, last)] of the groups of blanks that are filled together, last excluded. masked: a list of L booleans.
 
-    All in one where the text fits into the context. Otherwise a group spans half a context at most, or a single blank,
-    so that a window around it has room for what stands on both sides. Raises UserError for a blank that does not fit.
+    Where the text fits into the context there is one group. Otherwise a group is a single blank or spans half a context
+    at most, so that its window has room for what stands on both sides. Raises UserError for a blank that does not fit.
     """
     longest = len(masked) if len(masked) <= context else context // 2
     groups = []
@@ -178,8 +179,8 @@ def group_blanks(masked, context):
 def fill(model, canvas, sampling, generator=None, on_step=None):
     """Fills the masks of a canvas [B, L], which stand at the same places in every row. Returns [B, L].
 
-    A canvas longer than the context is filled group by group, each in the middle of its window where it can be. Blanks
-    of later groups are seen as masks.
+    A canvas longer than the context is filled group by group. A group stands in the middle of its window, where it can.
+    Blanks of later groups are seen as masks.
     """
     context, L = model.config.context, canvas.shape[1]
     masked, places = canvas == model.config.vocab_size, torch.arange(L, device=canvas.device)  # [B, L], [L]
@@ -193,7 +194,7 @@ def fill(model, canvas, sampling, generator=None, on_step=None):
 
 
 def with_marks(tokenizer, tokens, masked):
-    """tokens, masked [L] -> text in which what was masked is bold and green, where standard output is a terminal."""
+    """tokens, masked [L] -> text. In a terminal what was masked is bold and green."""
     colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     begin, end = ("\x1b[1;32m", "\x1b[0m") if colours else ("", "")
     units = [tokenizer.units[i] for i in tokens.tolist()]
@@ -201,8 +202,10 @@ def with_marks(tokenizer, tokens, masked):
 
 
 def fill_text(model, tokenizer, text, sampling_for, seed=None, num=1, live=False):
-    """Fills the blanks in a text num times, and prints it. sampling_for: number of letters -> Sampling. live: draws the
-    text after every pass. Returns whether all that was given is still the same. Raises UserError."""
+    """Fills the blanks in a text num times and prints it. Returns whether all that was given is still the same.
+
+    sampling_for: number of letters -> Sampling. live: draw the text after every pass. Raises UserError.
+    """
     mask_id = model.config.vocab_size
     parts = read_blanks(text, tokenizer)
     canvas = lay_out(parts, find_lengths(model, parts), mask_id).expand(num, -1).to(model.head.weight.device)
@@ -215,9 +218,9 @@ def fill_text(model, tokenizer, text, sampling_for, seed=None, num=1, live=False
     return torch.equal(tokens[:, ~masked], canvas[:, ~masked])
 
 
-# ---- What the right side is worth
+# ---- 4. What the right side is worth
 def middles(length, sizes):
-    """[(start, end)] of a part of each size in the middle of `length` places."""
+    """[(start, end)] of a blank of each size in the middle of `length` places."""
     return [((length - size) // 2, (length + size) // 2) for size in sizes]
 
 
@@ -229,8 +232,8 @@ def print_figures(title, sizes, results, form):
 
 
 def show_worth(writers, windows):
-    """Prints what the letters of blanks in windows [N, L] cost the GPT, which sees the left side, and the dLLM, which
-    sees both; exactly, and by how much they differ in the same windows."""
+    """Prints what blanks in windows [N, L] cost, exactly. The GPT sees the left side, the dLLM both. The last row is by
+    how much they differ in the same windows."""
     exact = gpt.token_nats(writers.gpt, windows).cpu()  # [N, L]
     results = {"GPT": [], "dLLM, certainty": []}
     for start, end in middles(windows.shape[1], SIZES):
@@ -245,12 +248,13 @@ def show_worth(writers, windows):
 # ---- The lesson, and the command line
 @torch.inference_mode()
 def show_sides(model, tokenizer, shipped, line="The king will hear the voice of his people."):
-    """What the letters of a line cost the model to guess, each given the left side alone, and given both. shipped:
-    whether it is a shipped model, of which claims are made."""
+    """Prints what the letters of a line cost to guess, given the left side alone and given both.
+
+    shipped: whether claims are made, since it is a shipped model.
+    """
     tokens, places = torch.tensor(tokenizer.encode(line)), torch.arange(len(line))  # [L] each
-    both_sides = tokens.repeat(len(line), 1)  # [L, L] row i is to tell how likely letter i is
-    # [L, L] masked to the right of i
-    left_side = torch.where(places <= places[:, None], tokens, model.config.vocab_size)
+    both_sides = tokens.repeat(len(line), 1)  # [L, L] row i tells how likely letter i is
+    left_side = both_sides.masked_fill(places > places[:, None], model.config.vocab_size)  # [L, L]
     nats = []
     for rows in (left_side.to(model.head.weight.device), both_sides.to(model.head.weight.device)):
         each = [diffusion.bound_on_part(model, rows[i : i + 1], places[i : i + 1]).item() for i in places]
@@ -260,8 +264,8 @@ def show_sides(model, tokenizer, shipped, line="The king will hear the voice of 
 
 
 def demo(model, tokenizer, writers, windows, shipped, **settings):
-    """Walks through the lesson. writers: a dLLM and a GPT of the same size; windows [M, L]: held-out text. settings: as
-    fill_text has them."""
+    """Walks through the lesson. writers: a dLLM and a GPT of one size. windows [M, L]: held-out text. settings: those
+    of fill_text."""
     show_sides(model, tokenizer, shipped)
     texts = "The king will ____ the voice of his ______.", "My {2-9} lord, what news with you?"
     for number, text in enumerate(texts, 2):
@@ -273,8 +277,10 @@ def demo(model, tokenizer, writers, windows, shipped, **settings):
 
 
 def given_text(text, file):
-    """The text to fill: the argument, the file's, or standard input where it is a pipe or a file; None without any of
-    these, or where it is empty."""
+    """The text to fill: the argument, the file's, or standard input where that is a pipe or a file.
+
+    None without any of these, or where standard input is empty.
+    """
     if file is not None:
         return tensors.load_text(file).removesuffix("\n")
     if text is not None or not sys.stdin:
@@ -282,6 +288,8 @@ def given_text(text, file):
     mode = os.fstat(0).st_mode
     if not (stat.S_ISFIFO(mode) or stat.S_ISREG(mode)):
         return None
+    if stat.S_ISFIFO(mode):  # which may never end
+        print("reading the text from standard input", file=sys.stderr)
     piped = sys.stdin.buffer.read().decode("utf-8-sig", errors="replace")  # what is not UTF-8 is in no alphabet
     return piped.replace("\r\n", "\n").removesuffix("\n") or None
 

@@ -233,7 +233,7 @@ def test_what_the_right_side_is_worth(small_checkpoint, gpt_checkpoint, monkeypa
 
 @contextmanager
 def standard_input(path):
-    """What is called inside has this file as its standard input."""
+    """What is called inside has this file, or the file of this number, as its standard input."""
     before, stdin = os.dup(0), sys.stdin
     with open(path, "rb") as file:
         os.dup2(file.fileno(), 0)
@@ -253,7 +253,7 @@ def test_filling_on_the_command_line(small_checkpoint, tmp_path):
     first, second = out.rstrip("\n").split("\n\n---\n\n")
     pattern = r"(?s)Shall I .{3} thee to a .{2,4} day\?"
     assert re.fullmatch(pattern, first) and re.fullmatch(pattern, second) and len(first) == len(second)
-    assert re.search(r"blank 2: [234] letters fit best; .*: \d by \d+\.\d\d \+- \d", err) and "\x1b" not in out
+    assert re.search(r"blank 2: [234] letters fit best\. .*: \d by \d+\.\d\d \+- \d", err) and "\x1b" not in out
     path = tmp_path / "text.txt"
     path.write_text("Shall ____\nthee\n", encoding="utf-8")
     from_file = run_script("11_fill_blanks.py", "--file", path, *flags)
@@ -263,6 +263,12 @@ def test_filling_on_the_command_line(small_checkpoint, tmp_path):
     wrong.write_bytes("Shall \u00e9 _".encode("latin1"))
     with standard_input(wrong):
         assert_refused(run_script("11_fill_blanks.py", *flags), 1, "position 7")
+    ours, theirs = os.pipe()
+    os.write(theirs, path.read_bytes())
+    os.close(theirs)
+    with standard_input(ours):
+        code, out, err = run_script("11_fill_blanks.py", *flags)
+    assert (code, out) == piped[:2] and err.startswith("reading the text from standard input\n")
     assert from_file[0] == 0 and from_file[1] == piped[1] and re.fullmatch(r"(?s)Shall .{4}\nthee\n", piped[1])
 
 
