@@ -1,21 +1,21 @@
 """Lesson 13. How do you send a model to a friend, who will install nothing?
 
 As one web page: an HTML file with the weights inside. Anyone opens it in a browser, without a network, and watches it
-write. The browser computes, and nothing but the first text on the screen was computed before. So lessons 2 to 4, 6 and
-7 are there a second time, in JavaScript. web/model.js is the transformer, web/sampler.js the samplers, and the other
-files are what is seen and pressed. What takes long is there a third time, in WebAssembly (web/product.wat), which has
-instructions that work on four numbers at once.
+write. The browser computes all but the first text on the screen. So lessons 2 to 4, 6 and 7 are there a second time, in
+JavaScript. web/model.js is the transformer and web/sampler.js has the samplers. The other files are what is seen and
+pressed. What takes long is there a third time, in WebAssembly (web/product.wat). Its instructions work on four numbers
+at once.
 
 Two languages write the same text when these are the same:
   the weights      bfloat16, as the checkpoint has them. Half of a bfloat16's 16 bits hardly vary, since small numbers
-                   have like exponents. A Huffman code makes fewer of them and loses nothing
+                   have like exponents. A Huffman code makes fewer bits of them and loses nothing
   the arithmetic   RoPE's angles in float32, GELU by the error function and not by tanh. Sums in another order are
                    allowed: they differ in the sixth digit
   the rules        which places come first, ties included, and how probabilities are rounded before they are compared
   the chances      PyTorch's random numbers are those of the Mersenne Twister, of which 24 bits make a float32
   the defaults     lesson 6's temperature and blank lines, which this lesson writes into the page
-So a seed writes in the page, letter for letter, what it writes on the command line. The walk proves it for four ways of
-writing where Node, a JavaScript without a browser, is installed. It runs the page's own script, taken out of the page.
+So a seed writes in the page what it writes on the command line, letter for letter. The walk proves it for four ways of
+writing. It needs Node, which runs the page's own script without a browser.
 
 Builds on:  lessons 1 (Tokenizer), 3 (Transformer), 5 (load_kind), 6 (Sampling, generate), 7 (can_cache), 10 (Writers).
 Run:        python 13_web_page.py                                              (some seconds)
@@ -56,13 +56,13 @@ comparison = import_module("10_compare")
 
 CARRIED = generation.SMALL  # the model that the page carries unless another one is given
 WEB = ROOT / "web"
-MAX_PAGE = 100 * 10**6  # bytes; a browser would take long to unpack more
-SCRIPTS = dict(  # the parts of the page's program, each of which is read in this order
+MAX_PAGE = 100 * 10**6  # bytes. A browser would take long to unpack more
+SCRIPTS = dict(  # the parts of the page's program, and the files of each, in the order in which they are read
     worker=("model.js", "sampler.js", "worker.js"),  # runs beside the page
     rules=("alphabet.js", "settings.js", "layout.js"),  # what needs no screen
     script=("writer.js", "panel.js", "sharing.js", "tour.js", "hiding.js", "forms.js", "page.js"),
 )
-SEEDS = dict(  # of texts that read well, with which a page begins; for other models 1, 2, 3, ...
+SEEDS = dict(  # of texts that read well. A page begins with them, for other models with 1, 2, 3
     small=(10, 43, 22, 83, 69),
     shakespeare=(11, 9, 22, 15, 13),
     tamil=(1, 10, 5),
@@ -79,8 +79,8 @@ TEXTS = (
 def pack_weights(model):
     """The weights of a model in bfloat16, in the order of its state dict, as text (base64).
 
-    All first bytes, sign and exponent, come before all second ones, so that they are alike; a Huffman code gives the
-    frequent ones fewer bits (zlib without its search for repetitions, of which there are none).
+    First come all first bytes, which hold sign and exponent. So bytes that are alike stand together, and a Huffman code
+    gives the frequent ones fewer bits. (It is zlib without its search for repetitions, of which there are none.)
     """
     weights = torch.cat([value.detach().flatten() for value in model.state_dict().values()]).bfloat16()  # [N]
     halves = weights.view(torch.uint8).view(-1, 2).flip(1).T.contiguous()  # [2, N] bytes
@@ -92,23 +92,22 @@ def entry_of(name, model):
     """What the page must know of a model to unpack it. Raises UserError for one that it cannot compute."""
     if not gpt.can_cache(model):
         older = "is of the older format, whose layers the page does not have"
-        raise UserError(f"the model {name} {older}; train one with lesson 5 or 7.")
+        raise UserError(f"the model {name} {older}: train one with lesson 5 or 7.")
     shapes = {part: list(value.shape) for part, value in model.state_dict().items()}
     parameters = sum(value.numel() for value in model.parameters())
     return dict(name=name, config=vars(model.config), shapes=list(shapes.items()), parameters=parameters)
 
 
 def opening_text(model, tokenizer, seed, length):
-    """[length] tokens that lesson 6 writes by default, so that there is something to see before the page has unpacked
-    its model."""
+    """[length] tokens that lesson 6 writes by default. The page shows them until it has unpacked its model."""
     canvas = generation.make_canvas(tokenizer, None, None, length, 1, "cpu")  # [1, length] masks between blank lines
     sampling = generation.Sampling.for_letters(int((canvas == tokenizer.vocab_size).sum()), generation.TEMPERATURE)
     return generation.generate(model, canvas, sampling, torch.Generator().manual_seed(seed))[0].tolist()
 
 
 def page_contents(models, tokenizer, checkpoint):
-    """What the page must know beside the weights. models: {name: model}, the dLLM first; checkpoint: as commands name
-    it. Raises UserError for a model that the page cannot compute."""
+    """What the page must know beside the weights. models: {name: model}, the dLLM first. checkpoint: its name in
+    commands. Raises UserError for a model that the page cannot compute."""
     entries = [entry_of(name, model) for name, model in models.items()]
     (name, model), *_ = models.items()
     L = min(model.config.context for model in models.values())
@@ -127,9 +126,9 @@ def page_contents(models, tokenizer, checkpoint):
 
 
 def build_page(models, tokenizer, checkpoint):
-    """The page as text; models: {name: model}, the dLLM first, and a GPT or none. checkpoint: as commands name it.
+    """The page as text. models: {name: model}, the dLLM first, then a GPT or none. checkpoint: its name in commands.
 
-    Raises UserError for a model that the page cannot compute, and when it would be too large.
+    Raises UserError for a model that the page cannot compute, and for a page that is too large.
     """
     read = lambda *names: "\n".join((WEB / name).read_text(encoding="utf-8") for name in names)  # noqa: E731
     contents = page_contents(models, tokenizer, checkpoint)
@@ -142,7 +141,7 @@ def build_page(models, tokenizer, checkpoint):
     ) | {name: read(*files) for name, files in SCRIPTS.items()}
     page = re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], read("page.html"))
     if (size := len(page.encode())) > MAX_PAGE:
-        raise UserError(f"the page would have {size / 1e6:.0f} MB; more than {MAX_PAGE / 1e6:.0f} are too many for it.")
+        raise UserError(f"the page would have {size / 1e6:.0f} MB: more than {MAX_PAGE / 1e6:.0f} are too many for it.")
     return page
 
 
@@ -152,7 +151,7 @@ def run_in_node(path, questions):
     command = [shutil.which("node"), str(WEB / "in_node.js"), str(path)]
     done = subprocess.run(command, input=json.dumps(questions), capture_output=True, text=True, encoding="utf-8")
     if "DecompressionStream is not defined" in done.stderr:
-        raise UserError("this Node is too old to run the page; version 18 can. The page is written all the same.")
+        raise UserError("this Node is too old to prove the page, version 18 can: the page is written all the same.")
     if done.returncode:
         raise RuntimeError(f"Node could not run the page: {done.stderr}")
     return json.loads(done.stdout)
@@ -166,8 +165,8 @@ def page_settings(sampling):
 
 @torch.inference_mode()
 def show_same_logits(path, number, model, fast=True):
-    """A canvas, a third of it hidden, in both languages. For a GPT the hidden letters are row V, which is no less good
-    a test."""
+    """Compares the logits of both languages for a canvas of which a third is hidden. (To a GPT these letters are row V,
+    which is as good a test.)"""
     V, L = model.config.vocab_size, model.config.context
     tokens, _ = diffusion.mask_exactly(
         torch.randint(V, (1, L), generator=torch.Generator().manual_seed(1)), torch.tensor([L // 3]), V,
@@ -180,7 +179,7 @@ def show_same_logits(path, number, model, fast=True):
 
 
 def show_same_texts(path, model, tokenizer, seed=1):
-    """Texts of the same seed and settings, by lesson 6 and by the page. The page completes the settings itself."""
+    """Compares texts of one seed and the same settings, by lesson 6 and by the page, which completes the settings."""
     canvas = torch.full((1, min(128, model.config.context)), tokenizer.vocab_size)  # [1, L]
     masks = canvas.shape[1]
     samplings = [generation.Sampling.for_letters(masks, **wanted) for wanted in TEXTS]
@@ -222,13 +221,13 @@ def main():
     parser = Parser(__doc__)
     add = parser.add_argument
     add("--checkpoint", default=str(CARRIED), metavar="FILE", help=f"the dLLM (default: checkpoints/{CARRIED.name})")
-    add("--gpt", metavar="FILE", help="a GPT of the same alphabet, to write beside it (default: none)")
+    add("--gpt", metavar="FILE", help="a GPT of the same alphabet that writes beside it (default: none)")
     add("--out", type=Path, metavar="FILE", help="where the page goes (default: figures/NAME.html)")
     args = parser.parse_args()
     name = Path(args.checkpoint).stem
     out = args.out or ROOT / "figures" / f"{name}.html"
     if out.suffix != ".html":
-        parser.error(f"--out {out} is no name for a page; it must end in .html")
+        parser.error(f"--out {out} is no name for a page: it must end in .html")
     if args.gpt is not None:
         writers = comparison.Writers(args.checkpoint, args.gpt, "cpu")
         tokenizer, models = writers.tokenizer, {name: writers.dllm, f"{Path(args.gpt).stem} (GPT)": writers.gpt}
