@@ -3,12 +3,12 @@
 This script downloads the Thirukkural (1,330 couplets) and four Sangam anthologies from Project Madurai. It takes the
 verse out of the pages. It mends what conversions from older fonts broke, and slips of typists whose reading is certain.
 It writes data/tamil.txt: one poem after the other, a blank line between two. Numbers, headings, authors' names and
-English are left out. Some slips remain.
+English are left out. A rule looks for letters that may not stand together in Tamil. Four words are still in doubt.
 
 Run:        python tamil_dataset.py                               (a few seconds, once the pages are there)
             python tamil_dataset.py --works thirukkural kuruntokai
             python tamil_dataset.py --stats                       (counts alone, no text)
-            python tamil_dataset.py --mended                      (shows each place that was mended)
+            python tamil_dataset.py --mended                      (shows each place that was mended or is in doubt)
 Builds on:  tools/ alone.
 Last line:  the path of the file. With --stats it is the last row of the table.
 
@@ -70,7 +70,7 @@ MISPRINTS = (  # (pattern, replacement, what it is), all from conversions out of
     ("இயf", "இய", "a stray f"),
     ("கM", f"கம{PULLI}", "m with pulli as a capital M"),
 )
-SLIPS = {  # of the typists
+SLIPS = {  # of the typists: patterns in a line
     "மனைக்தக்க": "மனைத்தக்க", "வேண் டற்பாற்": "வேண்டற்பாற்", "காணப்ப படும்": "காணப் படும்", "பொற்யுடைமை": "பொறையுடைமை",
     "அஇஉறைந்": "அடிஉறைந்", "டவர்க்குல்": "டவர்க்கு", "ளுளகு": "ளுலகு", "தவர் க்கு": "தவர்க்கு", "பட் ட ": "பட்ட ",
     "த்ரூஉம்": "தரூஉம்", "த்ருஉம்": "தரூஉம்", "ஒஓதல்": "ஓஒதல்", "மதிக்குப் க்குப்": "மதிக்குப்", "த்ஹுறந்தமை": "துறந்தமை",
@@ -80,6 +80,21 @@ SLIPS = {  # of the typists
     "மிக்லூக்": "மிகலூக்", "வாள்போல பகை": "வாள்போல் பகை", "எனைத்தொனறு": "எனைத்தொன்று", "பிளிற்ரும்": "பிளிற்றும்",
     "ஏற்ரை": "ஏற்றை", "திரித்ரும்": "திரிதரும்", "பெரு ஞ்சின": "பெருஞ்சின", "நெடுட்ந்தேர்": "நெடுந்தேர்",
     "அரிஞ்ர்": "அரிஞர்", "உய்ர்த்தனென்": "உயிர்த்தனென்", "வீஞ்குபு": "வீங்குபு", "எ ன்ஆம்": "என்ஆம்",
+    "வழிவ்ழி": "வழிவழி", "மண்லாடு": "மணலாடு", "அலம்ரும்": "அலமரும்", "மணங்க் ": "மணங் ", "ய்ய்ரன்": "யூரன்", "பிள்லை": "பிள்ளை",
+    "பச்ப்பணி": "பசப்பணி", "துங்சுமனை": "துஞ்சுமனை", "தணம் த்ஹுற": "தண்ணம் துறை", "மற்ந்": "மறந்", "நண்றே": "நன்றே",
+    "வெள்ளாங்க் ": "வெள்ளாங் ", "ல்ஃதே": "லஃதே", "ச்துப்பினள்": "கதுப்பினள்", "இறைஞ்ச்நின்": "இறைஞ்சிநின்", "நாமக்ல்வு": "நாமகல்வு",
+    "வேண்க்கை": "வேங்கை", "வந்த் தனர்": "வந் தனர்", "வண்ட்மிர்": "வண்டிமிர்", "ய்ணீஇய": "யுணீஇய", "பொய்ரும்": "பெயரும்",
+    "சூரலஞ்ச் ": "சூரலஞ் ", "சென்ர ": "சென்ற ", "சுரட்திடை": "சுரத்திடை", "நன்ந்தலை": "நனந்தலை", "கம்ழ": "கமழ", "ப்ல்லிதல்": "பல்லிதழ்",
+    "அழப்பிர்ந்": "அழப்பிரிந்", "மண்ங்கமழ்": "மணங்கமழ்", "பிழைட்த": "பிழைத்த", "வல்ஞ்சுரி": "வலஞ்சுரி", "காளையொட்ய்": "காளையொடு",
+    "யிறந்த் ": "யிறந் ", "உள்லூ": "உள்ளு", "உள்லு": "உள்ளு", "கையற்ப் ": "கையறப் ", "வற்ந்த": "வறந்த", "கற்ங்குரல்": "கறங்குரல்",
+    "பெர்ய்ர்க்கு": "பெயற்கு", "வென்ந்தனும்": "வேந்தனும்", "உண்ர்ந்": "உணர்ந்", "நய்னதனை": "நயந்தனை", "சிறந்த் ": "சிறந்து ",
+    "செந்ந்நில": "செந்நில", "தன்ணென்": "தண்ணென்", "பெண்டிற்க்கு": "பெண்டிற்கு", "கானல்ஞ் ": "கானலஞ் ", "சூழ்வாரைக் சூ": "சூழ்வாரைச் சூ",
+    "ராகிக் தற்": "ராகித் தற்", "மிசைச் தா": "மிசைத் தா", "டுறைக் தொக்க": "டுறைத் தொக்க", "குரலிசைப் கடு": "குரலிசைக் கடு",
+    "மராஅத்துக் பொளி": "மராஅத்துப் பொளி", "^ன்னாள்": "முன்னாள்", "பெருங்கை ஏற்றைக்$": "பெருங்கை ஏற்றைத்",
+    "தலைச் சிறப்பப்$": "தலைச் சிறப்பச்", "ஏனல் தோன்றிச்$": "ஏனல் தோன்றித்", "நிறம் சுட்டிச்$": "நிறம் சுட்டிக்",
+    "பிடியடி நசைஇச்": "பிடியடி நசைஇக்", "எறுழ்த் தடக்கைச்$": "எறுழ்த் தடக்கைக்", "தோப்பி பருகித்": "தோப்பி பருகிக்",
+    "முன்துறைச்,$": "முன்துறைக்,", "இனிது இறைஞ்சக்$": "இனிது இறைஞ்சச்", "பெரும்பாட்டு ஈரத்துக்$": "பெரும்பாட்டு ஈரத்துத்",
+    "உரிஞ்சக்$": "உரிஞ்சச்", "ஊன்செத்துச்$": "ஊன்செத்துக்",
 }  # fmt: skip
 
 
@@ -109,6 +124,34 @@ def mend_poem(poem):
     """Mends each line of a poem. Returns (poem, [(what it was, the line as mended)])."""
     lines = [mend(line) for line in poem.split("\n")]
     return "\n".join(line for line, _ in lines), [(what, line) for line, found in lines for what in found]
+
+
+# ---- Finding
+# What may follow a consonant without a vowel, after the Tolkappiyam. The editions print two words as one. So any
+# beginning of a word may follow the consonants that end words, which are the last nine and n.
+BEGINNINGS = VOWELS + "கசஞதநபமயவ"
+FOLLOWS = dict(zip("கசதபடறஙஞந", ["க", "ச", "த", "ப", "டகசப", "றகசப", "ஙக", "ஞசய", "நதய" + VOWELS]))
+FOLLOWS |= {end: BEGINNINGS + also for end, also in zip("ணமயரலவழளன", ["ணட", "", "ங", "ங", "ல", "", "ங", "ள", "னற"])}
+DOUBTFUL = re.compile(
+    "|".join(
+        [
+            f"^.{PULLI}",  # a word begins without a vowel
+            f"[{GRANTHA}]",  # in verse older than these letters
+            *(f"{consonant}{PULLI}[^{follows} ]" for consonant, follows in FOLLOWS.items()),
+            f"(?![ணன]{PULLI}ம{PULLI} )[^யரழ]{PULLI}.{PULLI}",  # two without a vowel in a row
+            rf"([கசதப]){PULLI} (?!\1|$)",  # at a word's end it is the letter that begins the next word
+        ]
+    )
+)
+
+
+def doubtful_words(text):
+    """The words of a text whose letters may not stand together in Tamil, or may not begin a word. They are misprints.
+
+    A misprint that leaves possible letters is not seen.
+    """
+    words = re.findall(f"[{TAMIL}]+", text)
+    return [word for word, after in zip(words, [*words[1:], ""]) if DOUBTFUL.search(f"{word} {after[:1]}")]
 
 
 def ill_formed(text):
@@ -265,15 +308,16 @@ def read_work(work):
 def collect(names, show=False):
     """Reads and mends the works of these names. Returns {title: [poems]}.
 
-    Reports on standard error: a line on each work and, if `show`, on each place that was mended.
+    Reports on standard error: a line on each work and, if `show`, on each place that was mended or is in doubt.
     """
     works = {}
     for work in (WORKS[name] for name in names):
         poems, found = zip(*map(mend_poem, read_work(work)))
-        text, places = "\n\n".join(poems), sum(map(len, found))
-        print(f"{work.title}: {len(poems):,} poems, {len(text):,} characters, {places} places mended", file=sys.stderr)
-        for number, mended in enumerate(found, 1):
-            for what, line in mended if show else ():
+        text, places, doubts = "\n\n".join(poems), sum(map(len, found)), [*map(doubtful_words, poems)]
+        counts = f"{places} places mended, words in doubt: {sum(map(len, doubts))}"
+        print(f"{work.title}: {len(poems):,} poems, {len(text):,} characters, {counts}", file=sys.stderr)
+        for number, (mended, words) in enumerate(zip(found, doubts), 1):
+            for what, line in [*mended, *(("in doubt", word) for word in words)] if show else ():
                 print(f"  poem {number} in order, {what}: {line}", file=sys.stderr)
         if left := ill_formed(text):
             few = dict(left.most_common(10))
@@ -296,7 +340,7 @@ def main():
     parser = Parser(__doc__)
     parser.add_argument("--works", nargs="+", choices=WORKS, default=list(WORKS), help="these alone (default: all)")
     parser.add_argument("--stats", action="store_true", help="print counts and write no text")
-    parser.add_argument("--mended", action="store_true", help="show each mended place on standard error")
+    parser.add_argument("--mended", action="store_true", help="show each mended or doubtful place on standard error")
     args = parser.parse_args()
     works = collect(args.works, args.mended)
     if args.stats:
