@@ -6,23 +6,23 @@ control point. A token says how far to the left or right of the line that point 
 
 An obstacle on the path is a blank. The span around it is masked and filled, as in lesson 11. What still collides or
 bends too sharply is taken back and drawn again, as lesson 12 repairs verse. One thing is new: the model sees the map.
-How much room there is across the corridor, and how the line turns, is added to the embedding of each token.
+Two things are added to the embedding of each token: how much room there is across the corridor and how the line turns.
 
-The teacher is an exact optimum (robots/teacher.py), and about ten times as fast. docs/robot_paths.md compares the two.
-This lesson shows what infilling is. It claims neither speed nor safety.
+The teacher finds the exact optimum (robots/teacher.py). It is about ten times as fast. docs/robot_paths.md compares
+the two. This lesson shows what infilling is. It claims neither speed nor safety.
 
-Builds on:  lessons 3 (Transformer), 4 (sample), 12 (repair); robots (maps, curves, planner, pictures, teacher).
-Run:        python 14_robot_paths.py                    (an obstacle, passed by pass after pass; some seconds)
+Builds on:  lessons 3 (Transformer), 4 (sample) and 12 (repair). robots (maps, curves, planner, pictures, teacher).
+Run:        python 14_robot_paths.py                    (a path around an obstacle, pass by pass, in some seconds)
             python 14_robot_paths.py --map FILE.yaml --start 1 2 --goal 5 4 --obstacle 3 3 0.3 --out path.csv
             python 14_robot_paths.py --map FILE.yaml --start 1 2 --goal 5 4 --candidates 3 --out three.png
             python 14_robot_paths.py --map FILE.yaml --bag IN --out OUT --robot-radius 0.3
-Last line:  the path of a picture, `figures/14_robot_paths.png`; otherwise the path of the file --out.
+Last line:  the path of a picture, `figures/14_robot_paths.png`. With --out it is the path of that file.
 
-Others take from here: Corridor, PathModel, load_model, Filling, fill_path, bend_path, faults, around.
+Others take from here: Corridor, PathModel and load_model. Filling, fill_path and bend_path. faults and around.
 
 Exercises (answers in docs/answers.md)
-  1. Set the temperature of `Filling` to 0. Which of the eight fillings differ, and why do they differ at all?
-  2. Let `open_bins` allow every bin. What does the model put where the obstacle is, and what does repair make of it?
+  1. Set the temperature of `Filling` to 0. Which of the eight fillings differ? Why do they differ at all?
+  2. Let `open_bins` allow every bin. What does the model put where the obstacle is? What does repair make of it?
   3. Set PASSES to 1: all offsets of a span are drawn at once. How many of the eight can be driven?
 """
 
@@ -36,11 +36,11 @@ import numpy as np
 
 from robots.command_line import bend_bag, bend_one, parse_paths
 from robots.curves import FINE, can_drive, control_points, distances, in_words, is_free, low_pass, spline
+from robots.files import refuse_to_overwrite
 from robots.grid import GridMap, Robot, made_up_map
 from robots.maps import MAPS, read_map
 from robots.pictures import draw_passes
 from robots.planner import plan, smooth_simply
-from robots.poses import refuse_to_overwrite
 from robots.teacher import BENT, NEAR
 from tools.checkpoints import load_weights, read_checkpoint
 from tools.command_line import UserError, check, run
@@ -56,12 +56,12 @@ revision = import_module("12_revise")
 BINS, BIN = 31, 0.1  # offsets, and m from one to the next
 STRAIGHT = BINS // 2  # the offset 0
 OFFSETS = (np.arange(BINS) - STRAIGHT) * BIN  # [BINS] m to the left
-PAD = BINS  # fills up the shorter rows of a batch; the mask is the token after it
+PAD = BINS  # fills up the shorter rows of a batch. The mask is the token after it
 POINTS = 48  # control points that the model sees at once
 TURNS = 15  # kinds of turn of the line, 0.2 rad each
 MARGIN = 4  # control points that are masked on either side of a collision
 MENDED = 4  # fillings that are mended, where none can be driven
-NEAREST = 0.18  # m beside the robot that the model keeps by itself, about
+NEAREST = 0.18  # m beside the robot, about, that the model keeps by itself
 PASSES = 8
 SHIPPED_PATHS = ROOT / "checkpoints" / "paths.safetensors"
 
@@ -110,14 +110,14 @@ class Corridor:
         return np.where((tokens < BINS)[..., None], self.control(tokens.clip(max=BINS - 1)), np.nan)
 
     def open_bins(self):
-        """[n, BINS] True where a control point may be: where it has the clearance, or anywhere where no place has."""
+        """[n, BINS] True where a control point may be: where it has the clearance. Where none has, all are True."""
         free = self.clearances >= self.grid.robot.radius
         return free | ~free.any(axis=1, keepdims=True)
 
 
 def faults(corridor, tokens):
-    """The control points, without the ends, next to which the spline of tokens [n] collides or bends too sharply, each
-    as often as it does so, every 2 cm; an empty list for a path that can be driven."""
+    """The control points, never an end, beside which the spline of tokens [n] collides or bends too sharply.
+    The spline is looked at every 2 cm. A control point comes once for each fault."""
     points, curvatures = spline(corridor.control(np.asarray(tokens)))  # [M, 2], [M]
     robot = corridor.grid.robot
     wrong = (corridor.grid.clearance(points) < robot.radius) | (curvatures > robot.sharpest)
@@ -125,20 +125,19 @@ def faults(corridor, tokens):
 
 
 def around(places, n, margin):
-    """[n] True at places and up to `margin` on either side of each, never at the ends."""
+    """[n] True at places and up to `margin` on either side of each. The ends stay False."""
     masked = np.zeros(n, dtype=bool)
     for place in set(places):
         masked[max(1, place - margin) : min(n - 1, place + margin + 1)] = True
     return masked
 
 
-# ---- The model: lesson 3's, which also sees where the obstacles are
+# ---- The model: lesson 3's. It also sees where the obstacles are
 CONFIG = transformer.Config(vocab_size=BINS + 1, context=POINTS, n_layers=5, n_heads=4, dim=128)
 
 
 class PathModel(transformer.Transformer):
-    """tokens [B, n], clearances [B, n, BINS] in m, turns [B, n] -> logits [B, n, V]. What a position sees of the map,
-    the clearances across the corridor and how the line turns, is added to the embedding of its token."""
+    """tokens [B, n], clearances [B, n, BINS] in m, turns [B, n] -> logits [B, n, V]. Each token comes with the map."""
 
     def __init__(self, config=CONFIG):
         super().__init__(config)
@@ -147,7 +146,7 @@ class PathModel(transformer.Transformer):
 
     def forward(self, tokens, clearances, turns):
         """See the class."""
-        seen = self.see(2 * clearances.clamp(max=1) - 1) + self.turn(turns)  # [B, n, D]; what is far is just far
+        seen = self.see(2 * clearances.clamp(max=1) - 1) + self.turn(turns)  # [B, n, D]. Beyond 1 m all is far
         return super().forward(tokens, seen)
 
 
@@ -155,7 +154,7 @@ def load_model(path):
     """The PathModel in a checkpoint, in eval mode. Raises UserError."""
     contents = read_checkpoint(path)
     if contents.get("config") != asdict(CONFIG):
-        raise UserError(f"{path} is no model of paths; `python -m robots.training` trains one.")
+        raise UserError(f"{path} is no model of paths. `python -m robots.training` trains one.")
     with torch.device("meta"):
         model = PathModel()
     load_weights(model, contents["model"], path)
@@ -165,9 +164,9 @@ def load_model(path):
 # ---- Filling in
 @dataclass(frozen=True)
 class Filling:
-    """How paths are filled in; the benchmark turns one thing after the other off."""
+    """How paths are filled in."""
 
-    samples: int = 8  # at once, of which the cheapest that can be driven is kept
+    samples: int = 8  # at once. The cheapest that can be driven is kept
     temperature: float = 1.0
     room: float = 0.48  # m beside the robot that it keeps where there is so much
     rounds: int = 18  # of repair
@@ -178,17 +177,15 @@ class Filling:
 class Viewer:
     """A PathModel in a corridor, called as lesson 4's sampler calls a model: tokens [B, n] -> logits [B, n, V].
 
-    farther [B], or [1] for all rows: m by which a row sees all obstacles nearer than they are, so that it keeps away.
-    The model was trained for one robot: a wider one sees them nearer, too. What is not free is ruled out by its true
-    clearance.
-    """
+    A row sees all obstacles nearer than they are by farther [B] m, and so keeps away. [1] is for all rows. A wider
+    robot than the model's own sees them nearer by the difference. The true clearance says what is ruled out."""
 
     def __init__(self, model, corridor, farther):
         self.model, self.config = model, model.config
         shifts = (corridor.grid.robot.wider + np.asarray(farther))[:, None, None]
         self.clearances = torch.from_numpy((corridor.clearances - shifts).clip(0)).float()  # [B or 1, n, BINS]
         self.turns = torch.from_numpy(corridor.turns).long()  # [n]
-        closed = np.pad(~corridor.open_bins(), ((0, 0), (0, 1)), constant_values=True)  # PAD, too
+        closed = np.pad(~corridor.open_bins(), ((0, 0), (0, 1)), constant_values=True)  # PAD is closed everywhere
         self.closed = torch.from_numpy(closed)  # [n, V]
 
     def __call__(self, tokens):
@@ -198,8 +195,8 @@ class Viewer:
 
 
 def cost(corridor, tokens, room):
-    """[B] what the splines of tokens [B, n] cost, in m: length, and what bends, and what is near, on top. The teacher
-    minimises nearly the same, for less room and with fines (`Costs` of robots/teacher.py)."""
+    """[B] what the splines of tokens [B, n] cost in m: their length and fines for bends and for what is near.
+    The teacher minimises nearly the same, with less room (`Costs` of robots/teacher.py)."""
     points, curvatures = spline(corridor.control(tokens))  # [B, M, 2], [B, M]
     lengths = np.hypot(*np.moveaxis(np.diff(points, axis=1), -1, 0)).sum(axis=1)
     near = (corridor.grid.robot.radius + room - corridor.grid.clearance(points)).clip(0)
@@ -207,10 +204,8 @@ def cost(corridor, tokens, room):
 
 
 def infill(model, corridor, canvas, filling, generator, on_step=None):
-    """The rows of a canvas [B, n] filled; if none of them can be driven, they are mended until one can.
-
-    Returns those that can be driven, tokens [0 to B, n]. Row by row they keep farther away from what is near.
-    """
+    """Fills the rows of a canvas [B, n] and returns those that can be driven, tokens [0 to B, n].
+    If none can be driven, the best are mended until one can. Each row keeps farther from obstacles than the last."""
     find, canvas = partial(faults, corridor), torch.from_numpy(canvas)
     row = dict(temperature=filling.temperature, generator=generator, on_step=on_step)
     farther = np.linspace(0, max(0, filling.room - NEAREST), len(canvas))
@@ -229,35 +224,44 @@ def infill(model, corridor, canvas, filling, generator, on_step=None):
 
 
 def fill_path(model, points, grid, whole, filling, generator, on_step=None):
-    """A path [N, 2] bent on a map: fillings of it that can be driven, [[M, 2]], the cheapest first; none, perhaps.
-
-    whole: all of it is filled; else what collides or is too sharp, and the rest is refitted by a spline, which moves it
-    by about a centimetre where it was smooth. A path longer than POINTS is filled window by window, a part of each seen
-    before. on_step(corridor of the window, tokens [B, n]) is called before a window's first pass and after each.
-    """
+    """Fillings [[M, 2]] of a path [N, 2] that can be driven on a map, the cheapest first. There may be none.
+    whole: all of the path is filled. Otherwise only what collides or is too sharp is filled. The rest is refitted by a
+    spline, which moves a smooth part by about a centimetre. on_step: see fill_windows."""
     line = control_points(low_pass(points) if whole else points)
     corridor, n = Corridor.along(line, grid), len(line)
+    masked = around(range(n), n, 0) if whole else around(faults(corridor, np.full(n, STRAIGHT)), n, MARGIN)
+    tokens = fill_windows(model, corridor, masked, filling, generator, on_step)
+    good = [row for row in tokens if not faults(corridor, row)]
+    if not good:
+        return []
+    tokens = np.unique(good, axis=0)
+    return [spline(corridor.control(tokens[rank]))[0] for rank in cost(corridor, tokens, filling.room).argsort()]
+
+
+def fill_windows(model, corridor, masked, filling, generator, on_step=None):
+    """tokens [B, n] filled at `masked` [n], window by window. A window that cannot be filled ends it: no rows then.
+    A window has POINTS control points. It begins a quarter of a window before the first that is still masked.
+    on_step(corridor of the window, tokens [B, L]) is called before a window's first pass and after each."""
+    n = len(masked)
     tokens = np.full((filling.samples, n), STRAIGHT)
-    masked = around(range(n) if whole else faults(corridor, tokens[0]), n, 0 if whole else MARGIN)
     while masked.any():
         start = max(0, min(np.flatnonzero(masked)[0] - POINTS // 4, n - POINTS))
         end = min(n, start + POINTS)
         part, canvas = corridor.part(start, end), np.where(masked, model.config.vocab_size, tokens)[:, start:end]
-        if end < n and masked[end - 1]:  # a window's end is given: here for the time being, where the line is free
+        if end < n and masked[end - 1]:  # a window needs an end: the free bin nearest to the line, for now
             canvas[:, -1] = min(np.flatnonzero(part.open_bins()[-1]), key=lambda token: abs(token - STRAIGHT))
         good = infill(model, part, canvas, filling, generator, on_step and partial(on_step, part))
         if not len(good):
-            return []
-        tokens[:, start:end] = np.resize(good, canvas.shape)  # each row that cannot be driven becomes one that can
+            return good
+        tokens[:, start:end] = np.resize(good, canvas.shape)  # good rows take the place of bad ones
         masked[: end if end == n else end - POINTS // 4] = False
-    tokens = np.unique([row for row in tokens if not faults(corridor, row)] or np.zeros((0, n), dtype=int), axis=0)
-    ranks = cost(corridor, tokens, filling.room).argsort() if len(tokens) else []
-    return [spline(corridor.control(tokens[rank]))[0] for rank in ranks]
+    return tokens
 
 
 def bend_path(model, points, grid, whole, filling, generator, on_step=None):
-    """`fill_path`, as (paths, "the model"). Where that finds none, the first of filling.fallbacks that finds one:
-    the model on a new plan, Nav2's simple smoother, the path as it was if that is free. Else ([], "nobody")."""
+    """`fill_path`, as (paths, "the model"). Where that finds none, the first of filling.fallbacks that finds one.
+    These are the model on a new plan, Nav2's simple smoother and the path as it was, if that is free. Without any it
+    is ([], "nobody")."""
     if found := fill_path(model, points, grid, whole, filling, generator, on_step):
         return found, "the model"
     for name in filling.fallbacks:
@@ -275,7 +279,7 @@ def bend_path(model, points, grid, whole, filling, generator, on_step=None):
 
 # ---- The lesson
 def made_up_problem():
-    """(map, rough path) for the walk: Nav2's depot, where it was downloaded, else a map that is made up."""
+    """(map, rough path) for the walk: Nav2's depot if it was downloaded, otherwise a map that is made up."""
     path = MAPS / "nav2" / "depot.yaml"
     if path.exists():
         grid, start, goal = read_map(path), (2.0, 2.0), (12.0, 8.0)
@@ -285,33 +289,35 @@ def made_up_problem():
 
 
 def show(name, path, grid):
-    """Prints a row on a path, and returns whether it can be driven."""
+    """Prints a row on a path. Returns whether it can be driven."""
     print(f"  {name:22} {in_words(path, grid)}")
     return can_drive(path, grid)
 
 
-def demo(model, generator):
-    """Walks through the lesson: smooth a path, put an obstacle on it, bend it, drawn pass by pass."""
+def demo(model, generator, shipped):
+    """Walks through the lesson: smooth a path, put an obstacle on it, bend it. shipped: whether it is our own model."""
     grid, rough = made_up_problem()
-    print("1. A planner's path, and smoothed: every offset masked but those of the ends, and filled in 8 passes")
+    print("1. A planner's path, then smoothed: every offset but the ends is masked and filled in 8 passes")
     show("the planner's", rough, grid)
     show("Nav2's simple smoother", smooth_simply(rough, grid), grid)
-    [smooth, *_], by = bend_path(model, rough, grid, True, Filling(), generator)
-    check(f"smoothed by {by}, it can be driven", show("smoothed", smooth, grid))
+    found, by = bend_path(model, rough, grid, True, Filling(), generator)
+    smooth = found[0] if found else rough
+    check(f"smoothed by {by}, it can be driven", show("smoothed", smooth, grid), shipped)
 
     disc, frames = (*smooth[len(smooth) // 2], 0.3), []
     blocked = grid.with_disc(*disc)
     print(f"\n2. A round obstacle of {disc[2]} m on it, at ({disc[0]:.2f}, {disc[1]:.2f}) m")
     check("the path collides now", not show("the old path", smooth, blocked))
     began = time.perf_counter()
-    [bent, *_], by = bend_path(model, smooth, blocked, False, Filling(), generator, lambda *f: frames.append(f))
+    found, by = bend_path(model, smooth, blocked, False, Filling(), generator, lambda *f: frames.append(f))
+    bent = found[0] if found else smooth
     seconds = time.perf_counter() - began
     corridor, filled = frames[PASSES]
     good = sum(not faults(corridor, row) for row in filled)  # before any repair
-    check(f"bent by {by}, it can be driven", show("bent", bent, blocked))
+    check(f"bent by {by}, it can be driven", show("bent", bent, blocked), shipped)
     apart = distances(np.concatenate([bent[: 2 * FINE], bent[-2 * FINE :]]), smooth).max()
-    check(f"where nothing was masked it is the old path, to {apart * 1000:.0f} mm", apart < 0.02)
-    print(f"  {seconds:.2f} s: {len(frames) - 1} passes; of {len(filled)} fillings at once {good} could be driven")
+    check(f"where nothing was masked it is the old path, to {apart * 1000:.0f} mm", apart < 0.02, shipped)
+    print(f"  {seconds:.2f} s, {len(frames) - 1} passes. {good} of {len(filled)} fillings at once could be driven")
     picture = ROOT / "figures" / "14_robot_paths.png"
     draw_passes(blocked, smooth, disc, [corridor.known(tokens) for corridor, tokens in frames], [bent], picture)
     print(picture)
@@ -323,7 +329,7 @@ def main():
     args = parse_paths(__doc__, SHIPPED_PATHS)
     generator = torch.Generator().manual_seed(args.seed)
     if not args.out:
-        return demo(load_model(args.checkpoint), generator)
+        return demo(load_model(args.checkpoint), generator, args.checkpoint.resolve() == SHIPPED_PATHS)
     refuse_to_overwrite(args.out)
     grid = read_map(args.map, Robot(args.robot_radius, args.turning_radius))
     filling = Filling() if args.clearance is None else Filling(room=max(0.0, args.clearance - args.robot_radius))

@@ -1,8 +1,8 @@
-"""The paths of a robot in ROS bags (rosbag2, sqlite3 or mcap), read and rewritten without ROS.
+"""Reads and rewrites the paths of a robot in ROS bags without ROS. A bag is a rosbag2 of sqlite3 or mcap.
 
 Run:        python -m robots.bags FILE                (lists the paths of a bag)
-Builds on:  robots.curves, robots.poses, tools.
-Last line:  the last path of the bag: its topic, its poses, its length.
+Builds on:  robots.curves and robots.files. tools.
+Last line:  the last path of the bag, with its topic and its length.
 
 Lesson 14 takes from here: rewrite_bag.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from robots.curves import length_of
-from robots.poses import refuse_to_overwrite
+from robots.files import given_path, refuse_odd_files, refuse_to_overwrite
 from tools.command_line import Parser, UserError, run
 
 PATH = "nav_msgs/msg/Path"
@@ -23,13 +23,14 @@ PATH = "nav_msgs/msg/Path"
 
 @contextlib.contextmanager
 def open_bag(path):
-    """An open reader of a rosbag2, sqlite3 or mcap. Raises UserError, also for what goes wrong while it is read."""
+    """An open reader of a rosbag2. Raises UserError, also for what goes wrong while the bag is read."""
     from rosbags.highlevel import AnyReader, AnyReaderError
     from rosbags.typesys import Stores, get_typestore
 
     path = Path(path)
     if not path.exists():
         raise UserError(f"there is no bag {path}.")
+    refuse_odd_files(path, "bag")
     try:
         with AnyReader([path], default_typestore=get_typestore(Stores.ROS2_HUMBLE)) as reader:
             yield reader
@@ -37,19 +38,19 @@ def open_bag(path):
         raise
     except AnyReaderError as problem:
         raise UserError(f"{path} is no bag, or damaged ({problem}).")
-    except Exception as problem:  # sqlite's, yaml's, struct's and the decoders' own: a bag may be broken anywhere
+    except Exception as problem:  # of many kinds: a bag may be broken anywhere
         raise UserError(f"{path} is damaged, or cannot be bent ({type(problem).__name__}).")
 
 
 def yaw_of(turn):
-    """The yaw of a quaternion (x, y, z, w); nan where it is none, as in paths that say no direction."""
+    """The yaw of a quaternion (x, y, z, w). It is nan in paths that say no direction."""
     if not 0.5 < math.hypot(turn.x, turn.y, turn.z, turn.w) < 2:
         return math.nan
     return math.atan2(2 * (turn.w * turn.z + turn.x * turn.y), 1 - 2 * (turn.y**2 + turn.z**2))
 
 
 def poses_of(message):
-    """[N, 3] x, y, yaw of a Path's poses. Raises UserError where a place is no number."""
+    """[N, 3] the poses (x, y, yaw) of a Path. Raises UserError where a place is no number."""
     rows = [(pose.pose.position.x, pose.pose.position.y, yaw_of(pose.pose.orientation)) for pose in message.poses]
     poses = np.array(rows, dtype=float).reshape(-1, 3)
     if not np.isfinite(poses[:, :2]).all() or np.abs(poses[:, :2]).max(initial=0) > 1e6:
@@ -71,16 +72,15 @@ def read_bag_paths(path):
         found = [(topic, frame_of(message), poses_of(message)) for topic, message in messages]
         kinds = ", ".join(sorted({each.msgtype for each in reader.connections})) or "nothing"
     if not found:
-        raise UserError(f"{path} has no message of the type {PATH}; it has {kinds}.")
+        raise UserError(f"{path} has no message of the type {PATH}. It has {kinds}.")
     return found
 
 
 def rewrite_bag(source, target, change):
-    """Copies a bag, every Path in it replaced by change(frame, poses [N, 3]) -> poses [M, 3], frames, stamps, times and
-    all other messages kept as they are. Returns how many Paths were replaced.
+    """Copies a bag with every Path replaced by change(frame, poses [N, 3]) -> poses [M, 3]. Returns how many.
 
-    The first and the last orientation stay as they are. Where change gives None, UserError names the path, and no bag
-    is written. Raises UserError, too, where the target exists or there is no Path.
+    All else stays: frames, stamps, other messages, the first and the last orientation. Where change gives None, a
+    UserError names the path and no bag is written. Raises UserError where the target exists or there is no Path.
     """
     from rosbags.rosbag2 import StoragePlugin, Writer
 
@@ -89,7 +89,7 @@ def rewrite_bag(source, target, change):
     read_bag_paths(source)
     mcap = source.suffix == ".mcap" or any(source.glob("*.mcap"))
     plugin, count = StoragePlugin.MCAP if mcap else StoragePlugin.SQLITE3, 0
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:  # a bag's files carry its name, so it has it there
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:  # a bag's files carry the name of its folder
         finished = Path(folder, target.name)
         with open_bag(source) as reader, Writer(finished, version=9, storage_plugin=plugin) as writer:
             copies = {each.id: copy_connection(each, writer, reader.typestore) for each in reader.connections}
@@ -119,8 +119,10 @@ def copy_connection(connection, writer, store):
 
 
 def with_poses(message, poses, store):
-    """A list of PoseStamped at poses [M, 3], with the header and the height of the first that was there, and the
-    orientations of the first and the last."""
+    """A list of PoseStamped at poses [M, 3]. They get the header and the height of the message's first pose.
+
+    The orientations of the first and the last pose stay where they say a direction.
+    """
     names = ("PoseStamped", "Pose", "Point", "Quaternion")
     stamped, pose, point, quaternion = (store.types[f"geometry_msgs/msg/{name}"] for name in names)
     header, z = message.poses[0].header, message.poses[0].pose.position.z
@@ -138,7 +140,7 @@ def with_poses(message, poses, store):
 def main():
     """The command line of robots.bags."""
     parser = Parser(__doc__)
-    parser.add_argument("bag", metavar="FILE", help="a rosbag2: its folder, or an .mcap file")
+    parser.add_argument("bag", type=given_path, metavar="FILE", help="a rosbag2: its folder, or an .mcap file")
     for topic, frame, poses in read_bag_paths(parser.parse_args().bag):
         print(f"{topic}: {len(poses)} poses, {length_of(poses[:, :2]):.2f} m, in the frame {frame!r}")
 

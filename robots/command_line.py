@@ -1,16 +1,16 @@
-"""The command line of lesson 14: what it may be asked, and what is done with the files.
+"""The command line of lesson 14: what it may be asked and what is done with the files.
 
-The lesson hands over how a path is bent: bend(points, grid, whole, on_step) -> (paths, by whom).
+The lesson hands over how a path is bent. It is bend(points, grid, whole, on_step) -> (paths, by whom).
 
-Builds on:  robots.bags, robots.curves, robots.grid, robots.pictures, robots.planner, robots.poses, tools.
+Builds on:  the other rooms of robots, without training. tools.
 """
 
 import math
 import sys
-from pathlib import Path
 
 from robots.bags import rewrite_bag
 from robots.curves import different, in_words, length_of
+from robots.files import given_path
 from robots.grid import Robot
 from robots.pictures import draw_passes
 from robots.planner import plan
@@ -19,56 +19,66 @@ from tools.command_line import SEED, Parser, UserError, between
 
 
 def parse_paths(doc, checkpoint):
-    """The arguments of lesson 14; what does not go together is refused by a sentence."""
+    """The arguments of lesson 14. A sentence refuses what does not go together."""
     parser = Parser(doc)
     add, metres, size = parser.add_argument, between(float, -(10**5), 10**5), between(float, 0.001, 100)
     place = dict(type=metres, nargs="+", metavar=("X", "Y"))
-    add("--map", type=Path, metavar="FILE", help="the map: Nav2's .yaml beside its image, or MovingAI's .map")
+    file = dict(type=given_path, metavar="FILE")
+    add("--map", **file, help="the map: Nav2's .yaml beside its image, or MovingAI's .map")
     add("--start", **place, help="X Y, or X Y YAW, in m and radians, in the map's frame")
     add("--goal", **place, help="the same")
     add("--obstacle", type=metres, nargs=3, metavar=("X", "Y", "RADIUS"), help="a disc that is not on the map")
-    add("--bag", type=Path, metavar="IN", help="bend every nav_msgs/msg/Path of this rosbag2")
-    add(
-        "--frame",
-        default="map",
-        metavar="NAME",
-        help="the frame of the map, of which a bag's paths must be (default: map)",
-    )
-    add("--out", type=Path, metavar="OUT", help=".csv (x, y, yaw), .png or .gif; with --bag a bag")
-    add(
-        "--candidates", type=between(int, 1, 20), default=1, metavar="N", help="the N best different paths (default: 1)"
-    )
+    add("--bag", **file, help="bend every nav_msgs/msg/Path of this rosbag2")
+    add("--frame", default="map", metavar="NAME", help="the frame of the map and of a bag's paths (default: map)")
+    add("--out", **file, help="write a .csv (x, y, yaw), .png or .gif. With --bag write a bag")
+    most = between(int, 1, 20)
+    add("--candidates", type=most, default=1, metavar="N", help="write the N best different paths (default: 1)")
     add("--robot-radius", type=size, default=Robot.radius, metavar="M", help="default: %(default)s")
     add("--turning-radius", type=size, default=Robot.turning_radius, metavar="M", help="default: %(default)s")
     add("--clearance", type=size, metavar="M", help="keep so far from obstacles where there is room")
-    add("--checkpoint", default=str(checkpoint), metavar="FILE", help="default: checkpoints/paths.safetensors")
+    add("--checkpoint", default=checkpoint, **file, help="default: checkpoints/paths.safetensors")
     add("--seed", type=SEED, default=0, help="default: 0")
     args = parser.parse_args()
+    if not args.frame:
+        parser.error("--frame is an empty text; give the name of the map's frame")
+    refuse_half_a_job(parser, args)
+    if args.start:
+        refuse_odd_ends(parser, args)
+    elif args.candidates > 1:
+        parser.error("--candidates goes with --start and --goal")
+    return args
+
+
+def refuse_half_a_job(parser, args):
+    """Ends the script by a sentence where flags are missing, or flags do not go together."""
     if bool(args.bag or args.start or args.goal) != bool(args.out):
         parser.error("--out goes with --bag, or with --start and --goal, and these with --out")
     if bool(args.out) != bool(args.map) or bool(args.start) != bool(args.goal) or (args.bag and args.start):
         parser.error("give --map FILE with --bag, or with --start X Y and --goal X Y, not with all three")
     if args.obstacle and not (args.out and args.obstacle[2] > 0):
         parser.error("--obstacle goes with --map and --out, and its radius must be above 0")
-    if args.start and not {len(args.start), len(args.goal)} <= {2, 3}:
+
+
+def refuse_odd_ends(parser, args):
+    """Ends the script by a sentence where a place has not 2 or 3 numbers, or --out has an ending of no known kind."""
+    if not {len(args.start), len(args.goal)} <= {2, 3}:
         parser.error("--start and --goal are X Y, or X Y YAW")
-    if args.start and args.out.suffix not in (".csv", ".png", ".gif"):
+    if args.out.suffix not in (".csv", ".png", ".gif"):
         parser.error(f"--out {args.out} must end in .csv, .png or .gif")
-    if args.candidates > 1 and not args.start:
-        parser.error("--candidates goes with --start and --goal")
-    return args
 
 
 def bend_one(args, grid, bend, last):
-    """--start and --goal: plans, smooths, bends around --obstacle, writes --out. `last` is how paths are bent that are
-    written. Raises UserError where it fails."""
-    frames, keep = [], lambda *frame: frames.append(frame)  # noqa: E731
+    """Does what --start and --goal ask for: plan, smooth, bend around --obstacle, write --out.
+
+    last: as bend, for the paths that are written. Raises UserError where it fails.
+    """
+    frames = []
     old = plan(grid, args.start[:2], args.goal[:2])
     whole = not args.obstacle
     if args.obstacle:
         found, _ = bend(old, grid, True)
         grid, old = grid.with_disc(*args.obstacle), found[0] if found else old
-    found, by = last(old, grid, whole, on_step=keep)
+    found, by = last(old, grid, whole, on_step=lambda *frame: frames.append(frame))
     if not found:
         raise UserError("no path was found that the robot can drive; plan anew, or move the goal.")
     found = different(found, args.candidates)
@@ -80,13 +90,12 @@ def bend_one(args, grid, bend, last):
         ends = [math.nan if len(given) == 2 else given[2] for given in (args.start, args.goal)]
         save_table(args.out, [keep_ends(looking_ahead(thin_out(path)), *ends) for path in found])
     else:
-        draw_passes(
-            grid, old, args.obstacle, [corridor.known(tokens) for corridor, tokens in frames], found, args.out.resolve()
-        )
+        control = [corridor.known(tokens) for corridor, tokens in frames]
+        draw_passes(grid, old, args.obstacle, control, found, args.out.resolve())
 
 
 def bend_bag(args, grid, bend):
-    """--bag: bends every Path of a rosbag2 around --obstacle; without one, smooths it. Raises UserError."""
+    """Does what --bag asks for: every Path is bent around --obstacle or smoothed. Raises UserError."""
     grid = grid.with_disc(*args.obstacle) if args.obstacle else grid
 
     def bend_piece(points):

@@ -1,8 +1,6 @@
-"""Lines and curves in the plane: their length, their control points, how sharply they bend, and whether they are free.
+"""Lines and curves in the plane: how long they are and how they bend.
 
 Builds on:  numpy alone.
-
-Lesson 14 takes from here: control_points, low_pass, spline, can_drive, in_words.
 """
 
 import math
@@ -10,7 +8,7 @@ import math
 import numpy as np
 
 SPACING = 0.5  # m between two control points, at most
-FINE = 25  # a spline is looked at so often from one control point to the next: every 2 cm
+FINE = 25  # points of a spline from one control point to the next: one every 2 cm
 
 
 def length_of(points):
@@ -19,7 +17,7 @@ def length_of(points):
 
 
 def resample(points, step):
-    """[N, 2] -> [n, 2] points along the same line, equally far apart, `step` or a little less; the ends stay."""
+    """[N, 2] -> [n, 2] points along the same line that are equally far apart. That is `step` or less. The ends stay."""
     lengths = np.hypot(*np.diff(points, axis=0).T)
     along = np.concatenate([[0], np.cumsum(lengths)])
     n = max(4, math.ceil(along[-1] / step - 1e-9) + 1)
@@ -28,7 +26,7 @@ def resample(points, step):
 
 
 def low_pass(points, sigma=0.4, step=0.1):
-    """[N, 2] -> [M, 2] the same way without its corners, which it may cut; the ends stay."""
+    """[N, 2] -> [M, 2] the same way with its corners cut. The ends stay."""
     points, reach = resample(points, step), round(3 * sigma / step)
     reach = min(reach, len(points) - 1)
     weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) * step / sigma) ** 2)
@@ -37,8 +35,10 @@ def low_pass(points, sigma=0.4, step=0.1):
 
 
 def control_points(points):
-    """[N, 2] -> [n, 2] the control points of a cubic B-spline that passes through points of this line, equally far
-    apart, SPACING or less; the first and the last are its ends."""
+    """[N, 2] -> [n, 2] the control points of a cubic B-spline through points of this line.
+
+    The points are equally far apart by SPACING or less. The first and the last control point are the ends.
+    """
     through = resample(points, SPACING)
     n = len(through)
     matrix = np.eye(n)
@@ -54,7 +54,7 @@ BENDS = np.stack([1 - T, 3 * T - 2, 1 - 3 * T, T])  # and its second
 
 
 def spline(control):
-    """[..., n, 2] control points -> the curve [..., M, 2] and its curvatures [..., M] in 1/m, M = (n - 1) FINE + 1."""
+    """[..., n, 2] control points -> the curve [..., M, 2] and its curvatures [..., M] in 1/m. M is (n - 1) FINE + 1."""
     first, last = 2 * control[..., :1, :] - control[..., 1:2, :], 2 * control[..., -1:, :] - control[..., -2:-1, :]
     ends = np.concatenate([first, control, last, 2 * last - control[..., -1:, :]], axis=-2)
     four = np.stack([ends[..., k : k + control.shape[-2], :] for k in range(4)], axis=-1)  # [..., n, 2, 4]
@@ -68,8 +68,7 @@ def spline(control):
 
 
 def sharpest_bend(points):
-    """The largest curvature of a path [N, 2], in 1/m: the turn from one piece of 0.1 m to the next. It is measured in
-    the same way for every kind of path."""
+    """The largest curvature of a path [N, 2] in 1/m, from the turns between pieces of 0.1 m."""
     steps = np.diff(resample(points, 0.1), axis=0)
     angles = np.arctan2(steps[:, 1], steps[:, 0])
     turns = np.abs((np.diff(angles) + np.pi) % (2 * np.pi) - np.pi)
@@ -77,7 +76,7 @@ def sharpest_bend(points):
 
 
 def nearest(points, grid):
-    """The least clearance of a path [N, 2], in m, looked at every 2 cm."""
+    """The least clearance of a path [N, 2] in m. It is looked at every 2 cm."""
     return float(grid.clearance(resample(points, 0.02)).min())
 
 
@@ -87,12 +86,12 @@ def is_free(points, grid):
 
 
 def can_drive(points, grid):
-    """Whether a path [N, 2] is free, and nowhere bends more sharply than the map's robot can."""
+    """Whether a path [N, 2] is free and nowhere bends more sharply than the map's robot can."""
     return is_free(points, grid) and sharpest_bend(points) <= grid.robot.sharpest
 
 
 def in_words(points, grid):
-    """A path [N, 2] in words: its length, its least clearance and its sharpest bend."""
+    """A path [N, 2] in words: its length and its least clearance and its sharpest bend."""
     figures = length_of(points), nearest(points, grid), sharpest_bend(points)
     return "{:6.2f} m   clearance {:5.2f} m   sharpest bend {:5.2f} 1/m".format(*figures)
 
@@ -103,7 +102,7 @@ def distances(points, others):
 
 
 def different(paths, number, apart=0.2):
-    """At most so many of [[M, 2]], the first of them first, each somewhere that far, in m, from all others."""
+    """The first of paths [[M, 2]] that differ, `number` at most. Each is somewhere `apart` m from all others."""
     kept = []
     for path in paths:
         if len(kept) < number and all(distances(path, other).max() > apart for other in kept):

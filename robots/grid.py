@@ -1,10 +1,8 @@
-"""A map as a grid of cells, each free or not, with its place in the world. And maps that are made up, for training.
+"""A map as a grid of cells with its place in the world. A cell is free or not. Training makes up its own maps.
 
-What counts for a path is the clearance: how far the nearest cell is that is not free.
+What counts for a path is the clearance. It says how far the nearest cell is that is not free.
 
 Builds on:  tools.
-
-The rest of the package takes from here: Robot, GridMap, made_up_map.
 """
 
 import math
@@ -14,12 +12,12 @@ import numpy as np
 
 from tools.command_line import UserError
 
-CELL = 0.05  # m, the size of a cell of made-up maps; finer maps are made coarser, as the planner needs no finer ones
+CELL = 0.05  # m, the size of a cell of made-up maps. Finer maps are made coarser
 
 
 @dataclass(frozen=True)
 class Robot:
-    """A robot, taken to be a disc. The defaults are Nav2's for a TurtleBot 3. Raises UserError for what is none."""
+    """A robot as a disc. The defaults are Nav2's for a TurtleBot 3. Raises UserError for impossible sizes."""
 
     radius: float = 0.22  # m: a path is free where it has this clearance
     turning_radius: float = 0.4  # m, of the sharpest bend that it can drive
@@ -27,7 +25,7 @@ class Robot:
     def __post_init__(self):
         for name, value in (("radius", self.radius), ("turning radius", self.turning_radius)):
             if not (isinstance(value, (int, float)) and 0 < value < math.inf):
-                raise UserError(f"a {name} of {value} m is not possible; it must be above 0.")
+                raise UserError(f"a {name} of {value} m is not possible. It must be above 0.")
 
     @property
     def sharpest(self):
@@ -36,12 +34,12 @@ class Robot:
 
     @property
     def wider(self):
-        """m by which it is wider than the robot for which lesson 14's model was trained, and all costs were chosen."""
+        """m by which it is wider than the robot that lesson 14's model was trained for."""
         return self.radius - Robot.radius
 
     @property
     def keep(self):
-        """m, the clearance to plan with, since a path bends a little between the points that are looked at."""
+        """m, the clearance to plan with. A path bends a little between the points that are looked at."""
         return self.radius + 0.03
 
 
@@ -49,8 +47,10 @@ TURTLEBOT = Robot()
 
 
 class GridMap:
-    """free [H, W] booleans, row 0 at the bottom; resolution, m a cell; origin (x, y, yaw) of the lower left corner;
-    and the robot that is to drive there."""
+    """Which cells are free, [H, W] with row 0 at the bottom, and the robot that is to drive there.
+
+    resolution: m a cell. origin: (x, y, yaw) of the lower left corner.
+    """
 
     def __init__(self, free, resolution, origin=(0.0, 0.0, 0.0), robot=TURTLEBOT):
         from scipy.ndimage import distance_transform_edt
@@ -61,7 +61,7 @@ class GridMap:
         self.clearances = (distance_transform_edt(walled)[1:-1, 1:-1] * resolution - resolution / 2).clip(0)
 
     def to_cells(self, points):
-        """World points [..., 2] (x, y in m) -> cells [..., 2] (column, row), with fractions; 0 is a cell's middle."""
+        """World points [..., 2] (x, y in m) -> cells [..., 2] (column, row) with fractions. 0 is a cell's middle."""
         x, y, yaw = self.origin
         cos, sin = math.cos(yaw), math.sin(yaw)
         dx, dy = points[..., 0] - x, points[..., 1] - y
@@ -81,8 +81,10 @@ class GridMap:
         return (cells >= -0.5).all(axis=-1) & (cells[..., 0] <= width - 0.5) & (cells[..., 1] <= height - 0.5)
 
     def clearance(self, points):
-        """World points [..., 2] -> [...] m to what is not free, between the middles of the cells by interpolation; 0
-        off the map."""
+        """World points [..., 2] -> [...] m to what is not free. Off the map it is 0.
+
+        It is interpolated between the middles of the cells.
+        """
         cells = self.to_cells(points)
         height, width = self.free.shape
         inside = self.on_map(points)
@@ -96,7 +98,7 @@ class GridMap:
         return (low * (1 - v) + high * v) * inside
 
     def with_disc(self, x, y, radius):
-        """The same map with a round obstacle, which takes every cell that it touches. Raises UserError off the map."""
+        """The map with a round obstacle. It takes every cell that it touches. Raises UserError off the map."""
         rows, columns = np.indices(self.free.shape)
         centre = self.to_cells(np.array([x, y]))
         apart = np.hypot(*((np.abs(each) - 0.5).clip(0) for each in (columns - centre[0], rows - centre[1])))
@@ -108,7 +110,7 @@ class GridMap:
 
 # ---- Made-up maps, for training
 def made_up_map(rng, size=12.0):
-    """A GridMap of size x size metres: rooms with doors, a maze, boxes, or discs; walls all around."""
+    """A GridMap of size x size metres with walls around. In it are rooms with doors, a maze, boxes or discs."""
     n = round(size / CELL)
     free = np.ones((n, n), dtype=bool)
     kind = rng.choice(["rooms", "maze", "boxes", "discs", "boxes and discs"])
@@ -131,7 +133,7 @@ def made_up_map(rng, size=12.0):
 
 
 def build_walls(free, rng, pitch, door, kept, thickness):
-    """Puts walls on a lattice into `free`; a share of them is kept, each with a door of a width in the range `door`."""
+    """Puts walls on a lattice into `free`. A share of them is kept. Each has a door of a width in the range `door`."""
     n, step = len(free), round(pitch / CELL)
     thick = max(1, round(rng.uniform(*thickness) / CELL))
     for at in range(step, n - step // 2, step):

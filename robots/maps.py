@@ -1,12 +1,12 @@
-"""Maps from files: Nav2's, the grids of MovingAI, and the maps of the benchmark, which are downloaded.
+"""Reads maps of Nav2 and grids of MovingAI, and downloads the maps of the benchmark.
 
-Nav2's map is a YAML file beside a PGM or PNG (https://docs.nav2.org). A grid of MovingAI is one text file
+A map of Nav2 is a YAML file beside a PGM or PNG (https://docs.nav2.org). A grid of MovingAI is one text file
 (https://movingai.com/benchmarks).
 
-Run:        python -m robots.maps                         (downloads the maps of the benchmark, 2 MB, to data/maps)
+Run:        python -m robots.maps                         (downloads 2 MB of maps to data/maps)
             python -m robots.maps --map FILE.yaml         (reads a map and says what is in it)
-Builds on:  robots.grid, tools.
-Last line:  the last of the maps, its size, and how much of it is free.
+Builds on:  robots.files and robots.grid. tools.
+Last line:  the last of the maps, its size and how much of it is free.
 """
 
 import math
@@ -16,14 +16,16 @@ from pathlib import Path
 
 import numpy as np
 
+from robots.files import given_path
 from robots.grid import CELL, TURTLEBOT, GridMap
 from tools.command_line import Parser, UserError, run
 from tools.files import ROOT, download
 
 MAPS = ROOT / "data" / "maps"
-MOVINGAI_CELL = 0.5  # m, assumed: MovingAI's cells have no size
+MOVINGAI_CELL = 0.5  # m. MovingAI's cells have no size, so this is a choice
 UNKNOWN = 205  # the grey of cells that a map saver knows nothing of
-MOST_CELLS = 25_000_000  # of a map; Nav2's largest has 1.7 million
+MOST_CELLS = 6_000_000  # of a map, for 2 GB: planning takes 0.25 KB a cell. Nav2's largest map has 1.7 million
+FINER = 4  # pixels that an image may have for each cell of MOST_CELLS. They take 0.02 KB each
 NAV2 = "https://raw.githubusercontent.com/ros-navigation/navigation2/a3a97043ee93d92fe8d70ec56d183933169beb1c/"
 ADDRESSES = {  # how a name in SOURCES begins: the folder that has the file
     "nav2/smoothers_world": NAV2 + "tools/smoother_benchmarking/maps/",
@@ -61,16 +63,25 @@ class MapFile:
     mode: str  # trinary, scale or raw
 
 
+def read_lines(path, most):
+    """The text in a file of `most` bytes or fewer. Raises UserError, also for a pipe or a device."""
+    if not path.exists():
+        raise UserError(f"there is no file {path}; `python -m robots.maps` downloads some maps to {MAPS}.")
+    if not path.is_file():
+        raise UserError(f"{path} is no map but a folder, a pipe or a device; give a map's .yaml or .map file.")
+    if path.stat().st_size > most:
+        raise UserError(f"{path} is no map that can be read: it has more than {most:,} bytes.")
+    return path.read_text(encoding="utf-8")
+
+
 def read_yaml(path):
-    """A MapFile. Raises UserError, naming what is missing or wrong."""
+    """A MapFile. Raises UserError that names what is missing or wrong."""
     import yaml
 
     try:
-        if path.stat().st_size > 2**16:
-            raise UserError(f"{path} is no map: a map's YAML is a few lines.")
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+        fields = yaml.safe_load(read_lines(path, 2**16))
         image, mode = fields["image"], fields.get("mode", "trinary")
-        if not (isinstance(image, str) and isinstance(mode, str)):  # a few lines of YAML can stand for terabytes
+        if not (isinstance(image, str) and isinstance(mode, str)):  # some lines of YAML can stand for terabytes
             raise TypeError
         return MapFile(
             image=path.parent / image, resolution=float(fields["resolution"]),
@@ -78,8 +89,6 @@ def read_yaml(path):
             occupied_thresh=float(fields["occupied_thresh"]), free_thresh=float(fields["free_thresh"]),
             mode=mode.lower(),
         )  # fmt: skip
-    except FileNotFoundError:
-        raise UserError(f"there is no file {path}; `python -m robots.maps` downloads some maps to {MAPS}.")
     except KeyError as missing:
         raise UserError(f"{path} is no map: it does not say {missing.args[0]!r}.")
     except (ValueError, TypeError, AttributeError, OverflowError, RecursionError, yaml.YAMLError) as problem:
@@ -89,17 +98,18 @@ def read_yaml(path):
 
 
 def read_image(path):
-    """(grey [H, W] from 0, dark, to 255; opaque [H, W] booleans), the top row first. Raises UserError."""
+    """(grey [H, W] from 0 to 255, opaque [H, W] booleans) with the top row first. Raises UserError."""
     from PIL import Image
 
     if not path.is_file():
-        raise UserError(f"there is no file {path}, which the map's YAML names.")
+        raise UserError(f"there is no image {path}, which the map's YAML names.")
     try:
         with Image.open(path, formats=("PPM", "PNG", "BMP")) as image:
-            if image.width * image.height > MOST_CELLS:
-                raise UserError(f"{path} has {image.width} x {image.height} cells, too many to plan in.")
+            if image.width * image.height > FINER * MOST_CELLS:
+                size = f"{image.width} x {image.height} pixels"
+                raise UserError(f"{path} has {size}; give a part with {FINER * MOST_CELLS:,} at most.")
             if image.mode.startswith("I"):  # 16 bits
-                grey = np.asarray(image) // 257
+                grey = (np.asarray(image) // 257).clip(0, 255)
                 return grey, np.ones(grey.shape, dtype=bool)
             alpha = np.asarray(image.convert("RGBA"))[..., 3]
             return np.asarray(image.convert("RGB").convert("L")), alpha == 255
@@ -111,24 +121,24 @@ def read_image(path):
 
 
 def free_cells(grey, opaque, file):
-    """[H, W] True where a cell is free, as Nav2's map server reads it (nav2_map_server/src/map_io.cpp); row 0 at the
-    bottom.
+    """[H, W] True where a cell is free, as Nav2's map server reads it (nav2_map_server/src/map_io.cpp).
 
-    raw: the grey value is the occupancy in percent, and 0 is free. Otherwise free is what is at most at free_thresh and
-    not transparent. What is unknown, or between free and occupied, is not free here.
+    Row 0 is at the bottom. In the mode raw the grey value is the occupancy in percent. Only 0 is free then. Otherwise
+    a cell is free that is opaque and at free_thresh or below. Unknown cells are not free here.
     """
     if file.mode == "raw":
         return (grey == 0)[::-1]
-    occupancy = np.where(file.negate, grey, 255 - grey.astype(int)) / np.float32(255)
-    free = (occupancy <= file.free_thresh) & opaque
+    greys = np.arange(256)
+    occupancy = (greys if file.negate else 255 - greys) / np.float32(255)
+    free = (occupancy <= file.free_thresh)[grey] & opaque
     if not file.negate and free[grey == UNKNOWN].any():
-        said = f"{file.image.name}: grey {UNKNOWN}, which marks unknown cells in most maps, is free here, since"
+        said = f"{file.image.name}: grey {UNKNOWN} marks unknown cells in most maps. It is free here, because"
         print(f"warning: {said} free_thresh is {file.free_thresh:g}; 0.196 would leave it unknown.", file=sys.stderr)
     return free[::-1]
 
 
 def read_nav2(path, robot=TURTLEBOT):
-    """A GridMap from Nav2's YAML and the image that it names. Raises UserError."""
+    """A GridMap from Nav2's YAML and its image. Raises UserError."""
     file = read_yaml(path)
     sound = len(file.origin) == 3 and all(map(math.isfinite, file.origin)) and 0.001 <= file.resolution <= 10
     if not sound or file.mode not in ("trinary", "scale", "raw"):
@@ -137,11 +147,12 @@ def read_nav2(path, robot=TURTLEBOT):
         limits = f"free_thresh is {file.free_thresh:g} and occupied_thresh {file.occupied_thresh:g}"
         raise UserError(f"{path} is no map: {limits}; they must rise from 0 to 1.")
     free, resolution = coarsen(free_cells(*read_image(file.image), file), file.resolution)
+    refuse_large(path, free.size)
     return GridMap(free, resolution, file.origin, robot)
 
 
 def coarsen(free, resolution):
-    """Cells put together, k by k, until they are CELL wide or more; free is what is free in all k x k of them."""
+    """Puts k x k cells together until one is CELL wide or more. It is free where all of them are."""
     k = max(1, math.ceil(CELL / resolution - 1e-6))
     height, width = free.shape[0] // k * k, free.shape[1] // k * k
     blocks = free[:height, :width].reshape(height // k, k, width // k, k)
@@ -149,28 +160,33 @@ def coarsen(free, resolution):
 
 
 def read_movingai(path, robot=TURTLEBOT):
-    """A GridMap from a grid of MovingAI, its cells MOVINGAI_CELL wide. Raises UserError."""
+    """A GridMap from a grid of MovingAI. Its cells are MOVINGAI_CELL wide. Raises UserError."""
     try:
-        head, _, body = path.read_text(encoding="ascii").partition("map\n")
+        head, _, body = read_lines(path, MOST_CELLS).partition("map\n")
         rows = body.split()
         sizes = dict(line.split() for line in head.split("\n")[1:] if line)
         if not head.startswith("type octile") or {len(row) for row in rows} != {int(sizes["width"])}:
             raise ValueError
         if len(rows) != int(sizes["height"]):
             raise ValueError
-    except FileNotFoundError:
-        raise UserError(f"there is no file {path}; `python -m robots.maps` downloads some maps to {MAPS}.")
-    except (ValueError, KeyError, UnicodeDecodeError):
+    except (ValueError, KeyError) as problem:
+        if isinstance(problem, UserError):
+            raise
         raise UserError(f"{path} is no map of MovingAI, or of another size than it says.")
-    if len(body) > MOST_CELLS // 100:
-        raise UserError(f"{path} has more than {MOST_CELLS // 100:,} cells, too many to plan in.")
-    free = np.array([[cell in ".GS" for cell in row] for row in rows])[::-1]
     times = round(MOVINGAI_CELL / CELL)
+    refuse_large(path, len(rows) * len(rows[0]) * times**2)
+    free = np.array([[cell in ".GS" for cell in row] for row in rows])[::-1]
     return GridMap(free.repeat(times, axis=0).repeat(times, axis=1), CELL, robot=robot)
 
 
+def refuse_large(path, cells):
+    """Raises UserError for more cells than MOST_CELLS."""
+    if cells > MOST_CELLS:
+        raise UserError(f"{path} has {cells:,} cells of {CELL} m or more; give a part with {MOST_CELLS:,} at most.")
+
+
 def read_map(path, robot=TURTLEBOT):
-    """A GridMap from FILE.yaml (Nav2) or FILE.map (MovingAI), for a robot. Raises UserError."""
+    """A GridMap from FILE.yaml (Nav2) or FILE.map (MovingAI) for a robot. Raises UserError."""
     path = Path(path)
     grid = (read_movingai if path.suffix == ".map" else read_nav2)(path, robot)
     if not (grid.clearances >= robot.keep).any():
@@ -180,7 +196,7 @@ def read_map(path, robot=TURTLEBOT):
 
 # ---- Downloading
 def download_map(name):
-    """The path of one of SOURCES, "nav2/depot.yaml" say, with its image; downloaded if need be. Raises UserError."""
+    """Downloads one of SOURCES with its image, unless they are there. Returns its path. Raises UserError."""
     for file in dict.fromkeys((name, name.replace(".yaml", ".pgm"))):
         folder = next(address for start, address in ADDRESSES.items() if file.startswith(start))
         download(folder + Path(file).name, SOURCES[file], MAPS / file)
@@ -190,7 +206,7 @@ def download_map(name):
 def main():
     """The command line of robots.maps."""
     parser = Parser(__doc__)
-    parser.add_argument("--map", type=Path, metavar="FILE", help="read this map instead of downloading")
+    parser.add_argument("--map", type=given_path, metavar="FILE", help="read this map instead of downloading")
     args = parser.parse_args()
     paths = [args.map] if args.map else [download_map(name) for name in SOURCES if not name.endswith(".pgm")]
     for path in paths:

@@ -1,8 +1,6 @@
-"""Pictures of maps and paths: panels side by side, or an animation.
+"""Pictures of maps and paths: panels side by side or an animation.
 
 Builds on:  tools.
-
-Lesson 14 takes from here: draw_passes.
 """
 
 import io
@@ -14,7 +12,7 @@ from tools.pictures import new_figure
 
 
 def draw_map(axes, grid, points, margin=1.5):
-    """Draws the part of a map around points [N, 2], in the map's own axes."""
+    """Draws the part of a map around points [N, 2]."""
     from matplotlib.transforms import Affine2D
 
     low, high = points.min(axis=0) - margin, points.max(axis=0) + margin
@@ -34,7 +32,7 @@ def draw_disc(axes, disc):
 
 
 def draw_scale(axes):
-    """Draws a bar of 1 m, in the lower left corner."""
+    """Draws a bar of 1 m in the lower left corner."""
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
     x, y = left + 0.05 * (right - left), low + 0.05 * (high - low)
     axes.plot([x, x + 1], [y, y], color="black", linewidth=3, solid_capstyle="butt")
@@ -42,10 +40,10 @@ def draw_scale(axes):
 
 
 def panels_of(number, grid, old, disc):
-    """(figure, so many axes), in each the map, the old path [M, 2] and the obstacle, if there is one."""
+    """(figure, so many axes). Each shows the map, the old path [M, 2] and the obstacle if there is one."""
     columns = min(4, number)
     rows = -(-number // columns)
-    size = (3.2 * columns, 3.2 * rows + 0.6)  # inches; half of one for the legend
+    size = (3.2 * columns, 3.2 * rows + 0.6)  # inches, of which 0.6 for the legend
     figure, axes = new_figure(rows, columns, figsize=size, squeeze=False, layout="constrained")
     for each in axes.flat[:number]:
         draw_map(each, grid, np.array([disc[:2]]) if disc else old, 3.0 if disc else 1.0)
@@ -62,33 +60,46 @@ COLOURS = ("tab:red", "tab:green", "tab:purple", "tab:brown", "tab:cyan")
 
 
 def draw_passes(grid, old, disc, frames, paths, out):
-    """Saves a picture of a filling, pass by pass: a panel each, or, where the name ends in .gif, one after another.
-    frames: [[B, n, 2] control points of B fillings, nan where masked]; paths [[M, 2]] are what came of it."""
-    titles = ["masked", *(f"pass {number}" for number in range(1, len(frames)))][: len(frames)] + ["the path"]
-    moving, count = out.suffix == ".gif", len(titles)
-    pictures = [panels_of(1, grid, old, disc) for _ in titles] if moving else [panels_of(count, grid, old, disc)]
-    panels = [axes for _, each in pictures for axes in each]
-    for axes, frame, title in zip(panels, frames, titles):
-        for number, control in enumerate(frame[:: -(-len(frame) // 8)]):
-            name = None if number else "fillings"
-            axes.plot(*control.T, "o-", color="tab:red", alpha=0.35, markersize=3, linewidth=1, label=name)
+    """Saves a picture of a filling with a panel for each pass. In a .gif they come one after another.
+
+    frames: [[B, n, 2] control points of B fillings, nan where masked]. paths [[M, 2]] are what came of it.
+    """
+    titles = ["the path", "masked", *(f"pass {number}" for number in range(1, len(frames)))]
+    count, moving = len(frames) + 1, out.suffix == ".gif"
+    pictures = [panels_of(1 if moving else count, grid, old, disc) for _ in range(count if moving else 1)]
+    *panels, last = (axes for _, each in pictures for axes in each)
+    for axes, title in zip([last, *panels], titles):
         axes.set_title(title, fontsize=10)
-    for number, path in enumerate(paths):
-        name = f"{number + 1}." if len(paths) > 1 else "after"
-        panels[-1].plot(*path.T, color=COLOURS[number % len(COLOURS)], linewidth=2, label=name)
-    panels[-1].set_title(titles[-1], fontsize=10)
-    drawn = {name: line for axes in panels for line, name in zip(*axes.get_legend_handles_labels())}
-    for figure, _ in pictures:
+    draw_fillings(panels, frames)
+    draw_paths(last, paths)
+    drawn = {name: line for axes in (*panels, last) for line, name in zip(*axes.get_legend_handles_labels())}
+    figures = [figure for figure, _ in pictures]
+    for figure in figures:
         figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=2 if moving else 8)
     if moving:
-        return save_animation(out, [figure for figure, _ in pictures])
+        return save_animation(out, figures)
     buffer = io.BytesIO()
-    pictures[0][0].savefig(buffer, format="png", dpi=110)
+    figures[0].savefig(buffer, format="png", dpi=110)
     write_safely(out, buffer.getvalue())
 
 
+def draw_fillings(panels, frames):
+    """Draws about eight of the fillings [B, n, 2] of each frame."""
+    for axes, frame in zip(panels, frames):
+        for number, control in enumerate(frame[:: -(-len(frame) // 8)]):
+            name = None if number else "fillings"
+            axes.plot(*control.T, "o-", color="tab:red", alpha=0.35, markersize=3, linewidth=1, label=name)
+
+
+def draw_paths(axes, paths):
+    """Draws paths [[M, 2]]. Several of them are numbered."""
+    for number, path in enumerate(paths):
+        name = f"{number + 1}." if len(paths) > 1 else "after"
+        axes.plot(*path.T, color=COLOURS[number % len(COLOURS)], linewidth=2, label=name)
+
+
 def save_animation(path, figures):
-    """Saves figures of matplotlib as an animation, the last one shown longest."""
+    """Saves figures of matplotlib as an animation. The last one is shown longest."""
     from PIL import Image
 
     images = []

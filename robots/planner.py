@@ -1,8 +1,6 @@
-"""What a navigation stack has: a planner, Dijkstra on the cells as Nav2's NavFn, and Nav2's simple smoother.
+"""What a navigation stack has: a planner and Nav2's simple smoother. The planner is Dijkstra's on cells, as NavFn is.
 
-Builds on:  robots.grid, tools.
-
-Lesson 14 takes from here: plan, smooth_simply.
+Builds on:  robots.grid and tools.
 """
 
 import math
@@ -11,12 +9,12 @@ import numpy as np
 
 from tools.command_line import UserError
 
-INFLATION = 0.33  # m from the edge of the robot: how far an obstacle is felt by the planner that keeps away from it
+INFLATION = 0.33  # m from the edge of the robot, up to which the planner keeps away from obstacles
 
 
 # ---- The planner
 def cell_of(grid, point, name):
-    """(row, column) of the cell at a world point. Raises UserError, naming the point, where it is not free."""
+    """(row, column) of the cell at a world point. Raises UserError where it is not free. name: of the point."""
     column, row = np.rint(grid.to_cells(np.asarray(point, dtype=float))).astype(int)
     where = f"the {name} ({point[0]:g}, {point[1]:g})"
     if not (0 <= row < grid.free.shape[0] and 0 <= column < grid.free.shape[1]):
@@ -27,10 +25,10 @@ def cell_of(grid, point, name):
 
 
 class Planner:
-    """The shortest ways from one start to everywhere, over cells with the clearance to plan with, in eight directions.
+    """The shortest ways from one start to everywhere in eight directions. They keep the clearance to plan with.
 
-    inflated: a cell costs more the nearer it is to an obstacle, exp(-3 (clearance - radius)) times 4 within INFLATION,
-    as in Nav2's inflation layer: the way keeps away from walls. Without it, it hugs them. limit: m of cost.
+    inflated: the way keeps away from walls. A cell costs more the nearer it is to an obstacle, as in Nav2's inflation
+    layer. It is 4 exp(-3 (clearance - radius)) more within INFLATION. Otherwise the way hugs walls. limit: m of cost.
     """
 
     def __init__(self, grid, start, inflated=True, limit=math.inf):
@@ -39,7 +37,7 @@ class Planner:
 
         self.grid = grid
         allowed = grid.clearances >= grid.robot.keep
-        number = np.full(allowed.shape, -1)
+        number = np.full(allowed.shape, -1, dtype=np.int32)
         number[allowed] = np.arange(allowed.sum())
         price = np.ones(allowed.shape)
         if inflated:
@@ -59,7 +57,7 @@ class Planner:
         self.costs, self.before = dijkstra(graph, False, source, return_predecessors=True, limit=limit)
 
     def path(self, goal):
-        """[N, 2] world points, a cell apart, from the start to the goal; None where there is no way."""
+        """[N, 2] world points a cell apart from the start to the goal. None where there is no way."""
         at = self.number[cell_of(self.grid, goal, "goal")]
         if not math.isfinite(self.costs[at]):
             return None
@@ -70,7 +68,7 @@ class Planner:
 
 
 def shifted(array, down, right):
-    """(here, there): the slices of a 2-dimensional array that pair each cell with the one `down` and `right` of it."""
+    """(here, there): slices of an array [H, W] that pair each cell with the one `down` and `right` of it."""
     height, width = array.shape
     here = slice(0, height - down), slice(max(0, -right), width - max(0, right))
     there = slice(down, height), slice(max(0, right), width + min(0, right))
@@ -78,7 +76,7 @@ def shifted(array, down, right):
 
 
 def plan(grid, start, goal, inflated=True):
-    """[N, 2] the way from start to goal, both given as (x, y) in m. Raises UserError where there is none."""
+    """[N, 2] the way from start to goal. Both are (x, y) in m. Raises UserError where there is none."""
     cell_of(grid, goal, "goal")
     way = Planner(grid, start, inflated).path(goal)
     if way is None:
@@ -86,15 +84,16 @@ def plan(grid, start, goal, inflated=True):
     return np.concatenate([[start], way[3:-3], [goal]])  # a cell's middle beside its own point would be a kink
 
 
-# ---- Nav2's simple smoother (nav2_smoother/src/simple_smoother.cpp), with its default settings
+# ---- Nav2's simple smoother with its default settings (nav2_smoother/src/simple_smoother.cpp)
 W_DATA, W_SMOOTH, TOLERANCE, ITERATIONS, REFINEMENTS = 0.2, 0.3, 1e-10, 1000, 2
 
 
 def smooth_simply(points, grid):
-    """[N, 2] -> [N, 2] smoothed, the ends fixed: every sweep moves each point a little towards where it was and towards
-    the middle of its neighbours, the one before it moved already, until nothing changes; then all again, twice.
+    """[N, 2] -> [N, 2] smoothed. The ends stay.
 
-    As in Nav2, a sweep that would bring a point into collision ends it all, and what was before that sweep is returned.
+    Every sweep moves each point a little towards where it was and towards the middle of its neighbours. The one before
+    it has moved already. Sweeps go on until nothing changes. Then all is done again twice. As in Nav2, a sweep that
+    would bring a point into collision is undone and ends it all.
     """
     from scipy.signal import lfilter
 

@@ -1,27 +1,24 @@
-"""A path as a list of poses: a place, and the direction in which the robot looks there. And as a table.
+"""A path as a list of poses, and as a table. A pose is a place and the direction in which the robot looks there.
 
-Between two poses a robot may stand still (the same place twice), or turn back (a cusp: what comes before and after it
-are two paths that meet). It may drive backwards.
+Between two poses a robot may stand still. The same place then comes twice. It may turn back at a place, a cusp. What
+comes before and after a cusp are two paths that meet. A robot may drive backwards.
 
-Builds on:  robots.curves, tools.
-
-Lesson 14, robots.bags and the server in ros2/ take from here: smooth_poses, thin_out, save_table.
+Builds on:  robots.curves and tools.
 """
 
 import numpy as np
 
 from robots.curves import length_of
-from tools.command_line import UserError
 from tools.files import write_safely
 
 STEP = 0.05  # m from one pose to the next in what is written
-SHORTEST = 0.3  # m; a shorter piece of a path is left as it is
-CUSP = -0.2  # the cosine of a change of direction from which on it is a turning back
+SHORTEST = 0.3  # m. A shorter piece of a path is left as it is
+CUSP = -0.2  # a change of direction with a smaller cosine is a turning back
 
 
 # ---- Poses
 def headings(points):
-    """[N, 2] -> [N] the angle of the way ahead, the last as the one before."""
+    """[N, 2] -> [N] the angle of the way ahead. The last is as the one before."""
     steps = np.diff(points, axis=0)
     angles = np.arctan2(steps[:, 1], steps[:, 0])
     return np.append(angles, angles[-1:] if len(angles) else 0.0)
@@ -33,15 +30,14 @@ def looking_ahead(points):
 
 
 def keep_ends(poses, first, last):
-    """Poses [N, 3] whose first and last yaw are those given, where these are not nan."""
+    """Poses [N, 3] with the given first and last yaw. nan leaves what is there."""
     for place, yaw in ((0, first), (-1, last)):
         poses[place, 2] = poses[place, 2] if np.isnan(yaw) else yaw
     return poses
 
 
 def split_at_cusps(poses):
-    """[N, 3] -> the pieces of a path between places where it turns back, each without standing still; they share the
-    places where they meet."""
+    """[N, 3] -> the pieces of a path between its cusps, without standing still. Two pieces share the cusp."""
     moving = np.append(True, np.hypot(*np.diff(poses[:, :2], axis=0).T) > 1e-6)
     poses = poses[moving]
     steps = np.diff(poses[:, :2], axis=0)
@@ -52,18 +48,18 @@ def split_at_cusps(poses):
 
 
 def goes_backwards(piece):
-    """Whether a robot that looks as the poses [N, 3] of a piece say drives it backwards, for the most part."""
+    """Whether a robot that looks as the poses [N, 3] say drives most of this piece backwards."""
     return np.nansum(np.cos(piece[:-1, 2] - headings(piece[:, :2])[:-1])) < 0
 
 
 def smooth_poses(poses, bend):
-    """[N, 3] poses (x, y, yaw) -> [M, 3], about STEP apart, each piece bent by bend([n, 2]) -> [m, 2] or None where it
-    fails. Returns None where that fails for a piece. Places must be finite numbers; a yaw may be nan, "not said".
+    """Poses [N, 3] -> [M, 3] about STEP apart. Each piece is bent by bend([n, 2]) -> [m, 2].
 
-    A piece shorter than SHORTEST stays as it is. The robot looks ahead, or back on pieces that it drives backwards; at
-    the very first and last pose it looks as it did. Planners that say no direction give 0 to all poses but the last.
+    Where bend gives None, the answer is None. A piece shorter than SHORTEST stays as it is. Places must be finite
+    numbers. A yaw may be nan, "not said". The first and the last yaw stay. In between the robot looks ahead, or back
+    where it drives backwards. Planners that say no direction give 0 to all poses but the last.
     """
-    said = poses[1:-1, 2].any()  # nan counts as said here, and for nothing in goes_backwards
+    said = poses[1:-1, 2].any()  # nan counts as said here. goes_backwards ignores it
     pieces = []
     for piece in split_at_cusps(poses):
         points = piece[:, :2]
@@ -79,22 +75,18 @@ def smooth_poses(poses, bend):
 
 
 def thin_out(points):
-    """[M, 2] a curve -> points of it about STEP apart, the ends among them."""
+    """[M, 2] a curve -> points of it about STEP apart. The ends are among them."""
     along = np.concatenate([[0], np.cumsum(np.hypot(*np.diff(points, axis=0).T))])
     marks = np.linspace(0, along[-1], max(2, round(along[-1] / STEP) + 1))
     return np.stack([np.interp(marks, along, column) for column in points.T], axis=1)
 
 
 # ---- Tables
-def refuse_to_overwrite(path):
-    """Raises UserError where there is something already."""
-    if path.exists():
-        raise UserError(f"{path} exists, and is not overwritten; name another file by --out.")
-
-
 def save_table(path, candidates):
-    """Writes paths, poses [M, 3] each, as x,y,yaw in metres and radians; several with their number before each row.
-    Raises UserError."""
+    """Writes paths of poses [M, 3] as x,y,yaw in metres and radians. Raises UserError.
+
+    Where there are several, the number of its path stands before each row.
+    """
     several = len(candidates) > 1
     rows = ["candidate,x,y,yaw" if several else "x,y,yaw"]
     for number, poses in enumerate(candidates, 1):

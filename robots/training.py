@@ -1,15 +1,15 @@
-"""How lesson 14's model was trained: on the teacher's paths, on maps that are made up.
+"""Trains lesson 14's model on the teacher's paths. The maps are made up.
 
-Two thirds of the problems are whole paths to be smoothed. The others are repairs: a disc is put in the way of a path
-that was solved, and the span around it is solved again. The model then learns to guess the teacher's tokens.
+Two thirds of the problems are whole paths to be smoothed. The others are repairs. A disc is put in the way of a path
+that was solved. The span around it is solved again. The model learns to guess the teacher's tokens.
 
-Run:        python -m robots.training             (15,000 problems, 5 minutes on a core; then 15 of training on two)
+Run:        python -m robots.training             (5 minutes for 15,000 problems and 15 for training on two cores)
             python -m robots.training --number 1000 --minutes 1 --out checkpoints/few_paths.safetensors
             python -m robots.training --minutes 30 --resume
-Builds on:  lessons 3 (optimizers), 4 (the loss), 5 (get_lr), 14 (Corridor, PathModel); robots, tools.
+Builds on:  lessons 3 (optimizers), 4 (the loss), 5 (get_lr) and 14 (Corridor, PathModel). robots and tools.
 Last line:  the command that uses what was trained.
 
-The problems are solved once, part by part, and kept in data/robot_paths/: a run that was stopped goes on with them.
+The problems are solved once and kept in data/robot_paths/ part by part. A run that was stopped goes on with them.
 """
 
 import hashlib
@@ -19,12 +19,12 @@ import time
 from dataclasses import asdict, replace
 from functools import partial
 from importlib import import_module
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 
 from robots.curves import control_points, low_pass, spline
+from robots.files import given_path
 from robots.grid import made_up_map
 from robots.planner import Planner
 from robots.teacher import teach
@@ -45,14 +45,14 @@ robot_paths = import_module("14_robot_paths")
 
 DATA = ROOT / "data" / "robot_paths"  # where the problems are kept
 SCRIPT = "robots/training.py"
-PRESETS = dict(paths=None)  # there is one shape, lesson 14's CONFIG
-UNITS = [*(f"{offset:+.1f}" for offset in robot_paths.OFFSETS), "none"]  # the tokens as texts, for the checkpoint
+PRESETS = dict(paths=None)  # there is one shape: lesson 14's CONFIG
+UNITS = [*(f"{offset:+.1f}" for offset in robot_paths.OFFSETS), "none"]  # the tokens as texts for the checkpoint
 
 
 # ---- The problems
 def rough_paths(rng):
-    """(map, [N, 2] path) after (map, path), without end: on one map, from two starts, ways that hug the walls and ways
-    that keep away from them."""
+    """Yields (map, [N, 2] path) without end. On each map there are two starts. From one the ways keep away from walls.
+    From the other they hug them."""
     while True:
         grid = made_up_map(rng)
         allowed = np.argwhere(grid.clearances >= grid.robot.keep)
@@ -65,7 +65,7 @@ def rough_paths(rng):
 
 
 def smoothing(grid, rough):
-    """(corridor, tokens, masked) of a path to be smoothed: all but the ends is solved."""
+    """(corridor, tokens, masked) of a path to be smoothed. All but the ends is solved."""
     corridor = robot_paths.Corridor.along(control_points(low_pass(rough)), grid)
     masked = np.ones(len(corridor.line), dtype=bool)
     masked[[0, -1]] = False
@@ -74,7 +74,7 @@ def smoothing(grid, rough):
 
 
 def put_disc(rng, grid, curve):
-    """The map with a disc on, or nearly on, the middle part of a curve [M, 2]; None where it would bury its ends."""
+    """(map, disc) with a disc on or near the middle part of a curve [M, 2]. (None, None) where it buries an end."""
     at = curve[int(len(curve) * rng.uniform(0.15, 0.85))] + rng.uniform(-0.3, 0.3, 2)
     radius = rng.uniform(0.1, 0.4)
     far = np.hypot(*(curve[[0, -1]] - at).T) > radius + 1.0
@@ -82,7 +82,7 @@ def put_disc(rng, grid, curve):
 
 
 def repairing(rng, grid, curve):
-    """(corridor, tokens, masked) of a path that a disc blocks, the span around the collision solved again, or None."""
+    """(corridor, tokens, masked) of a path that a disc blocks. The span around it is solved again. It may be None."""
     blocked, _ = put_disc(rng, grid, curve)
     if blocked is None:
         return None
@@ -93,10 +93,7 @@ def repairing(rng, grid, curve):
 
 
 def make_problems(seed, number):
-    """Arrays of `number` problems, rows filled up with PAD to POINTS: {tokens, masked, clearances, turns, length}.
-
-    Those that even the teacher cannot solve without collision or too sharp a bend are left out.
-    """
+    """`number` problems as `pack` makes them. Those that the teacher cannot solve are left out."""
     rng, kept = np.random.default_rng(seed), []
     with tqdm(total=number, desc=f"part {seed + 1}", mininterval=1, file=sys.stderr) as bar:
         for grid, rough in rough_paths(rng):
@@ -115,12 +112,12 @@ def make_problems(seed, number):
 
 
 def pack(problems):
-    """A list of (corridor, tokens, masked) as arrays."""
+    """Arrays of problems (corridor, tokens, masked) by their names. Rows are filled up with PAD to POINTS."""
     n, size = len(problems), robot_paths.POINTS
     arrays = dict(
         tokens=np.full((n, size), robot_paths.PAD, dtype=np.uint8), masked=np.zeros((n, size), dtype=bool),
         clearances=np.zeros((n, size, robot_paths.BINS), dtype=np.float16), turns=np.zeros((n, size), dtype=np.uint8),
-        length=np.array([len(tokens) for _, tokens, _ in problems]),
+        length=np.array([len(tokens) for _, tokens, _ in problems], dtype=np.int64),
     )  # fmt: skip
     for i, (corridor, tokens, masked) in enumerate(problems):
         L = len(tokens)
@@ -138,8 +135,10 @@ def save_arrays(arrays, path):
 
 # ---- The training
 def random_batch(data, size, generator):
-    """`size` problems of nearly the same length: {tokens [B, L], masked [B, L], clearances [B, L, BINS], turns [B, L]},
-    in a mirror, or driven from its end, or both, or neither, by chance: four problems out of one."""
+    """`size` problems of nearly the same length: {tokens, masked, turns [B, L], clearances [B, L, BINS]}.
+
+    By chance a problem is mirrored or driven from its end. Thus one problem makes four.
+    """
     order = (data["length"] + torch.rand(len(data["length"]), generator=generator)).argsort()
     first = int(torch.randint(len(order) - size + 1, (1,), generator=generator))
     rows = order[first : first + size]
@@ -147,7 +146,7 @@ def random_batch(data, size, generator):
     places = torch.arange(int(length.max())).expand(size, -1)  # [B, L]
     flipped, backwards = torch.rand(2, size, 1, generator=generator) < 0.5  # [B, 1] each
     places = torch.where(backwards & (places < length), length - 1 - places, places)
-    # flipped alone is the path in a mirror; backwards and flipped is the path from its end, where left is right
+    # flipped alone is the path in a mirror. backwards and flipped is the path from its end, where left is right
     batch = {name: data[name][rows[:, None], places] for name in ("tokens", "masked", "clearances", "turns")}
     tokens, turns, clearances = batch["tokens"].long(), batch["turns"].long(), batch["clearances"].float()
     batch["tokens"] = torch.where(flipped & (tokens != robot_paths.PAD), robot_paths.BINS - 1 - tokens, tokens)
@@ -157,14 +156,16 @@ def random_batch(data, size, generator):
 
 
 def hide_path(tokens, masked, generator):
-    """(inputs, mask) [B, L] each: half the rows hide some of the places `masked` [B, L], anywhere; the others a span of
-    them, or, three times in ten, all."""
+    """(inputs, mask) [B, L] each. Half the rows hide some of the places `masked` [B, L] anywhere.
+
+    The others hide a span of them. Three times in ten they hide all of them.
+    """
     B, L = tokens.shape
     count = masked.sum(dim=1, keepdim=True)  # [B, 1]
     draw = partial(torch.rand, generator=generator)
     lottery = draw(B, L).masked_fill(~masked, 2).argsort(dim=1).argsort(dim=1)  # [B, L] the ranks
     somewhere = lottery < 1 + (draw(B, 1) * count).long()
-    rank = masked.cumsum(dim=1) - 1  # [B, L] of the places, from left to right
+    rank = masked.cumsum(dim=1) - 1  # [B, L] of the places from left to right
     width = 1 + (draw(B, 1) * count).long()
     start = (draw(B, 1) * (count - width + 1)).long()
     span = ((start <= rank) & (rank < start + width)) | (draw(B, 1) < 0.3)
@@ -180,9 +181,9 @@ def loss_of(model, batch, generator):
 
 
 def train_paths(settings, data, saved):
-    """Lesson 5's loop, on rows of offsets instead of letters. saved: the checkpoint of a run to go on with, or None.
+    """Lesson 5's loop on rows of offsets instead of letters. saved: the checkpoint of a run to go on with, or None.
 
-    Leaves settings.out and the files beside it, as lesson 5 does. (What these call characters are offsets here.)
+    It leaves settings.out and the files beside it as lesson 5 does. What they call characters are offsets here.
     """
     heldout = {name: array[: len(array) // 20] for name, array in data.items()}
     data = {name: array[len(array) // 20 :] for name, array in data.items()}
@@ -215,30 +216,49 @@ def train_paths(settings, data, saved):
 
 @torch.inference_mode()
 def measure(model, heldout):
-    """The held-out nats per hidden token, always with the same things hidden."""
+    """The held-out nats per hidden token. The same tokens are hidden every time."""
     generator = torch.Generator().manual_seed(0)
     return torch.cat([loss_of(model, random_batch(heldout, 32, generator), generator) for _ in range(16)]).mean().item()
 
 
 # ---- The command line
-PART = 1000  # problems that are solved, and saved, at once
+PART = 1000  # problems that are solved and saved at once
 
 
 def load_problems(number):
-    """{name: tensor} of `number` problems, of which those are solved that are not there yet."""
+    """{name: tensor} of `number` problems. Those that are not there yet are solved. Raises UserError."""
     parts = []
     for seed, first in enumerate(range(0, number, PART)):
         size = min(PART, number - first)
         cache = DATA / f"{seed}_{size}.npz"
         if not cache.exists():
             save_arrays(make_problems(seed, size), cache)
-        with np.load(cache) as part:
-            parts.append(dict(part))
+        parts.append(read_part(cache, size))
     return {name: torch.from_numpy(np.concatenate([part[name] for part in parts])) for name in parts[0]}
 
 
+def read_part(path, size):
+    """The arrays of `size` problems that save_arrays wrote. Raises UserError where they are not what `pack` makes."""
+    try:
+        if not path.is_file():
+            raise ValueError
+        with np.load(path) as file:
+            part = {name: file[name] for name in file.files}
+        kinds = {name: (array.dtype, (size, *array.shape[1:])) for name, array in pack([]).items()}
+        if kinds != {name: (array.dtype, array.shape) for name, array in part.items()}:
+            raise ValueError
+        tokens, turns, length = part["tokens"], part["turns"], part["length"]
+        if tokens.max() > robot_paths.PAD or turns.max() >= robot_paths.TURNS or not part["masked"].any(axis=1).all():
+            raise ValueError
+        if length.min() < 2 or length.max() > robot_paths.POINTS or not np.isfinite(part["clearances"]).all():
+            raise ValueError
+    except Exception:  # of many kinds: a file may be cut short anywhere
+        raise UserError(f"{path} is damaged, or no part of the problems; delete it, and the next run solves it anew.")
+    return part
+
+
 def settle_paths(args, data):
-    """(Settings, the run's checkpoint or None). Raises UserError where files would be lost, or the problems differ."""
+    """(Settings, the run's checkpoint or None). Raises UserError where files would be lost or the problems differ."""
     limit = dict(limit=args.steps or args.minutes or 15.0, unit="steps" if args.steps else "minutes")
     sha256 = hashlib.sha256(data["tokens"].numpy().tobytes()).hexdigest()
     if not args.resume:
@@ -263,13 +283,14 @@ def main():
     limit.add_argument("--steps", type=between(int, 1, 10**9), help="stop after so many steps in all")
     limit.add_argument("--minutes", type=between(float, 0.01, 10**6), help="stop after so long in all (default: 15)")
     out = ROOT / "checkpoints" / "my_paths.safetensors"
-    add("--out", type=Path, default=out, metavar="FILE", help=f"the run's checkpoint (default: checkpoints/{out.name})")
-    add("--resume", action="store_true", help="go on with --out; the limit may change")
+    said = f"the run's checkpoint (default: checkpoints/{out.name})"
+    add("--out", type=given_path, default=out, metavar="FILE", help=said)
+    add("--resume", action="store_true", help="go on with --out. The limit may change")
     args = parser.parse_args()
     if args.out.suffix != ".safetensors":
         raise UserError(f"--out {args.out} is no name for a checkpoint; it must end in .safetensors.")
     if not args.resume:
-        refuse_existing(args.out)  # before the problems are solved
+        refuse_existing(args.out)  # before minutes go into the problems
     data = load_problems(args.number)
     settings, saved = settle_paths(args, data)
     train_paths(settings, data, saved)

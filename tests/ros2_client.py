@@ -1,7 +1,7 @@
-"""An rclpy client that brings the action server of ros2/ into one situation after the other, for tests/test_ros2.py.
+"""An rclpy client for tests/test_ros2.py. It brings the action server of ros2/ into one situation after the other.
 
-Run by a Python that has ROS 2: python tests/ros2_client.py PID, the process of the server. It prints a line of JSON,
-{situation: what came of it}.
+A Python that has ROS 2 runs it: python tests/ros2_client.py PID. PID is the process of the server. It prints a line of
+JSON, {situation: what came of it}.
 """
 
 import json
@@ -51,12 +51,12 @@ def path_of(points, yaws=None, frame="map"):
 
 
 def straight(y=10.0, yaws=None, frame="map"):
-    """A path from x = 2 to 8 m, a pose every 10 cm."""
+    """A path from x = 2 to 8 m with a pose every 10 cm."""
     return path_of([(2 + 0.1 * i, y) for i in range(61)], yaws, frame)
 
 
 def long_path():
-    """A path in zigzag of 250 m, for which the server needs seconds."""
+    """A path in zigzag of 250 m. The server needs seconds for it."""
     corners = [(2 + 36 * ((i + 1) // 2 % 2), 1 + 2.5 * (i // 2)) for i in range(14)]
     points = []
     for (x, y), (u, v) in zip(corners, corners[1:]):
@@ -66,7 +66,7 @@ def long_path():
 
 
 class Client:
-    """The client, and the publishers of a costmap and its updates."""
+    """The client and the publishers of a costmap and its updates."""
 
     def __init__(self):
         self.node = Node("client")
@@ -87,7 +87,7 @@ class Client:
         assert self.server.wait_for_server(60), "there is no server"
 
     def publish(self, values=None, size=(WIDTH, HEIGHT), resolution=CELL):
-        """A costmap, all free unless values are given."""
+        """A costmap. It is all free unless values are given."""
         message = OccupancyGrid()
         message.header.frame_id = "map"
         message.info.width, message.info.height, message.info.resolution = *size, resolution
@@ -96,7 +96,7 @@ class Client:
         self.maps.publish(message)
 
     def update(self, x, y, width, height, value):
-        """A part of the costmap, in cells."""
+        """A part of the costmap in cells."""
         message = OccupancyGridUpdate(x=x, y=y, width=width, height=height, data=[value] * (width * height))
         self.updates.publish(message)
 
@@ -108,13 +108,13 @@ class Client:
         return handle, time.monotonic() - began
 
     def ask(self, path, **options):
-        """What came of a goal, as a dict; its seconds begin when it is sent."""
+        """What came of a goal as a dict. Its seconds begin when it is sent."""
         began = time.monotonic()
         handle, acknowledged = self.send(path, **options)
         return self.outcome(handle, began) | dict(acknowledged=acknowledged)
 
     def outcome(self, handle, began, result=None):
-        """The result of a goal, as a dict; result: its future, where it was asked for already."""
+        """The result of a goal as a dict. result: its future if it was asked for already."""
         if not handle.accepted:
             return dict(accepted=False)
         answer = wait(result or handle.get_result_async())
@@ -127,7 +127,7 @@ class Client:
         )  # fmt: skip
 
     def until(self, fits, path, seconds=20, **options):
-        """Asks again and again, until an outcome fits or the time is over: a topic takes a moment. Returns the last."""
+        """Asks again until an outcome fits or the time is over. A topic takes a moment. Returns the last outcome."""
         end = time.monotonic() + seconds
         while True:
             outcome = self.ask(path, **options)
@@ -205,7 +205,7 @@ def situations_at_once(client):
 
 
 def situations_of_the_node(client, pid):
-    """The life of the node; at its end it is interrupted."""
+    """The life of the node. At its end it is interrupted."""
     outcomes = [client.change(Transition.TRANSITION_DEACTIVATE), client.ask(straight())["accepted"]]
     outcomes += [client.change(Transition.TRANSITION_CLEANUP), client.change(Transition.TRANSITION_CONFIGURE)]
     outcomes += [client.change(Transition.TRANSITION_ACTIVATE)]

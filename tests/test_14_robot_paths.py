@@ -1,12 +1,16 @@
-"""Lesson 14 and its rooms: curves against scipy, the teacher against enumeration, Nav2's smoother against its own loop,
-maps and bags against real files; then the model that ships, the command line, and the core of the ROS server."""
+"""Lesson 14 and its rooms. Curves are held against scipy, the teacher against enumeration and Nav2's smoother against
+its own loop. Then come the model that ships, the command line and the core of the ROS server."""
 
 import io
 import itertools
 import math
+import os
 import sqlite3
+import sys
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +19,7 @@ import torch
 from conftest import ROOT, run_script, seeded
 from benchmarks import paths
 from PIL import Image
+from robots import bags, maps
 from robots import training as path_training
 from robots.bags import PATH, read_bag_paths, rewrite_bag
 from robots.curves import (
@@ -26,8 +31,8 @@ from robots.pictures import draw_map
 from robots.planner import plan, smooth_simply
 from robots.poses import smooth_poses, split_at_cusps, thin_out
 from robots.teacher import Costs, solve
-from tools.checkpoints import read_checkpoint
-from tools.command_line import UserError
+from tools.checkpoints import read_checkpoint, save_checkpoint
+from tools.command_line import Parser, UserError, run
 from tools.pictures import new_figure
 
 robot_paths = import_module("14_robot_paths")
@@ -35,7 +40,7 @@ robot_paths = import_module("14_robot_paths")
 
 @pytest.fixture(scope="module")
 def grid():
-    """6 x 4 m, free but for a block in the middle and walls at the border."""
+    """6 x 4 m with a block in the middle and walls at the border."""
     free = np.ones((80, 120), dtype=bool)
     free[30:50, 55:65] = False
     free[[0, -1]] = free[:, [0, -1]] = False
@@ -164,15 +169,57 @@ def test_movingai_map(tmp_path):
     (tmp_path / "a.map").write_text("type octile\nheight 3\nwidth 3\nmap\n.@.\n...\n")
     with pytest.raises(UserError, match="another size"):
         read_map(tmp_path / "a.map")
-    (tmp_path / "a.map").write_text("type octile\nheight 512\nwidth 512\nmap\n" + (512 * "." + "\n") * 512)
-    with pytest.raises(UserError, match="more than 250,000 cells"):
+    (tmp_path / "a.map").write_text("type octile\nheight 250\nwidth 250\nmap\n" + (250 * "." + "\n") * 250)
+    with pytest.raises(UserError, match="6,250,000 cells of 0.05 m or more; give a part with 6,000,000 at most"):
         read_map(tmp_path / "a.map")
+
+
+def test_limits_on_cells_and_pixels_are_said(tmp_path, monkeypatch):
+    path = write_map(tmp_path, np.full((10, 11), 254))
+    monkeypatch.setattr(maps, "MOST_CELLS", 100)
+    with pytest.raises(UserError, match="has 110 cells of 0.05 m or more; give a part with 100 at most"):
+        read_map(path)
+    write_map(tmp_path, np.full((20, 21), 254))
+    with pytest.raises(UserError, match="has 21 x 20 pixels; give a part with 400 at most"):
+        read_map(path)
+
+
+@pytest.fixture(params=["folder", "pipe", "device"])
+def odd_file(request, tmp_path):
+    """What is no ordinary file. Reading a pipe or a device would never end."""
+    path = tmp_path / "odd"
+    if request.param == "folder":
+        path.mkdir()
+    elif not hasattr(os, "mkfifo"):
+        pytest.skip("Windows has neither named pipes among its files nor /dev/zero")
+    elif request.param == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    return path
+
+
+@pytest.mark.parametrize("kind", ["yaml", "map", "image", "bag", "a bag's file"])
+def test_odd_files_are_refused_at_once(tmp_path, odd_file, kind):
+    if kind == "image":
+        path = write_map(tmp_path, [[254]])
+        (tmp_path / "map.png").unlink()
+        odd_file.rename(tmp_path / "map.png")
+    elif kind == "a bag's file":
+        path = tmp_path / "bag"
+        path.mkdir()
+        odd_file.rename(path / "metadata.yaml")
+    else:
+        path = odd_file.rename(odd_file.with_suffix(f".{kind}"))
+    with pytest.raises(UserError, match=r"there is no image|is no map but a folder|is no bag") as refused:
+        (read_bag_paths if "bag" in kind else read_map)(path)
+    assert path.name in str(refused.value) or kind == "image"
 
 
 def test_plan_is_shortest_and_names_what_is_wrong(grid):
     way = plan(grid, (0.5, 2.0), (5.5, 2.0), inflated=False)
     assert is_free(way, grid) and way[0].tolist() == [0.5, 2.0] and way[-1].tolist() == [5.5, 2.0]
-    least = 2 * math.hypot(2.25, 0.5) + 0.5  # around the corners of the block; eight directions cost up to 8% more
+    least = 2 * math.hypot(2.25, 0.5) + 0.5  # around the corners of the block. Eight directions cost up to 8% more
     assert least < length_of(way) < 1.09 * least + 0.3
     wide = plan(grid, (0.5, 2.0), (5.5, 2.0))
     assert grid.clearance(wide)[10:-10].min() > grid.clearance(way)[10:-10].min()
@@ -267,7 +314,7 @@ def test_teacher_is_the_cheapest_of_all_rows(grid):
 
 
 def test_mirrored_and_backward_problems_are_those_of_mirrored_and_backward_paths(grid):
-    """Against a corridor made anew, on the mirrored map, and along the reversed line."""
+    """They are held against a corridor made anew on the mirrored map and along the reversed line."""
     line = control_points(np.array([(0.6, 0.8), (2.0, 1.0), (3.0, 0.9), (4.0, 2.0), (5.2, 3.0)]))
     corridor = robot_paths.Corridor.along(line, grid)
     tokens = np.random.default_rng(0).integers(8, 22, len(line))
@@ -316,9 +363,8 @@ def test_the_model_sees_the_map(model, grid):
 def test_bins_without_clearance_are_ruled_out(grid):
     corridor = corridor_along(grid, (0.6, 1.0), (5.4, 1.0))
     untrained = robot_paths.PathModel().eval()
-    logits = robot_paths.Viewer(untrained, corridor, [0.0])(torch.full((1, len(corridor.line)), 32))[
-        0
-    ]  # equal, but for these
+    viewer = robot_paths.Viewer(untrained, corridor, [0.0])
+    [logits] = viewer(torch.full((1, len(corridor.line)), 32))  # of an untrained model all are equal
     assert np.array_equal(logits[:, :31].detach().numpy() > -1, corridor.open_bins()) and (logits[:, 31] < -1).all()
 
 
@@ -404,7 +450,7 @@ def test_cusps_part_a_path_and_standing_still_is_left_out():
     [(0.0, 0.1, 0.3, math.pi), (math.nan, math.nan, 0.3, math.pi), (math.pi, 3.0, 3.0, math.pi), (0.01, 0.1, 0.3, 0)],
 )  # fmt: skip
 def test_directions_are_kept(inner, first, last, expected):
-    """A path to the left. 0 all along is what planners give that say no direction. 0.01 all along is backwards."""
+    """A path to the left. Planners that say no direction give 0 all along. 0.01 all along is backwards."""
     poses = np.stack([np.linspace(2, 0, 21), np.zeros(21), np.full(21, inner)], axis=1)
     poses[[0, -1], 2] = first, last
     found = smooth_poses(poses, lambda piece: piece)[:, 2]
@@ -431,7 +477,7 @@ def test_paths_of_few_poses(model, grid, count):
 
 @pytest.fixture(params=["sqlite3", "mcap"])
 def bag(request, tmp_path):
-    """A bag with a String, and a Path of zero orientations, with a cusp."""
+    """A bag with a String and a Path of zero orientations with a cusp."""
     from rosbags.rosbag2 import StoragePlugin, Writer
     from rosbags.typesys import Stores, get_typestore
 
@@ -572,6 +618,38 @@ def test_mistakes_are_answered_by_a_sentence(map_file, words, status, says):
     assert code == status and says in err and "Traceback" not in err
 
 
+@pytest.mark.parametrize("module", [robot_paths, path_training, maps, bags], ids=lambda module: module.__name__)
+def test_an_empty_text_is_refused_by_a_sentence(module, monkeypatch, capsys):
+    def ending(*words):
+        monkeypatch.setattr(sys, "argv", ["script", *words])
+        with pytest.raises(SystemExit) as ended:
+            run(module.main)
+        return ended.value.code, capsys.readouterr()
+
+    assert ending("--help")[0] == 0
+    takers = [flag for flag, action in Parser.flags.items() if action.nargs != 0]
+    for words in [[flag, ""] for flag in takers] or [[""]]:
+        status, said = ending(*words)
+        assert status == 2 and said.out == "" and said.err.count("\n") == 1, (words, said.err)
+
+
+def test_for_a_weak_model_claims_are_printed_and_nothing_stops(tmp_path, monkeypatch, capsys):
+    weak = read_checkpoint(robot_paths.SHIPPED_PATHS)
+    weak["model"] = {name: torch.zeros_like(tensor) for name, tensor in weak["model"].items()}
+    save_checkpoint(weak, tmp_path / "weak.safetensors")
+    monkeypatch.setattr(robot_paths, "ROOT", tmp_path)  # where the picture goes
+    monkeypatch.setattr(robot_paths, "Filling", partial(robot_paths.Filling, rounds=0, fallbacks=()))
+    monkeypatch.setattr(sys, "argv", ["14_robot_paths.py", "--checkpoint", str(tmp_path / "weak.safetensors")])
+    robot_paths.main()
+    lines = capsys.readouterr().out.splitlines()
+    for claim in ("smoothed", "bent"):
+        assert f"  not so for this model: {claim} by nobody, it can be driven" in lines
+    assert Path(lines[-1]).read_bytes().startswith(b"\x89PNG")
+    monkeypatch.setattr(robot_paths, "SHIPPED_PATHS", tmp_path / "weak.safetensors")
+    with pytest.raises(AssertionError, match="does not hold: smoothed by nobody"):
+        robot_paths.main()
+
+
 # ---- The core of the ROS server (tests/test_ros2.py has the server)
 def test_ros_core_answers_with_nav2s_codes(model, grid, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "ros2"))
@@ -668,7 +746,7 @@ def test_a_turned_map_is_drawn_where_the_paths_are():
 
 # ---- The training
 class StopsAfter:
-    """Stands for StopRequest: stop.made is True once it was asked so often."""
+    """Stands for StopRequest. stop.made is True once it was asked so often."""
 
     def __init__(self, number):
         self.left = number
@@ -709,3 +787,39 @@ def test_training_that_was_stopped_goes_on_to_the_bit(tmp_path, grid, monkeypatc
     with pytest.raises(UserError, match="exists"):
         args.resume = False
         path_training.settle_paths(args, data)
+
+
+def damaged(kind, part, file):
+    """Damages the .npz `file` of a part's arrays."""
+    if kind == "cut short":
+        file.write_bytes(file.read_bytes()[:-100])
+    elif kind == "no archive":
+        file.write_text("tokens")
+    elif kind == "a folder":
+        file.unlink()
+        file.mkdir()
+    elif kind == "no turns":
+        path_training.save_arrays({name: array for name, array in part.items() if name != "turns"}, file)
+    else:
+        name, array = dict(
+            shorter=("tokens", part["tokens"][:4]), floats=("tokens", part["tokens"] / 2),
+            objects=("turns", [None] * 5), high=("tokens", part["tokens"] + 90),
+            nan=("clearances", part["clearances"] * np.nan),
+        )[kind]  # fmt: skip
+        path_training.save_arrays(part | {name: np.asarray(array)}, file)
+
+
+@pytest.mark.parametrize(
+    "kind", ["cut short", "no archive", "a folder", "no turns", "shorter", "floats", "objects", "high", "nan"]
+)
+def test_a_damaged_part_of_the_problems_is_named(tmp_path, grid, monkeypatch, kind):
+    corridor = corridor_along(grid, (0.6, 1.0), (5.4, 1.0))
+    n = len(corridor.line)
+    part = path_training.pack([(corridor, np.full(n, robot_paths.STRAIGHT), np.arange(n) == 3)] * 5)
+    monkeypatch.setattr(path_training, "DATA", tmp_path)
+    path_training.save_arrays(part, tmp_path / "0_5.npz")
+    data = path_training.load_problems(5)
+    assert all(np.array_equal(data[name].numpy(), array) for name, array in part.items())
+    damaged(kind, part, tmp_path / "0_5.npz")
+    with pytest.raises(UserError, match=r"0_5\.npz is damaged, or no part of the problems; delete it"):
+        path_training.load_problems(5)

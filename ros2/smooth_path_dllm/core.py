@@ -1,6 +1,6 @@
-"""What the action server decides: a costmap comes in, a path is answered with another one, or with a code of Nav2.
+"""What the action server decides. A costmap comes in. A path is answered by another path or by a code of Nav2.
 
-Builds on:  robots, lesson 14. It needs no ROS.
+Builds on:  robots and lesson 14. It needs no ROS.
 """
 
 import math
@@ -44,17 +44,18 @@ class Answer:
 
 
 class Costmap:
-    """The last costmap, a nav_msgs/msg/OccupancyGrid, and the updates since. Threads may share it.
+    """The last costmap (nav_msgs/msg/OccupancyGrid) and the updates since. Threads may share it.
 
-    Free is what is known and not lethal (100): what is inflated may be driven through."""
+    A cell is free if it is known and not lethal (100). What is inflated may be driven through."""
 
     def __init__(self, robot):
         self.robot, self.lock, self.frame = robot, threading.Lock(), ""
         self.values, self.info, self.grid, self.problem = None, None, None, "no costmap has come yet"
 
     def replace(self, frame, values, width, height, resolution, origin):
-        """Takes a whole costmap. Returns what is wrong with it, a sentence, or None. A bad one takes the place of the
-        last good one: where the robot may go is not known then."""
+        """Takes a whole costmap. Returns a sentence on what is wrong with it, or None.
+
+        A bad one takes the place of the last good one. It is not known then where the robot may go."""
         whole = width > 0 and height > 0 and 0 < resolution < math.inf and len(values) == width * height
         with self.lock:
             self.frame, self.values, self.grid = frame, None, None
@@ -66,8 +67,9 @@ class Costmap:
             self.values = np.array(values, dtype=np.int8).reshape(height, width)
 
     def update(self, values, x, y, width, height):
-        """Takes a map_msgs/msg/OccupancyGridUpdate: a part of the costmap whose first cell is x, y. Returns what is
-        wrong with it, a sentence, or None."""
+        """Takes a map_msgs/msg/OccupancyGridUpdate: a part of the costmap whose first cell is x, y.
+
+        Returns a sentence on what is wrong with it, or None."""
         with self.lock:
             if self.values is None:
                 return "an update came without a costmap"
@@ -80,7 +82,7 @@ class Costmap:
             self.grid = None
 
     def read(self):
-        """(GridMap, frame, None), or (None, frame, what is wrong)."""
+        """(GridMap, frame, None) or (None, frame, what is wrong)."""
         with self.lock:
             if self.grid is None and self.values is not None:
                 self.grid = GridMap((self.values >= 0) & (self.values < 100), *self.info, self.robot)
@@ -99,8 +101,10 @@ class SmoothPathCore:
             self.filling = replace(self.filling, room=max(0.0, clearance - robot.radius))
 
     def bend(self, grid, check, by, points):
-        """[n, 2] a piece of a path -> [m, 2]: what collides is bent; where it is too sharp for the robot, all of it is
-        smoothed. None where that fails. Raises what check() raises; appends to `by` whom it is by."""
+        """[n, 2] a piece of a path -> [m, 2], or None where that fails. What collides is bent.
+
+        A piece that is too sharp for the robot is smoothed whole. Appends to `by` whom it is by. Raises what check()
+        raises."""
         check()
         whole, generator = sharpest_bend(points) > grid.robot.sharpest, torch.Generator().manual_seed(0)
         bend_path = partial(robot_paths.bend_path, self.model, points, grid, whole)
@@ -109,19 +113,14 @@ class SmoothPathCore:
         return found[0] if found else None
 
     def answer(self, frame, poses, seconds=0.0, check_for_collisions=True, cancelled=lambda: False):
-        """An Answer to the poses [N, 3] of a path, with Nav2's codes. seconds: the most that it may take, 0 for as long
-        as it takes. cancelled() is asked after every pass. Raises CancelledError, and nothing else."""
+        """An Answer to the poses [N, 3] of a path. seconds: the most that it may take. 0 is no limit.
+
+        cancelled() is asked after every pass. Raises CancelledError and nothing else."""
         deadline, by = time.monotonic() + (seconds or math.inf), []
         poses = np.asarray(poses, dtype=float).reshape(-1, 3)
         grid, map_frame, problem = self.costmap.read()
-        if not len(poses):
-            return Answer(INVALID_PATH, "the path is empty")
-        if problem:
-            return Answer(UNKNOWN, problem)
-        if frame and map_frame and frame != map_frame:
-            return Answer(INVALID_PATH, f"the path is in the frame {frame!r}, and the costmap in {map_frame!r}")
-        if not np.isfinite(poses[:, :2]).all() or not grid.on_map(poses[:, :2]).all():
-            return Answer(INVALID_PATH, "the path leaves the costmap, or has a place that is no number")
+        if refused := refusal(frame, poses, grid, map_frame, problem):
+            return refused
 
         def check():
             if cancelled():
@@ -138,8 +137,26 @@ class SmoothPathCore:
             raise
         except Exception as unforeseen:  # a server must outlive the goal
             return Answer(UNKNOWN, f"{type(unforeseen).__name__}: {unforeseen}")
-        if smooth is None:
-            return Answer(FAILED_TO_SMOOTH_PATH, "no path was found that the robot can drive; plan anew")
-        if check_for_collisions and not is_free(smooth[:, :2], grid):
-            return Answer(SMOOTHED_PATH_IN_COLLISION, "the path collides", poses=smooth)
-        return Answer(was_completed=True, poses=smooth, by=", ".join(dict.fromkeys(by)) or "nobody: it is too short")
+        return judge(smooth, grid, check_for_collisions, ", ".join(dict.fromkeys(by)) or "nobody: it is too short")
+
+
+def refusal(frame, poses, grid, map_frame, problem):
+    """The Answer to poses [N, 3] that cannot be worked at, or None. grid, map_frame, problem: as Costmap.read says."""
+    if not len(poses):
+        return Answer(INVALID_PATH, "the path is empty")
+    if problem:
+        return Answer(UNKNOWN, problem)
+    if frame and map_frame and frame != map_frame:
+        return Answer(INVALID_PATH, f"the path is in the frame {frame!r}, and the costmap in {map_frame!r}")
+    if not np.isfinite(poses[:, :2]).all() or not grid.on_map(poses[:, :2]).all():
+        return Answer(INVALID_PATH, "the path leaves the costmap, or has a place that is no number")
+    return None
+
+
+def judge(smooth, grid, check_for_collisions, by):
+    """The Answer with the poses [M, 3] that were found. They may be None."""
+    if smooth is None:
+        return Answer(FAILED_TO_SMOOTH_PATH, "no path was found that the robot can drive; plan anew")
+    if check_for_collisions and not is_free(smooth[:, :2], grid):
+        return Answer(SMOOTHED_PATH_IN_COLLISION, "the path collides", poses=smooth)
+    return Answer(was_completed=True, poses=smooth, by=by)

@@ -1,6 +1,6 @@
-"""An action server for Nav2, nav2_msgs/action/SmoothPath, as a lifecycle node: the shell around core.py.
+"""An action server for Nav2's nav2_msgs/action/SmoothPath as a lifecycle node. core.py decides what it answers.
 
-Run, where ROS 2 is sourced, this package is built, and the Python packages of the README are installed:
+Run it where ROS 2 is sourced and this package is built, with the Python packages of the README:
             ros2 run smooth_path_dllm server --ros-args -p costmap_topic:=/global_costmap/costmap
 Builds on:  smooth_path_dllm.core, rclpy, nav2_msgs, map_msgs.
 
@@ -37,12 +37,12 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.signals import SignalHandlerOptions
 
 NAME = "smooth_path_dllm"
-MOST_GOALS = 8  # at once: one is worked at, the others wait; more are rejected
+MOST_GOALS = 8  # at once. One is worked at, the others wait and more are rejected
 SEVERAL = QoSProfile(depth=100)  # requests that may lie there until they are read
 
 
 class SmoothPathServer(LifecycleNode):
-    """Answers goals one after the other, and hears costmaps, cancels and further goals meanwhile."""
+    """Answers goals one after the other. Meanwhile it hears costmaps, cancels and further goals."""
 
     def __init__(self):
         super().__init__(NAME)
@@ -56,7 +56,7 @@ class SmoothPathServer(LifecycleNode):
 
     # ---- The life of a node
     def on_configure(self, state):
-        """Loads the model, and listens."""
+        """Loads the model and listens."""
         value = lambda name: self.get_parameter(name).value  # noqa: E731
         try:
             robot = Robot(value("robot_radius"), value("turning_radius"))
@@ -66,12 +66,12 @@ class SmoothPathServer(LifecycleNode):
             return TransitionCallbackReturn.FAILURE
         topic, one_by_one, many = value("costmap_topic"), MutuallyExclusiveCallbackGroup(), ReentrantCallbackGroup()
         kept = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        how = dict(callback_group=one_by_one)
+        group = dict(callback_group=one_by_one)
         services = {f"{each}_service_qos_profile": SEVERAL for each in ("goal", "result", "cancel")}
         hear = self.create_subscription
         self.parts = [
-            hear(OccupancyGrid, topic, self.take_map, kept, **how),
-            hear(OccupancyGridUpdate, f"{topic}_updates", self.take_update, SEVERAL, **how),
+            hear(OccupancyGrid, topic, self.take_map, kept, **group),
+            hear(OccupancyGridUpdate, f"{topic}_updates", self.take_update, SEVERAL, **group),
             ActionServer(
                 self, SmoothPath, NAME, self.execute, callback_group=many, goal_callback=self.accept,
                 cancel_callback=lambda handle: CancelResponse.ACCEPT, **services,
@@ -87,7 +87,7 @@ class SmoothPathServer(LifecycleNode):
         return super().on_activate(state)
 
     def on_deactivate(self, state):
-        """Goals are rejected from now on; those that are worked at end."""
+        """Goals are rejected from now on. Those that are worked at go on to their end."""
         self.active = False
         return super().on_deactivate(state)
 
@@ -118,7 +118,7 @@ class SmoothPathServer(LifecycleNode):
             self.get_logger().warning(problem)
 
     def accept(self, goal):
-        """Rejects a goal that cannot be worked at: as Nav2 does, one without a path or for another smoother."""
+        """Rejects a goal that cannot be worked at. As Nav2 does, it rejects an empty path and another smoother."""
         with self.lock:
             reasons = {
                 "the path is empty": not goal.path.poses,
@@ -170,14 +170,14 @@ class SmoothPathServer(LifecycleNode):
 
 
 def write_error(result, code, text):
-    """Writes an error into a result, as far as it has fields for it: of ROS 2 Humble it has none."""
+    """Writes an error into a result as far as it has fields for it. That of ROS 2 Humble has none."""
     for name, value in (("error_code", code), ("error_msg", text)):
         if hasattr(result, name):
             setattr(result, name, value)
 
 
 def to_messages(poses, path):
-    """[M, 3] -> a list of PoseStamped, the first and the last with the orientations of the path that was given."""
+    """[M, 3] -> a list of PoseStamped. The first and the last orientation are those of the path that was given."""
     messages = []
     for x, y, yaw in poses.tolist():
         message = PoseStamped(header=path.header)
@@ -192,8 +192,8 @@ def to_messages(poses, path):
 
 
 def main():
-    """Spins until Ctrl-C or SIGTERM. With the parameter autostart (default: true) it configures and activates itself;
-    else a lifecycle manager does."""
+    """Spins until Ctrl-C or SIGTERM. With the parameter autostart (default: true) it configures and activates itself.
+    Otherwise a lifecycle manager does."""
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
