@@ -1,13 +1,16 @@
-"""Faults of former versions, by kind: odd letters, widths, streams that are missing, empty values."""
+"""Faults of former versions, by kind: odd letters, widths, streams that are missing, empty values, what is
+printed and not so."""
 
 import os
 import subprocess
 import sys
 import unicodedata
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, assert_refused, environment, run_script
+from test_lessons import parser_of
 
 from tools import command_line, pictures
 from tools.checkpoints import save_checkpoint
@@ -122,10 +125,59 @@ def test_the_memory_sentence_names_flags_that_the_script_has(monkeypatch):
         command_line.run(fails)
 
 
-def test_an_empty_name_is_a_value(small_checkpoint):
-    assert_refused(run_script("05_train.py", "--evaluate", ""), 1, "there is no file")
-    assert_refused(run_script("05_train.py", "--data", ""), 1, "--data is empty")
-    assert_refused(run_script("06_generate.py", "--checkpoint", small_checkpoint, "--gif", ""), 2, "--gif")
+# ---- Empty is a value
+TRAIN, WRITE = "--steps 1 --preset tiny --out run.safetensors", "--checkpoint small.safetensors --seed 1"
+PAIR = "--gpt gpt.safetensors"
+
+
+@pytest.mark.parametrize(
+    "script, flags",
+    [("05_train.py", TRAIN), ("06_generate.py", f"{WRITE} --len 8"), ("07_train_gpt.py", TRAIN),
+     ("07_train_gpt.py", "--generate --checkpoint gpt.safetensors --len 8"), ("08_train_tamil.py", TRAIN),
+     ("09_generate_tamil.py", f"{WRITE} --kural"), ("09_generate_tamil.py", WRITE),
+     ("10_compare.py", f"{PAIR} --dllm small.safetensors"), ("11_fill_blanks.py", f"{PAIR} {WRITE}"),
+     ("12_revise.py", f"{WRITE} --kural"), ("13_web_page.py", "--checkpoint small.safetensors"),
+     ("15_blocks.py", f"{WRITE} --len 8"), ("15_blocks.py", f"--train {TRAIN} --checkpoint small.safetensors")],
+)  # fmt: skip
+def test_an_empty_text_is_a_value(script, flags, small_checkpoint, gpt_checkpoint, tmp_path, monkeypatch):
+    """No flag that takes a text or a file ignores an empty one. (A prompt and an ending may be empty.)"""
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    actions = [each for each in parser_of(script)._actions if each.nargs != 0 and each.choices is None]
+    for name in [each.option_strings[-1] for each in actions if each.option_strings and each.type in (None, Path)]:
+        code, out, err = run_script(script, *flags.split(), name, "")
+        if code or name not in ("--prompt", "--ending"):
+            assert_refused((code, out, err), 2 if code == 2 else 1)
+        assert sorted(tmp_path.iterdir()) == before
+
+
+def test_an_empty_text_has_no_blank(small_checkpoint):
+    assert_refused(run_script("11_fill_blanks.py", "", "--checkpoint", small_checkpoint), 1, "no blank")
+
+
+# ---- What is printed is true, and what the README promises
+@pytest.fixture
+def own_run(tmp_path, monkeypatch):
+    """(the folder in which a run of one step was begun, what it printed)"""
+    here = tmp_path / "some folder"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    text = "The quick brown fox jumps over the lazy dog.\n\u0b85\u0bb1\u0bae\u0bcd \u6f22\u5b57\t\U0001f600\n"
+    Path("notes.csv").write_text(text * 40, encoding="utf-8")  # any text, by any name
+    flags = ["--data", "notes.csv", "--preset", "tiny", "--batch", 2, "--dtype", "float32", "--device", "cpu"]
+    assert_refused(run_script("05_train.py", *flags, "--out", "notes.safetensors"), 1, "notes.csv", "another --out")
+    code, out, err = run_script("05_train.py", *flags, "--steps", 1, "--out", "my run.safetensors")
+    assert code == 0, err
+    return here, out
+
+
+def test_any_text_in_any_folder_and_the_printed_command_works_there(own_run):
+    here, out = own_run
+    python, command = out.splitlines()[-1].split(" ", 1)
+    typed = f'"{sys.executable}" {command} --len 20'
+    done = subprocess.run(typed, shell=True, env=environment(), cwd=here, capture_output=True)
+    assert python == "python" and done.returncode == 0 and done.stdout, done.stderr
+    assert sorted(path.suffix for path in here.iterdir()) == sorted([".csv"] * 2 + [".safetensors"] * 2 + [".png"])
 
 
 # ---- Claims about shipped models

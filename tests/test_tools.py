@@ -129,12 +129,13 @@ def test_a_path_is_quoted_for_the_shell_that_reads_it(monkeypatch, system, path,
 
 def test_the_command_names_the_best_weights_once_there_are_some(tmp_path, monkeypatch, capsys):
     out, best = tmp_path / "my run.safetensors", tmp_path / "my run_best.safetensors"
-    command_line.print_command("python x.py", out)
+    monkeypatch.chdir(ROOT)
+    command_line.print_command("python x.py --flag", out)
     best.touch()
-    command_line.print_command("python x.py", out)
+    command_line.print_command("python x.py --flag", out)
     monkeypatch.setenv("RANK", "1")  # the second of several processes
     command_line.print_command("python x.py", out)
-    expected = [f"python x.py --checkpoint {command_line.quote(path)}\n" for path in (out, best)]
+    expected = [f"python x.py --flag --checkpoint {command_line.quote(path)}\n" for path in (out, best)]
     assert capsys.readouterr().out == "".join(expected)
 
 
@@ -388,6 +389,9 @@ def test_nothing_of_an_earlier_run_is_overwritten(out, name):
     out.with_name(name).touch()
     with pytest.raises(UserError, match=name):
         settled(out, "--preset", "tiny")
+    with pytest.raises(UserError) as refusal:  # as when the text is named like the log
+        settled(out, "--preset", "tiny", "--data", out.with_name(name))
+    assert ("--resume" in str(refusal.value)) == (name == "run.safetensors")
 
 
 @pytest.mark.parametrize("name", ["", "verse\x1b.txt", "verse\udcff.txt", "verse\n.txt"])

@@ -169,7 +169,13 @@ def best_path(out):
 
 
 def print_command(generate, out):
-    """Prints the command that writes from the best weights of the run in `out`. It begins with `generate`."""
+    """Prints the command that writes from the best weights of the run in `out`. generate: "python SCRIPT FLAGS".
+
+    It works from the folder in which the person stands.
+    """
     if is_first_process():
-        best = best_path(out)  # there is none before the first evaluation
-        print(f"{generate} --checkpoint {quote(best if best.exists() else out)}")
+        python, name, *flags = generate.split()
+        script, here, best = Path(__file__).resolve().parent.parent / name, Path.cwd(), best_path(out)
+        script = script.relative_to(here) if script.is_relative_to(here) else script
+        found = best if best.exists() else out  # there is none before the first evaluation
+        print(python, quote(script), *flags, "--checkpoint", quote(found))

@@ -20,6 +20,8 @@ DOWNLOAD_SECONDS = 600  # a server that sends a byte now and then would otherwis
 
 def read_text(path):
     """Returns the text in a UTF-8 file. Raises UserError where it is missing, too large, empty or no text."""
+    if path == "":
+        raise UserError("the name of the text file is empty; name one, or leave the flag out.")
     path = Path(path)
     if path.exists() and not path.is_file():
         raise UserError(f"{path} is no ordinary file; save the text in one.")
@@ -44,7 +46,8 @@ def read_text(path):
 def write_safely(path, data, new=False):
     """Writes bytes to a temporary file, then renames it. A failure leaves what was there. Raises UserError.
 
-    The bytes reach the disk before the rename (os.fsync). A power cut leaves the old file or the new one.
+    The bytes reach the disk before the rename (os.fsync). A power cut leaves the old file or the new one. It may also
+    leave NAME.*.tmp, which nobody reads and anybody may delete.
     new: refuse a path that exists, even if another program makes it at the same moment.
     """
     path = Path(path)

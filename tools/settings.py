@@ -125,10 +125,11 @@ def data_path(name):
 
 
 def refuse_existing(out):
-    """Raises UserError where a new run would overwrite a file of another one."""
+    """Raises UserError where a new run would overwrite a file, be it another run's or the text itself."""
     for path in (out, best_path(out), out.with_suffix(".csv"), out.with_suffix(".png")):
         if path.exists():
-            raise UserError(f"{path} exists: go on with that run by --resume, or name another file by --out.")
+            ways = "go on with that run by --resume, or " if out.exists() else ""
+            raise UserError(f"{path} exists, and a new run in {out} would overwrite it: {ways}name another --out.")
 
 
 def complete(settings, presets, device):
