@@ -15,8 +15,8 @@ Run:        python tamil_dataset.py                               (first: it fet
 Last line:  the command that generates verse from what was trained. With --evaluate it is the bits per couplet.
 
 Blank lines separate poems. One of every ten in a row, drawn by lot, is held out. So all works are in both parts. A
-couplet is a poem of two lines. It is also a window by itself. Lesson 5's loop prints nats per character. A character is
-a token there: here a letter or, with --units codepoints, a code point.
+couplet is a poem of two lines. It is also a window by itself. Lesson 5's loop prints nats per letter here. With --units
+codepoints it prints nats per code point. The two may not be compared.
 
 Exercises (answers in docs/answers.md). Use --steps 100 --batch 8 and another --out for each run. A run takes seconds.
   1. Train with --units codepoints. Why may the two held-out figures in nats per token not be compared? What may be?
@@ -27,8 +27,10 @@ Exercises (answers in docs/answers.md). Use --steps 100 --batch 8 and another --
 import math
 import random
 import re
+import string
 import sys
 from collections import Counter
+from dataclasses import replace
 from importlib import import_module
 from itertools import product
 
@@ -64,12 +66,14 @@ def letter_grid():
 def make_units(text, kind):
     """The units for a text. kind: "letters" or "codepoints".
 
-    The alphabet does not depend on the text, save for code points off the grid that occur OFTEN.
+    The alphabet does not depend on the text, save for code points off the grid that occur OFTEN. If one of them is of
+    a to z or A to Z, all of these become units, or a word like "km" would lose a letter.
     """
     units = letter_grid() if kind == "letters" else sorted(set("".join(letter_grid())))
     known = {*"".join(units), *OTHERS}
     foreign = Counter(character for character in text if character not in known)
-    return units + OTHERS + sorted(character for character, count in foreign.items() if count >= OFTEN)
+    frequent, latin = {character for character, count in foreign.items() if count >= OFTEN}, {*string.ascii_letters}
+    return units + OTHERS + sorted(frequent | latin if frequent & latin else frequent)
 
 
 def keep_known(tokenizer, text):
@@ -197,7 +201,8 @@ def train_on_poems(settings, text, saved, kind):
         raise UserError(f"the poems held out have {len(tokens):,} tokens; {context} or more are needed.")
     windows = tensors.consecutive_windows(tokens, context)
     draw = poem_windows(tokenizer, poems, couplets_of(poems), context, settings.batch)
-    training.train(settings, training.DIFFUSION, tokenizer, config, draw, windows, saved)
+    objective = replace(training.DIFFUSION, token="letter" if max(map(len, units)) > 1 else "code point")
+    training.train(settings, objective, tokenizer, config, draw, windows, saved)
     print_command("python 09_generate_tamil.py", settings.out)
 
 

@@ -98,13 +98,22 @@ def test_a_token_is_a_letter_whatever_follows():
 
 
 def test_what_is_not_tamil_becomes_a_unit_where_it_occurs_often(capsys):
-    text = "கல் " * 50 + "x" * tamil_training.OFTEN + "y" * (tamil_training.OFTEN - 1)
+    text = "கல் " * 50 + "अ" * tamil_training.OFTEN + "आ" * (tamil_training.OFTEN - 1)
     tokenizer = tensors.Tokenizer(tamil_training.make_units(text, "letters"))
-    assert "x" in tokenizer.units and "y" not in tokenizer.units
-    assert tamil_training.keep_known(tokenizer, text) == text.rstrip("y")
+    assert "अ" in tokenizer.units and "आ" not in tokenizer.units
+    assert tamil_training.keep_known(tokenizer, text) == text.rstrip("आ")
     assert f"{tamil_training.OFTEN - 1} of {len(text)}" in capsys.readouterr().err
     assert tamil_training.keep_known(tokenizer, COUPLETS[0]) == COUPLETS[0]
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("kind", ["letters", "codepoints"])
+def test_a_latin_word_loses_no_letter(kind, capsys):
+    text = "கல் 5 km. " * tamil_training.OFTEN + "Quartz"
+    tokenizer = tensors.Tokenizer(tamil_training.make_units(text, kind))
+    assert tamil_training.keep_known(tokenizer, text) == text and capsys.readouterr().err == ""
+    rare = tensors.Tokenizer(tamil_training.make_units(text.replace("km", ""), kind))
+    assert tamil_training.keep_known(rare, "கல் " * 3 + "Quartz") == "கல் " * 3  # a whole word is gone, not a part
 
 
 def test_an_alphabet_of_another_script_is_refused(capsys):
@@ -186,7 +195,7 @@ def test_a_run_learns_nine_poems_in_ten_and_is_measured_on_the_others(numbered, 
     assert measured and measured <= numbers(heldout)
     assert learned == set(range(100, 200)) - numbers(heldout)
     assert given["windows"].shape[1] == 128 and len(given["windows"]) > 1
-    assert given["objective"] is training.DIFFUSION and given["saved"] is None
+    assert given["objective"].heldout is training.DIFFUSION.heldout and given["saved"] is None
 
 
 def test_the_lesson_has_defaults_of_its_own(numbered, given):
@@ -210,6 +219,7 @@ def test_both_kinds_of_unit_see_equally_much(numbered, given, kind):
     letters = len(re.findall(f"{tamil.LETTER}|.", text, re.DOTALL))
     assert config.context == round(128 * len(tokenizer.encode(text)) / letters) == given["windows"].shape[1]
     assert config.context == 128 if kind == "letters" else config.context > 150
+    assert given["objective"].token == {"letters": "letter", "codepoints": "code point"}[kind]
 
 
 def test_code_points_cover_what_letters_do_not(numbered, given):
@@ -228,6 +238,9 @@ def test_a_run_resumes_and_is_measured(verse, quick, kind):
     before = read_checkpoint(out)
     code, _, err = run_script("08_train_tamil.py", "--resume", "--out", out, "--steps", 3)
     assert code == 0 and (after := read_checkpoint(out))["step"] == 3, err
+    token = {"letters": "letter", "codepoints": "code point"}[kind]
+    assert f" nats/{token}\n" in err and re.search(rf"3 steps, [\d,]+ {token}s, ", err) and "character" not in err
+    assert out.with_suffix(".csv").read_text().startswith("step,seconds,characters,lr,loss,heldout\n")
     assert after["config"] == before["config"] and after["units"] == before["units"]
     assert after["settings"]["preset"] == "tiny" and after["settings"]["script"] == "08_train_tamil.py"
     best = verse.with_name("run_best.safetensors")

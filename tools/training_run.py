@@ -87,7 +87,7 @@ class Run:
         if self.heldout < self.best:
             self.best = self.heldout
             save_checkpoint(self.contents(weights), best_path(self.settings.out))
-        figure = f"step {self.step:,}: held-out {objective.label} {self.heldout:.3f} nats/character"
+        figure = f"step {self.step:,}: held-out {objective.label} {self.heldout:.3f} nats/{self.token}"
         tqdm.write(f"\n{figure}\n{objective.write(shipped, self.tokenizer)}", sys.stderr)
 
 
@@ -137,14 +137,14 @@ class Log:
         lines = [",".join(self.COLUMNS), *(",".join(map(str, row.values())) for row in self.rows)]
         write_safely(self.path, ("\n".join(lines) + "\n").encode())
 
-    def draw(self, label):
+    def draw(self, label, token="character"):
         """Saves the curve beside the log and returns its path."""
         figure, axes = new_figure(figsize=(7, 4))
         for column, name, style in (("loss", "training loss", "-"), ("heldout", f"held-out {label}", "o-")):
             rows = [row for row in self.rows if row[column]]
             x, y = [int(row["characters"]) for row in rows], [float(row[column]) for row in rows]
             axes.plot(x, y, style, label=name)
-        axes.set(xlabel="characters seen in training", ylabel="nats per character")
+        axes.set(xlabel=f"{token}s seen in training", ylabel=f"nats per {token}")
         axes.legend()
         buffer, path = io.BytesIO(), self.path.with_suffix(".png")
         figure.savefig(buffer, format="png", dpi=130, bbox_inches="tight")
@@ -155,11 +155,14 @@ class Log:
 class Reporter:
     """What the first process does after a step: the bar, the log, the evaluations and the saves."""
 
-    def __init__(self, run, objective, windows, new):
-        """new: the run begins. Its first save claims --out, so that no two runs write to one file."""
+    def __init__(self, run, objective, windows, new, token="character"):
+        """new: the run begins. Its first save claims --out, so that no two runs write to one file.
+
+        token: what a token is called in what is printed.
+        """
         if new:
             run.save(new=True)
-        self.run, self.objective = run, objective
+        self.run, self.objective, run.token = run, objective, token
         self.windows = windows[:: math.ceil(len(windows) / HELDOUT_WINDOWS)]
         self.log = Log(run.settings.out.with_suffix(".csv"), run.step - run.due)  # due: that row comes below
         self.saved_at, self.began_at = time.monotonic(), (run.characters, run.seconds)
@@ -180,7 +183,7 @@ class Reporter:
         run.losses.append(loss)
         speed = (run.characters - self.began_at[0]) / (run.seconds - self.began_at[1])
         left = tqdm.format_interval(run.seconds * (1 - after) / after)
-        text = f"step {run.step:,}  loss {loss:.3f}  {speed:,.0f} characters/s  {left} left"
+        text = f"step {run.step:,}  loss {loss:.3f}  {speed:,.0f} {run.token}s/s  {left} left"
         self.bar.set_description_str(text, refresh=False)
         self.bar.update(after - self.bar.n)
         run.due = int(after * EVALUATIONS) > int(before * EVALUATIONS)
@@ -211,14 +214,14 @@ class Reporter:
         run = self.run
         run.save()
         self.bar.close()
-        best = f"{run.best:.3f} nats/character" if run.best < math.inf else "not measured yet"
+        best = f"{run.best:.3f} nats/{run.token}" if run.best < math.inf else "not measured yet"
         resume = f"Go on with --resume --out {quote(run.settings.out)}"
         try:
-            curve = f"curve {self.log.draw(self.objective.label)}"
+            curve = f"curve {self.log.draw(self.objective.label, run.token)}"
         except UserError as problem:
             curve = f"no curve ({problem})"
         print(
-            f"{run.step:,} steps, {run.characters:,} characters, {run.seconds:.0f} s of training",
+            f"{run.step:,} steps, {run.characters:,} {run.token}s, {run.seconds:.0f} s of training",
             f"Best held-out {self.objective.label}: {best}",
             f"Checkpoint {run.settings.out}, {curve}",
             resume if run.progress() < 1 else "To generate from the best weights:",
