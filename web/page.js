@@ -156,7 +156,7 @@ function openLink() { // whether there is a link's text to write
 
 function prepare() {
   const { config } = models[0], rival = models[1]?.config;
-  get("facts").textContent = `· ${models[0].name} · ${models[0].parameters.toLocaleString("en")} numbers`;
+  get("facts").textContent = `· ${models[0].name}, a model of ${models[0].parameters.toLocaleString("en")} numbers`;
   const source = URL.createObjectURL(new Blob([get("worker").textContent], { type: "text/javascript" }));
   writers = [get("dllm"), get("gpt")].slice(0, models.length).map((section, i) => new Writer(section, i, source));
   get("gpt").hidden = !rival;

@@ -42,7 +42,8 @@ function drawCurve(dllm, place) {
   for (const [x, y, i] of points)
     if (dllm.frames[i + 1]?.chosen?.[place]) get("curve").append(svg("circle", { cx: x, cy: y, r: 3.5 }));
   const percent = ([, p]) => `${(100 * p[place * MASK + token]).toFixed(0)}%`;
-  get("rise").textContent = `“${nameOf(token)}” here: ${percent(known[0])} in the first pass, ${percent(known.at(-1))} in the last.`;
+  const dots = get("curve").querySelector("circle") ? " Dots: a letter was drawn here." : "";
+  get("rise").textContent = `“${nameOf(token)}” here: ${percent(known[0])} in the first pass, ${percent(known.at(-1))} in the last.${dots}`;
   get("curve").setAttribute("aria-label", get("rise").textContent);
 }
 
