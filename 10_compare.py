@@ -24,9 +24,9 @@ Exercises (answers in docs/answers.md). Use --pieces 16.
 """
 
 import math
-import re
 import statistics
 import timeit
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
@@ -155,6 +155,12 @@ def show_exact_nats(writers, windows):
 
 
 # ---- The judge
+def split_words(text):
+    """The words of a text: letters, digits and apostrophes, and signs that join a letter, as Tamil vowels do."""
+    belongs = (c.isalnum() or c in "_'" or unicodedata.category(c)[0] == "M" for c in text)
+    return "".join(c if part else " " for c, part in zip(text, belongs)).split()
+
+
 class Judge:
     """Knows the training text and gives four figures to any pieces of text.
 
@@ -166,7 +172,7 @@ class Judge:
 
     def __init__(self, text, vocab_size, order=ORDER):
         self.text, self.order, self.vocab_size = text, order, vocab_size
-        self.words = set(re.findall(r"[\w']+", text))
+        self.words = set(split_words(text))
         self.counts, self.seen, self.different = Counter(), Counter(), Counter()  # N(hc), N(h), D(h)
         for n in range(1, order + 1):
             self.counts.update(text[i : i + n] for i in range(len(text) - n + 1))
@@ -191,7 +197,7 @@ class Judge:
 
     def known_words(self, pieces):
         """The share of words that occur in the training text. A word cut off at an end counts as it stands."""
-        words = [word for piece in pieces for word in re.findall(r"[\w']+", piece)]
+        words = [word for piece in pieces for word in split_words(piece)]
         return sum(word in self.words for word in words) / max(1, len(words))
 
     def distinct(self, pieces):

@@ -58,6 +58,15 @@ def test_known_words_distinct_grams_and_copies():
     assert judge.longest_copy(["QQQ"]) == 0
 
 
+def test_a_word_keeps_its_vowel_signs():
+    couplet = "அகர முதல எழுத்தெல்லாம் ஆதி\nபகவன் முதற்றே உலகு."
+    words = ["அகர", "முதல", "எழுத்தெல்லாம்", "ஆதி", "பகவன்", "முதற்றே", "உலகு"]
+    assert comparison.split_words(couplet) == words
+    assert comparison.Judge(couplet, 30).known_words(["முதற்றே உலகு ஆகும், முதற்"]) == 2 / 4
+    english = VERSE + " it's 1_000 (o'er) cafe\u0301, d\u00e9j\u00e0 -- 'tis"
+    assert comparison.split_words(english) == re.findall(r"[\w'\u0301]+", english)
+
+
 def test_errors_are_the_usual_formula_for_means():
     pieces = ["aaaa", "abab", "bbbb", "baba", "abba"]
     share_of_a = lambda pieces: sum(piece.count("a") for piece in pieces) / sum(map(len, pieces))  # noqa: E731
