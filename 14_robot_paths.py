@@ -61,7 +61,7 @@ POINTS = 48  # control points that the model sees at once
 TURNS = 15  # kinds of turn of the line, 0.2 rad each
 MARGIN = 4  # control points that are masked on either side of a collision
 MENDED = 4  # fillings that are mended, where none can be driven
-NEAREST = 0.18  # m beside the robot, about, that the model keeps by itself
+NEAREST = 0.18  # about so many m beside the robot the model keeps by itself
 PASSES = 8
 SHIPPED_PATHS = ROOT / "checkpoints" / "paths.safetensors"
 
@@ -154,7 +154,7 @@ def load_model(path):
     """The PathModel in a checkpoint, in eval mode. Raises UserError."""
     contents = read_checkpoint(path)
     if contents.get("config") != asdict(CONFIG):
-        raise UserError(f"{path} is no model of paths. `python -m robots.training` trains one.")
+        raise UserError(f"{path} is no model of paths; `python -m robots.training` trains one.")
     with torch.device("meta"):
         model = PathModel()
     load_weights(model, contents["model"], path)
@@ -248,7 +248,7 @@ def fill_windows(model, corridor, masked, filling, generator, on_step=None):
         start = max(0, min(np.flatnonzero(masked)[0] - POINTS // 4, n - POINTS))
         end = min(n, start + POINTS)
         part, canvas = corridor.part(start, end), np.where(masked, model.config.vocab_size, tokens)[:, start:end]
-        if end < n and masked[end - 1]:  # a window needs an end: the free bin nearest to the line, for now
+        if end < n and masked[end - 1]:  # a window needs an end. For now it is the free bin nearest to the line
             canvas[:, -1] = min(np.flatnonzero(part.open_bins()[-1]), key=lambda token: abs(token - STRAIGHT))
         good = infill(model, part, canvas, filling, generator, on_step and partial(on_step, part))
         if not len(good):

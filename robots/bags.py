@@ -72,7 +72,7 @@ def read_bag_paths(path):
         found = [(topic, frame_of(message), poses_of(message)) for topic, message in messages]
         kinds = ", ".join(sorted({each.msgtype for each in reader.connections})) or "nothing"
     if not found:
-        raise UserError(f"{path} has no message of the type {PATH}. It has {kinds}.")
+        raise UserError(f"{path} has no message of the type {PATH}; it has {kinds}.")
     return found
 
 

@@ -25,7 +25,7 @@ class Robot:
     def __post_init__(self):
         for name, value in (("radius", self.radius), ("turning radius", self.turning_radius)):
             if not (isinstance(value, (int, float)) and 0 < value < math.inf):
-                raise UserError(f"a {name} of {value} m is not possible. It must be above 0.")
+                raise UserError(f"a {name} of {value} m is not possible; it must be above 0.")
 
     @property
     def sharpest(self):

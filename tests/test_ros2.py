@@ -103,7 +103,7 @@ def test_goals_are_acknowledged_while_another_one_runs_and_cancel_is_heard(found
         assert found[situation]["status"] == 5 and found[situation]["seconds"] < 1
 
 
-SOON = 0.5  # s; alone on two cores it is 0.01 to 0.03
+SOON = 0.5  # s. Alone on two cores it is 0.01 to 0.03
 
 
 def test_each_of_twenty_goals_is_answered_or_rejected(found):
