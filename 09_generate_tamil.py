@@ -1,24 +1,22 @@
 """Lesson 9. Does the model write Tamil verse, or only something that looks like it?
 
-Writes verse with the model of lesson 8, by the sampler of lesson 4, a letter a pass. --kural writes couplets on a
-canvas that says where the line breaks and where the poem ends. Few of them keep the metre. Lesson 12 mends them until
-they do.
+The model of lesson 8 writes verse by the sampler of lesson 4, a letter a pass. --kural writes couplets. Their canvas
+says where the line breaks and where the poem ends. Few couplets keep the metre. Lesson 12 mends them until they do.
 
---score counts what can be counted. Are the letters letters, and the words words? Do the feet follow the metre, which is
-kural venba, and do the lines rhyme? Beside each figure stands that of couplets that the model has not seen, and of
-these with their words shuffled. Forty couplets show how it is done, with wide errors. `python -m benchmarks.tamil`
-takes 400.
+--score counts what can be counted. Are the letters letters, and the words words? Do the feet follow the metre, and do
+the lines rhyme? A second column has couplets that the model has not seen. A third has the same couplets with their
+words shuffled. Forty couplets show how it is done, with wide errors. `python -m benchmarks.tamil` takes 400.
 
 Builds on:  lessons 6 (generate, make_canvas, flags), 8 (poems, their bits, letter_grid); tamil_dataset.py (letters).
 Run:        python 09_generate_tamil.py                               (some seconds)
             python 09_generate_tamil.py --kural --num 5 --seed 1      (needs data/tamil.txt, for the couplets' lengths)
-            python 09_generate_tamil.py --score --seed 1              (half a minute; needs data/tamil.txt)
-Last line:  the last line of the verse; with --score the last row of the table.
+            python 09_generate_tamil.py --score --seed 1              (half a minute, needs data/tamil.txt)
+Last line:  the last line of the verse. With --score it is the last row of the table.
 
 Lesson 12 and benchmarks/tamil.py take from here: SHIPPED_TAMIL, WORD, the metre, the writing and the score.
 
 Exercises (answers in docs/answers.md)
-  1. Run `python -m benchmarks.tamil --seed 1` (two minutes) with --temp 0.5 and 0.8. What does heat cost, and buy?
+  1. Run `python -m benchmarks.tamil --seed 1` (two minutes) with --temp 0.5 and 0.8. What does heat cost and buy?
   2. Drop the lost final u in `scansions`. Which share of real couplets still passes, and why the difference?
   3. Shuffle the words of the first couplet of the Thirukkural 1,000 times. How many of them scan? How many rhyme?
 """
@@ -42,15 +40,27 @@ tamil = import_module("tamil_dataset")
 
 SHIPPED_TAMIL = ROOT / "checkpoints" / "tamil.safetensors"
 SHORT_VOWELS = "அஇஉஎஒ"
-SHORT_U = ("கு", "சு", "டு", "து", "பு", "று", "வு")  # in speech lost before a vowel; of vu that is a simplification
+SHORT_U = ("கு", "சு", "டு", "து", "பு", "று", "வு")  # lost before a vowel in speech, though வு not always
 WORD = r"[\u0b80-\u0bff]+"
 SCORED = 40  # couplets, at least
 SHUFFLES = 10  # of the words of each held-out couplet
 
 
-# ---- The metre. A couplet has seven feet, four and three; the editions print a foot as a word, so here a word is a
-# foot. A foot is made of one to three metremes (acai): ner, N, and nirai, R. Left out: before y a final u is spoken as
-# i; and words that are printed apart or together otherwise than the feet.
+# ---- The metre: kural venba. The first couplet of the Thirukkural, foot by foot:
+#
+#     அகர         முதல         எழுத்தெல்லாம்         ஆதி
+#     a ka ra      mu da la      e zhut tel laam      aa di
+#     R    N       R     N       R      N   N         N  N
+#
+#     பகவன்       முதற்றே      உலகு.
+#     pa ka van    mu dat ree    u la ku
+#     R     N      R      N      R    N
+#
+# A couplet has four feet and three. The editions print a foot as a word, so a word is a foot here. A foot has one to
+# three metremes (acai). R (nirai) is a short vowel and the vowel after it, as in "aka". N (ner) is any other vowel.
+# After a foot of two metremes that ends in N comes an R. After any other foot comes an N.
+#
+# Two things are left out. Before y a final u is spoken as i. And some words are printed otherwise than the feet.
 def letters_of(word):
     """A word as a list of Tamil letters."""
     return re.findall(tamil.LETTER, word)
@@ -79,8 +89,10 @@ def metremes(word):
 
 
 def scansions(word, following):
-    """The ways to scan a word: as it stands, and as it may be spoken. A short u may be lost before a vowel, at the end
-    of the word (following: the next one) and inside it. The aytham may count as a short vowel."""
+    """The ways to scan a word, as it stands and as it may be spoken. following: the next word.
+
+    A short u may be lost before a vowel, at the word's end or inside it. The aytham may count as a short vowel.
+    """
     spoken = [word]
     if word.endswith(SHORT_U) and following and following[0] in tamil.VOWELS:
         spoken.append(word[:-1] + tamil.PULLI)
@@ -91,11 +103,10 @@ def scansions(word, following):
 
 
 def broken_feet(feet, last_word):
-    """Where feet, a list of strings of N and R, break a simplified kural venba: the numbers of the feet, [first, last],
-    for each rule that is broken; last_word, of the last foot.
+    """[[first, last]] the numbers of the feet, for each rule of a simplified kural venba that they break.
 
-    A foot has two metremes, or three of which the last is N; the last foot has one, or two of which the second is N and
-    ends in u. After a foot of two that ends in N comes an R; after any other foot comes an N.
+    feet: strings of N and R. last_word: the word of the last one. A foot has two metremes, or three that end in N. The
+    last foot has one metreme, or two that end in N and u. Which foot may follow which is said above.
     """
     broken, end = [], len(feet) - 1
     for i, foot in enumerate(feet):
@@ -127,8 +138,8 @@ def strict_metre(couplet):
 def metre_faults(couplet):
     """The places, counted in characters, where a couplet breaks the metre, each as often as it does.
 
-    They are, in the way of speaking the couplet that breaks the metre least: all of the feet that do not fit; all of a
-    line, once for each word too many or too few; and spaces that do not stand between two words.
+    They are all places of a foot that does not fit, spoken in the way that breaks the metre least. A line counts once
+    for each word too many or too few. So do spaces that do not stand between two words.
     """
     words, faults = list(re.finditer(WORD, couplet)), [k.start() for k in re.finditer(r"(?<!\S) | (?!\S)", couplet)]
     for line, number in zip(re.finditer(".+", couplet), (4, 3)):
@@ -146,8 +157,10 @@ def spoken_metre(couplet):
 
 
 def rhymes(couplet):
-    """Whether the second letters of both lines have the same consonant (etukai). Tradition also asks that the first
-    letters be both short or both long; that is not checked."""
+    """Whether the second letters of both lines have the same consonant (etukai).
+
+    Tradition also asks that the first letters be both short or both long. That is not checked.
+    """
     lines = [letters_of("".join(words)) for words in words_of(couplet)]
     if len(lines) != 2 or min(map(len, lines)) < 2:
         return False
@@ -156,15 +169,17 @@ def rhymes(couplet):
 
 # ---- Writing
 def write_verse(model, tokenizer, sampling_for, prompt, ending, length, num, generator):
-    """num pieces of verse of `length` letters, with the prompt and the ending (None: as in make_canvas of lesson 6).
-    sampling_for: number of letters -> Sampling."""
+    """num pieces of verse of `length` letters, with the prompt and the ending, as in make_canvas of lesson 6.
+
+    sampling_for: number of letters -> Sampling.
+    """
     canvas = generation.make_canvas(tokenizer, prompt, ending, length, num, model.head.weight.device)  # [num, length]
     sampling = sampling_for(int((canvas[0] == tokenizer.vocab_size).sum()))
     return [tokenizer.decode(row) for row in generation.generate(model, canvas, sampling, generator)]
 
 
 class WithoutBreaks:
-    """A model that writes no line break: on the canvas of a couplet the only one is given."""
+    """A model that writes no line break, since the canvas of a couplet has the only one."""
 
     def __init__(self, model, line_break):
         self.model, self.config, self.line_break = model, model.config, line_break
@@ -176,8 +191,11 @@ class WithoutBreaks:
 
 
 def write_couplets(model, tokenizer, shapes, sampling_for, generator):
-    """Couplets, one for each of shapes, [(length of line 1, of line 2)] in tokens. The line break and the end are
-    given, so that only the letters are left to the model. sampling_for: number of letters -> Sampling."""
+    """Couplets, one for each of shapes, [(length of line 1, of line 2)] in tokens.
+
+    The line break and the end are given. So only the letters are left to the model. sampling_for: number of letters ->
+    Sampling.
+    """
     couplets, line_break = {}, tokenizer.id_of["\n"]
     for shape in sorted(set(shapes)):  # those of one shape make a batch
         places = [place for place, other in enumerate(shapes) if other == shape]
@@ -190,7 +208,7 @@ def write_couplets(model, tokenizer, shapes, sampling_for, generator):
 
 
 def draw_couplets(couplets, num, generator):
-    """num couplets, drawn from those given, for their shapes."""
+    """num of the couplets, drawn for their shapes."""
     return [couplets[i] for i in torch.randint(len(couplets), (num,), generator=generator).tolist()]
 
 
@@ -200,7 +218,7 @@ def line_lengths(tokenizer, couplets):
 
 
 def read_couplets(tokenizer, path):
-    """(the training text, its couplets, the couplets held out) of the verse at `path`; None: of data/tamil.txt."""
+    """(the training text, its couplets, the couplets held out) of the verse at `path`, by default data/tamil.txt."""
     text = tamil_training.keep_known(tokenizer, tamil_training.load_tamil(path))
     poems, heldout = tamil_training.split_poems_for_training(text)
     return "\n\n".join(poems), tamil_training.couplets_or_refuse(poems), tamil_training.couplets_or_refuse(heldout)
@@ -214,7 +232,7 @@ def ill_formed_share(couplet):
 
 
 class Score:
-    """Measures a couplet: every figure is a share, or a number of letters, of one couplet, to be averaged."""
+    """Measures a couplet. Every figure is a share, or a number of letters, of one couplet."""
 
     def __init__(self, training_text):
         self.lexicon = set(re.findall(WORD, training_text))
@@ -222,7 +240,7 @@ class Score:
         self.letters = self.as_letters(training_text)
 
     def as_letters(self, text):
-        """A text with every letter as a single character, whichever, so that lengths are numbers of letters."""
+        """A text with a single character for every letter. So lengths are numbers of letters."""
         pieces = re.findall(f"{tamil.LETTER}|.", text.replace("\n", " "))
         return "".join(self.single.get(piece, piece) for piece in pieces)
 
@@ -249,21 +267,23 @@ class Score:
 
 
 def average(function, groups):
-    """(mean, standard error) of a figure over groups of couplets, the mean of a group being one value."""
+    """(mean, standard error) of a figure over groups of couplets. A group's mean is one value."""
     values = torch.tensor([[float(function(couplet)) for couplet in group] for group in groups])  # [groups, in each]
     return mean_and_error(values.mean(dim=1))
 
 
 def shuffle_words(couplet, source):
-    """The same words in another order, as many in each line as before; punctuation stays where it is."""
+    """The same words in another order, as many in each line as before. Punctuation stays where it is."""
     words = re.findall(WORD, couplet)
     source.shuffle(words)
     return re.sub(WORD, lambda match: words.pop(), couplet)
 
 
 def print_score(model, tokenizer, verse, num, write, generator):
-    """The table: num generated couplets beside held-out ones, num at most, and these with their words shuffled.
-    verse: what read_couplets gives. write: shapes -> couplets."""
+    """The table: num generated couplets, as many held-out ones at most, and these with their words shuffled.
+
+    verse: what read_couplets gives. write: shapes -> couplets.
+    """
     text, known, heldout = verse
     real, source = heldout[:: math.ceil(len(heldout) / num)], random.Random(0)
     shuffled = [[shuffle_words(couplet, source) for _ in range(SHUFFLES)] for couplet in real]

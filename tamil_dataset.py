@@ -173,7 +173,7 @@ TAG = re.compile(
 )
 BREAKS = {"br", "p", "dd", "td", "tr", "table", "center", "strong", "h2", "h3", "hr"}
 NUMBER = "#"  # stands for a table's cell that numbers a poem
-MAX_PAGE = 2**21  # bytes; the largest of the four pages has 795,000
+MAX_PAGE = 2**21  # bytes, where the largest of the four pages has 795,000
 
 
 def page_lines(page):
@@ -272,7 +272,7 @@ WORKS = {
     "ainkurunuru": Work(
         "Ainkurunuru", "madurai/pmuni0028.html", 498, 65_000,
         heading=r"(?:\d+\s*\.?$|(?:181|211|361)\. *(\S.*))",  # three numbers share a line with the verse
-        aside=r"^.*பத்து\.?$|^.*கிடைக்காத பாடல்$",  # the title of ten poems; "lost poem", twice
+        aside=r"^.*பத்து\.?$|^.*கிடைக்காத பாடல்$",  # the title of ten poems, and "lost poem" twice
     ),
     "akananuru": Work(
         "Akananuru", "madurai/pmuni0229.html", 401, 238_000, heading=NUMBER, aside=r"^\d\. .*$"  # a part's title

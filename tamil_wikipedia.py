@@ -26,6 +26,7 @@ import itertools
 import json
 import os
 import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -38,7 +39,7 @@ from tqdm import tqdm
 
 import tamil_dataset as tamil
 from tools.command_line import Parser, UserError, between, run
-from tools.files import ROOT, within
+from tools.files import CONTROL, ROOT, within
 
 FOLDER = ROOT / "data"
 API = "https://ta.wikipedia.org/w/api.php"
@@ -51,7 +52,7 @@ HEADERS = {  # Wikimedia wants to know who asks and refuses a library's own name
 FIRST_ARTICLES = 200  # without --limit
 TIMEOUT = (10, 60)  # seconds to connect, and between two pieces of an answer
 ANSWER_SECONDS = 120  # for an article, or for the headers of the dump and of all redirections to it
-LARGEST_ANSWER = 2**25  # bytes; Wikipedia allows an article 2**21
+LARGEST_ANSWER = 2**25  # bytes, where Wikipedia allows an article 2**21
 SLOWEST, STRETCH = 1000, 60  # fewer bytes a second over so many seconds count as a cut. The dump may take hours.
 ATTEMPTS = 6  # with pauses of 1, 2, 4, 8 and 16 seconds between them, unless the server asks for others
 LONGEST_WAIT = 300  # seconds, whatever the server asks for
@@ -70,7 +71,8 @@ TAMIL_SHARE = 0.5
 
 def clean_article(text):
     """A text in NFC without invisible signs and blank lines, with single spaces. Nothing visible is lost."""
-    lines = tamil.normalize("\n".join(text.splitlines())).split("\n")  # splitlines() knows every kind of line break
+    text = CONTROL.sub("", "\n".join(text.splitlines()))  # splitlines() knows every kind of line break
+    lines = tamil.normalize(text).split("\n")
     return "\n".join(line for line in lines if line)
 
 
@@ -82,11 +84,13 @@ def mostly_tamil(text):
 
 def write_articles(articles, path):
     """Writes texts with a blank line between two. Returns their number. Raises UserError if there is none."""
-    temporary, count = path.with_name(path.name + ".tmp"), 0
+    temporary, count = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp"), 0
     try:
-        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
+        with open(temporary, "x", encoding="utf-8", newline="\n") as file:  # x: nobody else's
             for count, text in enumerate(articles, 1):
                 file.write(f"{text}\n" if count == 1 else f"\n{text}\n")
+            file.flush()
+            os.fsync(file.fileno())
         if not count:
             raise UserError(f"no article in Tamil was found; {path} is as it was before.")
         os.replace(temporary, path)  # until here, what was there stays
@@ -154,7 +158,7 @@ def new_articles(answer, seen):
     try:
         pages = [page for page in answer.get("query", {}).get("pages", []) if "extract" in page]
         texts = {str(int(page["pageid"])): clean_article(page["extract"]) for page in pages}
-    except (AttributeError, TypeError, KeyError, ValueError):
+    except (AttributeError, TypeError, KeyError, ValueError, OverflowError):  # the last is for a page id of Infinity
         raise UserError("the API gave an answer of another shape than it documents; nothing of it is kept.")
     return {page: text for page, text in texts.items() if page not in seen and mostly_tamil(text)}
 
@@ -163,7 +167,7 @@ def next_place(answer, place):
     """Where to go on after an answer that was asked for at `place`. None at the end. Raises UserError."""
     after = answer.get("continue")
     known = isinstance(after, dict) and after and all(type(each) in (str, int) for each in after.values())
-    if after is not None and (not known or after == place):
+    if after is not None and (not known or after == place or CONTROL.search("".join(map(str, after.values())))):
         raise UserError("the API says to go on from where it was asked, or from nowhere; nothing of that is kept.")
     return after
 

@@ -114,6 +114,8 @@ def test_first_couplet_of_the_thirukkural():
     couplet = COUPLETS[0]
     assert tamil_generation.strict_metre(couplet) and tamil_generation.rhymes(couplet)
     assert tamil_generation.four_and_three(couplet)
+    feet = [tamil_generation.metremes(word) for words in tamil_generation.words_of(couplet) for word in words]
+    assert feet == ["RN", "RN", "RNN", "NN", "RN", "RN", "RN"]  # as the lesson shows
     moved = "அகர முதல ஆதி எழுத்தெல்லாம்\nபகவன் முதற்றே உலகு."
     assert not tamil_generation.strict_metre(moved)  # the order of words matters
     assert not tamil_generation.strict_metre("அகர முதல ஆதி\nபகவன் முதற்றே உலகு.")

@@ -584,6 +584,27 @@ def test_memory_does_not_grow_with_the_dump(empty_dump, tmp_path):
     assert int(done.stdout) < 15  # MB
 
 
+def test_a_file_of_that_name_is_the_users_own(tmp_path):
+    """Two runs at once have a temporary file each, and neither takes one that was there."""
+    path, own = tmp_path / "tamil_wiki.txt", tmp_path / "tamil_wiki.txt.tmp"
+    own.write_text("mine", encoding="utf-8")
+
+    def other_run():
+        yield "அ"
+        assert wikipedia.write_articles(["ஆ"], path) == 1 and path.read_text(encoding="utf-8") == "ஆ\n"
+        yield "இ"
+
+    assert wikipedia.write_articles(other_run(), path) == 2
+    assert path.read_text(encoding="utf-8") == "அ\n\nஇ\n" and own.read_text(encoding="utf-8") == "mine"
+    assert {file.name for file in tmp_path.iterdir()} == {path.name, own.name}
+
+
+def test_an_article_holds_nothing_that_a_text_may_not(tmp_path):
+    text = wikipedia.clean_article("அ\ud800க\x01\x85 கா\x00")
+    assert text == "அக\nகா"
+    wikipedia.write_articles([text], tmp_path / "tamil_wiki.txt")
+
+
 # ---- Answers of another shape, and runs beside each other
 CASES = sorted((ROOT / "data" / "cases" / "wiki").glob("*.json"))
 
@@ -592,7 +613,9 @@ CASES = sorted((ROOT / "data" / "cases" / "wiki").glob("*.json"))
     {"error": "x"}, {"query": None}, {"query": {"pages": None}}, {"query": {"pages": [{"title": "x", "extract": "x"}]}},
     {"query": {"pages": [{"pageid": 1, "extract": None}]}}, {"query": {"pages": [1]}}, {"query": {"pages": {"a": 1}}},
     {"query": {"pages": [{"pageid": "x", "extract": "x"}]}}, {"continue": "x"}, {"continue": {}}, {"continue": [1]},
-    {"continue": {"gapcontinue": None}}, *(json.loads(path.read_text(encoding="utf-8")) for path in CASES),
+    {"continue": {"gapcontinue": None}}, {"continue": {"gapcontinue": "\ud800"}},
+    {"query": {"pages": [{"pageid": float("inf"), "extract": "x"}]}},
+    *(json.loads(path.read_text(encoding="utf-8")) for path in CASES),
 ])  # fmt: skip
 def test_an_answer_of_another_shape_is_one_sentence_and_nothing_of_it_is_stored(answer, tmp_path, monkeypatch):
     monkeypatch.setattr(wikipedia, "ask_api", lambda session, address, place: answer)
