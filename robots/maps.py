@@ -24,7 +24,7 @@ from tools.files import ROOT, download
 MAPS = ROOT / "data" / "maps"
 MOVINGAI_CELL = 0.5  # m. MovingAI's cells have no size, so this is a choice
 UNKNOWN = 205  # the grey of cells that a map saver knows nothing of
-MOST_CELLS = 6_000_000  # of a map, for 2 GB: planning takes 0.25 KB a cell. Nav2's largest map has 1.7 million
+MOST_CELLS = 6_000_000  # of a map, for 2 GB: planning takes 0.22 KB a cell. Nav2's largest map has 1.7 million
 FINER = 4  # pixels that an image may have for each cell of MOST_CELLS. They take 0.02 KB each
 NAV2 = "https://raw.githubusercontent.com/ros-navigation/navigation2/a3a97043ee93d92fe8d70ec56d183933169beb1c/"
 ADDRESSES = {  # how a name in SOURCES begins: the folder that has the file
