@@ -40,7 +40,7 @@ from importlib import import_module
 
 from tools import checkpoints
 from tools.command_line import StopRequest, UserError, print_command, run
-from tools.devices import agree, pick_device, rank_and_number, same_generators
+from tools.devices import agree, mean_over_processes, pick_device, rank_and_number, same_generators
 from tools.older_checkpoints import convert
 from tools.pictures import mean_and_error
 from tools.settings import settle, training_parser
@@ -257,7 +257,7 @@ def train(settings, objective, tokenizer, config, draw, windows, saved=None, wei
                 optimizer.zero_grad()
 
             run.step, run.characters = run.step + 1, run.characters + tokens.numel()
-            loss = loss.item()  # waits for the device, so that the clock tells the truth
+            loss = mean_over_processes(loss.item(), device)  # waits for the device, so that the clock tells the truth
             run.seconds += time.perf_counter() - began
             if reporter:
                 reporter.report(loss, progress)

@@ -372,6 +372,8 @@ def test_two_processes_follow_one(tmp_path, text_file):
     (out, err), (out_of_second, err_of_second) = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], err + err_of_second
     assert (out, out_of_second) == (f"python 06_generate.py --checkpoint {tmp_path / 'two_best.safetensors'}\n", "")
+    losses = [float(rows(path.with_suffix(".csv"))[-1]["loss"]) for path in (one, two)]
+    assert losses[1] == pytest.approx(losses[0], abs=2e-3)  # the mean over both, not the first one's
     one, two = read_checkpoint(one), read_checkpoint(two)
     assert two["step"] == 3
     torch.manual_seed(0)

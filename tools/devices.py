@@ -50,6 +50,15 @@ def agree(number, device):
     return number
 
 
+def mean_over_processes(number, device):
+    """The mean of the numbers of all processes, in every process."""
+    if dist.is_initialized():
+        number = torch.tensor(number, dtype=torch.float64, device=device)
+        dist.all_reduce(number)
+        number = number.item() / dist.get_world_size()
+    return number
+
+
 # ---- The dtype
 def native_dtype(device, width):
     """(name of a dtype, why): "bfloat16" where training is faster in it, else "float32".

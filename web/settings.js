@@ -5,8 +5,8 @@ const { defaults } = contents; // temperature, and the tokens given at both ends
 
 // The canvas of lesson 6: masks between two blank lines
 function defaultCanvas(length) {
-  const first = defaults.first.slice(0, length), last = defaults.last.slice(0, length - first.length);
-  return [...first, ...Array(length - first.length - last.length).fill(MASK), ...last];
+  const masks = length - defaults.first.length - defaults.last.length;
+  return masks < 1 ? Array(length).fill(MASK) : [...defaults.first, ...Array(masks).fill(MASK), ...defaults.last];
 }
 
 // Where most is given, gaps are filled as in lesson 11, with a pass for each letter and none that takes back
