@@ -239,7 +239,7 @@ def train(settings, objective, tokenizer, config, draw, windows, saved=None, wei
             loss_of(tokens, *objective.prepare(tokens, config.vocab_size, generator)).backward()
         run.model.zero_grad()
 
-    reporter = Reporter(run, objective, windows.to(device), not saved, objective.token) if rank == 0 else None
+    reporter = Reporter(run, objective, windows.to(device), not saved) if rank == 0 else None
     with StopRequest() as stop:
         while (progress := agree(1.0 if stop.made else run.progress(), device)) < 1:
             began = time.perf_counter()

@@ -183,7 +183,7 @@ def loss_of(model, batch, generator):
 def train_paths(settings, data, saved):
     """Lesson 5's loop on rows of offsets instead of letters. saved: the checkpoint of a run to go on with, or None.
 
-    It leaves settings.out and the files beside it as lesson 5 does. What they call characters are offsets here.
+    It leaves settings.out and the files beside it as lesson 5 does.
     """
     heldout = {name: array[: len(array) // 20] for name, array in data.items()}
     data = {name: array[len(array) // 20 :] for name, array in data.items()}
@@ -193,8 +193,9 @@ def train_paths(settings, data, saved):
     run = Run(settings, model, optimizers, asdict(robot_paths.CONFIG), SimpleNamespace(units=UNITS))
     if saved:
         run.restore(saved)
-    measured = SimpleNamespace(label="loss", heldout=lambda model, _: measure(model, heldout), write=lambda *_: "")
-    reporter = Reporter(run, measured, heldout["length"], new=not saved)
+    measured = SimpleNamespace(label="loss", token="offset", write=lambda *_: "")
+    measured.heldout = lambda model, _: measure(model, heldout)
+    reporter = Reporter(run, measured, heldout["length"], not saved)
     with StopRequest() as stop:
         while (progress := 1.0 if stop.made else run.progress()) < 1:
             began = time.perf_counter()

@@ -428,7 +428,7 @@ class FakeRun:
 
 def report(run, last, new=False):
     """Reports the steps of a run up to the last one. Returns the Reporter."""
-    reporter = training_run.Reporter(run, SimpleNamespace(label="bound"), torch.zeros(5, 4), new)
+    reporter = training_run.Reporter(run, SimpleNamespace(label="bound", token="letter"), torch.zeros(5, 4), new)
     while run.step < last:
         before = run.progress()
         run.step += 1

@@ -155,14 +155,11 @@ class Log:
 class Reporter:
     """What the first process does after a step: the bar, the log, the evaluations and the saves."""
 
-    def __init__(self, run, objective, windows, new, token="character"):
-        """new: the run begins. Its first save claims --out, so that no two runs write to one file.
-
-        token: what a token is called in what is printed.
-        """
+    def __init__(self, run, objective, windows, new):
+        """new: the run begins. Its first save claims --out, so that no two runs write to one file."""
         if new:
             run.save(new=True)
-        self.run, self.objective, run.token = run, objective, token
+        self.run, self.objective, run.token = run, objective, objective.token
         self.windows = windows[:: math.ceil(len(windows) / HELDOUT_WINDOWS)]
         self.log = Log(run.settings.out.with_suffix(".csv"), run.step - run.due)  # due: that row comes below
         self.saved_at, self.began_at = time.monotonic(), (run.characters, run.seconds)
