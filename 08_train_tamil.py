@@ -14,9 +14,9 @@ Run:        python tamil_dataset.py                               (first: it fet
             python 08_train_tamil.py --evaluate checkpoints/tamil.safetensors
 Last line:  the command that generates verse from what was trained. With --evaluate it is the bits per couplet.
 
-Blank lines separate poems. One of every ten in a row, drawn by lot, is held out. So all works are in both parts. A
-couplet is a poem of two lines. It is also a window by itself. Lesson 5's loop prints nats per letter here. With --units
-codepoints it prints nats per code point. The two may not be compared.
+Blank lines separate poems. Of each ten that follow each other one, drawn by lot, is held out. So all works are in both
+parts. A couplet is a poem of two lines. It is also a window by itself. Lesson 5's loop prints nats per letter here.
+With --units codepoints it prints nats per code point. The two may not be compared.
 
 Exercises (answers in docs/answers.md). Use --steps 100 --batch 8 and another --out for each run. A run takes seconds.
   1. Train with --units codepoints. Why may the two held-out figures in nats per token not be compared? What may be?
@@ -90,7 +90,7 @@ def keep_known(tokenizer, text):
 
 # ---- Poems
 def split_poems_for_training(text):
-    """A text -> (training poems, held-out poems). One of every ten in a row is held out.
+    """A text -> (training poems, held-out poems). Of each ten that follow each other one is held out.
 
     A lot chooses it, since every tenth couplet of the Thirukkural ends a chapter.
     """
@@ -154,8 +154,8 @@ def poem_windows(tokenizer, poems, couplets, context, batch):
 def bits_per_couplet(model, tokenizer, couplets, draws=64):
     """[N] the bound in bits of each couplet, as a window of its own length.
 
-    Bits per couplet compare models whose tokens differ, since each must spell the same couplets. The window tells the
-    length in the model's own tokens. A length in code points tells more than one in letters, which favours code points.
+    Bits per couplet compare models whose tokens differ, since each must spell the same couplets. The model sees
+    the window's length. A length in code points tells more than one in letters, which favours code points.
     """
     generator, bits = torch.Generator().manual_seed(0), torch.empty(len(couplets))
     for length, (places, rows) in by_length(tokenizer, couplets).items():

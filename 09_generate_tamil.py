@@ -57,8 +57,9 @@ SHUFFLES = 10  # of the words of each held-out couplet
 #     R     N      R      N      R    N
 #
 # A couplet has four feet and three. The editions print a foot as a word, so a word is a foot here. A foot has one to
-# three metremes (acai). R (nirai) is a short vowel and the vowel after it, as in "aka". N (ner) is any other vowel.
-# After a foot of two metremes that ends in N comes an R. After any other foot comes an N.
+# three metremes (acai). R (nirai) is a short vowel and the vowel after it with one consonant between, as in "aka".
+# N (ner) is any other vowel. A consonant without a vowel ends the metreme before it, as in "tel". After a foot of two
+# metremes that ends in N comes an R. After any other foot comes an N.
 #
 # Two things are left out. Before y a final u is spoken as i. And some words are printed otherwise than the feet.
 def letters_of(word):

@@ -10,7 +10,8 @@ common words looks fluent to the judge. So the table shows diversity beside flue
 
 A figure's standard error says how much it would vary with other pieces. The jackknife estimates it: leave out one piece
 after the other and see how much the figure moves. The errors are wide here, since the texts are few.
-`python -m benchmarks.sweep` tries 88 ways of writing. `python -m benchmarks.exact` shows what a saved pass costs.
+`python -m benchmarks.sweep` tries 88 ways of writing. `python -m benchmarks.exact` shows what fewer passes cost.
+What came out is in docs/dllm_vs_gpt.md, and for the small pair in docs/results.md.
 
 Builds on:  lessons 1 (text), 4 (bound, exact_nats), 5 (load_kind), 6 (Sampling, generate), 7 (token_nats, writing).
 Run:        python 10_compare.py            (about a minute on a laptop's CPU)
@@ -50,7 +51,7 @@ gpt = import_module("07_train_gpt")
 TITLES = "| text | nats/character | known words | distinct 4-grams | longest copy |\n|---|---|---|---|---|"
 ORDER = 6  # the judge guesses a letter from the five before it
 PIECES = 8  # that the judge reads of each kind
-WINDOWS = 8  # of held-out text for the exact figures, each of 128 passes in each order
+WINDOWS = 8  # of held-out text for the exact figures. Each takes 128 passes in each order
 AT_ONCE = 32  # windows in a batch
 
 
@@ -146,7 +147,7 @@ def show_exact_nats(writers, windows):
         print(f"| {name} | {form(*mean_and_error(figures[name]))} | {form(*gaps[name])} | |")
     bounds = in_batches(lambda part: diffusion.bound(writers.dllm, part, 16, generator), windows)
     print(f"| dLLM, random | | | {form(*mean_and_error(bounds))} |")
-    best = min(gaps, key=lambda name: gaps[name][0])
+    best = min(gaps, key=lambda name: gaps[name][0])  # picked, so the last line asks for 3 errors and not 2
     gap, error = gaps[best]
     more, better = ("more", "the GPT predicts them better") if gap > 0 else ("less", "the dLLM predicts them better")
     print(f"\nExact against exact, {best} (its best order here) needs {form(abs(gap), error)} nats/character", end=" ")
@@ -218,7 +219,7 @@ def with_error(figure, pieces):
     n = len(pieces)
     without = [figure(pieces[:i] + pieces[i + 1 :]) for i in range(n)]  # each lacks one piece
     mean = statistics.fmean(without)
-    # One piece of n moves a figure little, so the squares are all but summed. For a mean this is the usual formula.
+    # A figure without one piece moves 1/(n - 1) as far as that piece lies off. So the squares are summed, not averaged.
     return figure(pieces), math.sqrt((n - 1) / n * sum((value - mean) ** 2 for value in without))
 
 

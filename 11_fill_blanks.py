@@ -1,11 +1,11 @@
-"""Lesson 11. What does a dLLM do that lesson 7's GPT cannot? Write the middle.
+r"""Lesson 11. What does a dLLM do that lesson 7's GPT cannot? Write the middle.
 
 That GPT sees the left side only. (GPTs can learn to fill gaps from texts whose middle was moved to their end: arXiv
 2207.14255.) A dLLM was trained to guess hidden letters from all that is visible, so a blank is nothing new to it. The
 blank is masked, and the sampler of lesson 4 fills it. What was given stays.
 
     _       one hidden letter            {12}    twelve hidden letters
-    {3-15}  a blank of 3 to 15 letters   \\_ \\{ \\}  the characters themselves
+    {3-15}  a blank of 3 to 15 letters   \_ \{ \}  the characters themselves
 
 Of several lengths the best one makes the letters around the blank likeliest (section 2). In a terminal you see all
 passes, as in lesson 6. The text alone goes to standard output. The walk ends with what the right side is worth, beside
@@ -102,8 +102,8 @@ def lay_out(parts, lengths, mask_id):
 # ---- 2. A blank of unknown length
 # How likely are the NEAR letters on each side, with n masks between them? A draw hides some of these letters and
 # guesses them: one draw of lesson 4's bound. The score of a length is the mean of DRAWS draws, and the lowest one wins.
-# All lengths are scored by the same letters, so a long and bland filling gains nothing. All hide the same ones of them,
-# so the luck of the draw cancels in a difference of two scores.
+# All lengths are scored by the same letters, so a long and bland filling gains nothing. In draw k the same letters are
+# hidden for every length, so the luck of the draw cancels when two scores are compared.
 @torch.inference_mode()
 def score_lengths(model, before, after, blank, seed=0):
     """[lengths, DRAWS] draws of the bound on -log p(the letters near the blank | n masks between them), in nats.

@@ -42,7 +42,7 @@ tamil = import_module("tamil_dataset")
 tamil_generation = import_module("09_generate_tamil")
 comparison = import_module("10_compare")
 
-HEAT = 1.1  # the temperature of the walk's texts: taking back cools by itself (`show_chains`)
+HEAT = 1.1  # the temperature of the walk's texts: taking back cools by itself. Lesson 6 is cooler, for more real words
 MARKS = (16, 32, 64, 128)  # passes after which the walk counts known words
 PIECES = 8  # texts in which it counts them
 TOY_PASSES = (0, 1, 2, 4, 8, 16, 32)
@@ -53,7 +53,8 @@ PASSES = 150  # that mend a couplet
 
 # ---- 1. What is exact: the chance that a text of the toy world becomes another, for all pairs of texts
 def redrawn(world, places):
-    """[X, X] the probability that text x becomes y when its letters at `places` are drawn again as if independent."""
+    """[X, X] the probability that a text (row) becomes another (column) when its letters at K `places` are drawn again
+    as if independent. The world has X texts."""
     canvases = world.texts.clone()  # [X, L]
     canvases[:, places] = world.config.vocab_size
     log_p, letters = world(canvases)[:, places], world.texts[:, places]  # [X, K, V], [X, K]
@@ -78,7 +79,7 @@ def by_doubt(world):
     hidden = world.texts.repeat(L, 1, 1)  # [L, X, L]
     hidden[range(L), :, range(L)] = world.config.vocab_size
     p = torch.stack([world(hidden[i])[range(X), i, world.texts[:, i]].exp() for i in range(L)], dim=1)  # [X, L]
-    # product i is lowest with the chance  integral over t of  1/p_i * product over the others of (1 - t/p_j)
+    # Product i has the value t with density 1/p_i. Product j is above t with the chance 1 - t/p_j. Summed over t:
     t = p.amin(dim=1) * (torch.arange(1000)[:, None] + 0.5) / 1000  # [1000, X] above the least p it is never
     beyond = 1 - t[..., None] / p  # [1000, X, L]
     chances = (beyond.prod(dim=2, keepdim=True) / beyond / p).mean(dim=0) * p.amin(dim=1, keepdim=True)  # [X, L]

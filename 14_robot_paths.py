@@ -1,14 +1,15 @@
 """Lesson 14. Can the model that writes verse bend a robot's path around an obstacle?
 
 A path is a row of tokens, as a text is. A line shows roughly where the path runs. Every half metre along it stands a
-control point. A token says how far to the left or right of the line that point is, in 31 steps of 0.1 m. A smooth curve
-(a cubic B-spline) follows the control points.
+control point. A token says how far to the left or right of the line that point is, by one of
+31 offsets, 0.1 m apart. A smooth curve (a cubic B-spline) follows the control points.
 
 An obstacle on the path is a blank. The span around it is masked and filled, as in lesson 11. What still collides or
 bends too sharply is taken back and drawn again, as lesson 12 repairs verse. One thing is new: the model sees the map.
 Two things are added to the embedding of each token: how much room there is across the corridor and how the line turns.
 
-The teacher finds the exact optimum (robots/teacher.py). It is about ten times as fast. docs/robot_paths.md compares
+The model learned from 15,000 paths of a teacher on made-up maps (`python -m robots.training`). The teacher is no model.
+It finds the exact optimum (robots/teacher.py), about ten times as fast as the model fills. docs/robot_paths.md compares
 the two. This lesson shows what infilling is. It claims neither speed nor safety.
 
 Builds on:  lessons 3 (Transformer), 4 (sample) and 12 (repair). robots (maps, curves, planner, pictures, teacher).
@@ -177,8 +178,8 @@ class Filling:
 class Viewer:
     """A PathModel in a corridor, called as lesson 4's sampler calls a model: tokens [B, n] -> logits [B, n, V].
 
-    A row sees all obstacles nearer than they are by farther [B] m, and so keeps away. [1] is for all rows. A wider
-    robot than the model's own sees them nearer by the difference. The true clearance says what is ruled out."""
+    Row b sees every obstacle farther[b] m nearer than it is, and so keeps away from it. One number serves all rows. A
+    robot wider than the model's own sees them nearer by the difference. The true clearance says what is ruled out."""
 
     def __init__(self, model, corridor, farther):
         self.model, self.config = model, model.config
@@ -240,7 +241,8 @@ def fill_path(model, points, grid, whole, filling, generator, on_step=None):
 
 def fill_windows(model, corridor, masked, filling, generator, on_step=None):
     """tokens [B, n] filled at `masked` [n], window by window. A window that cannot be filled ends it: no rows then.
-    A window has POINTS control points. It begins a quarter of a window before the first that is still masked.
+    A window has POINTS control points. It begins a quarter of a window before the first that is still masked. Its last
+    quarter is filled again by the next one. `masked` is changed.
     on_step(corridor of the window, tokens [B, L]) is called before a window's first pass and after each."""
     n = len(masked)
     tokens = np.full((filling.samples, n), STRAIGHT)
@@ -316,7 +318,7 @@ def demo(model, generator, shipped):
     good = sum(not faults(corridor, row) for row in filled)  # before any repair
     check(f"bent by {by}, it can be driven", show("bent", bent, blocked), shipped)
     apart = distances(np.concatenate([bent[: 2 * FINE], bent[-2 * FINE :]]), smooth).max()
-    check(f"where nothing was masked it is the old path, to {apart * 1000:.0f} mm", apart < 0.02, shipped)
+    check(f"in its first and last metre it is the old path, to {apart * 1000:.0f} mm", apart < 0.02, shipped)
     print(f"  {seconds:.2f} s, {len(frames) - 1} passes. {good} of {len(filled)} fillings at once could be driven")
     picture = ROOT / "figures" / "14_robot_paths.png"
     draw_passes(blocked, smooth, disc, [corridor.known(tokens) for corridor, tokens in frames], [bent], picture)

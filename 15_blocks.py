@@ -1,18 +1,21 @@
-"""Lesson 15. Why is a dLLM slower than a GPT, and when does it stop?
+"""Lesson 15. Why is a dLLM slower than a GPT, and how can its text end where it wants to?
 
-A GPT reads each letter once. What it computed of a letter is kept (lesson 7). A dLLM reads the whole canvas in every
-pass, since each new letter changes what all the others see. And its canvas has a fixed length.
+A GPT keeps what it computed of earlier letters (lesson 7). A dLLM reads the whole canvas in every pass. Each new letter
+changes what all the others see, and so their keys and values from the second layer on. Nothing can be kept. And a
+canvas has a fixed length.
 
 Blocks answer both (block diffusion, BD3-LM, arXiv 2503.09573). A text is cut into blocks of 32 letters, say. They are
 written from left to right. Inside a block letters appear anywhere, as in lesson 6. A letter sees its own block and all
 earlier ones, and nothing later. So a finished block never changes: its keys and values are kept, exactly, until the
-context is full. In lesson 6 every letter sees every other one, so nothing can be kept. After a block a text may end.
+context is full. After a block a text may end. (In lesson 3 a block was a layer. Here it is a piece of text.)
 
-In blocks of 1 each letter is asked at a mask that sees all letters before it: a GPT. One block of all letters is the
-dLLM of lesson 6. One set of weights can be all of these, since only who sees whom differs. The shipped dLLM never saw
-blocks, and writes in them all the same. --train teaches it blocks.
-Blocks do not make few passes cheap: letters of one pass do not see each other, and what is close depends on each other
-most. In haste, random places of a whole canvas are better, since they are mostly far apart.
+In blocks of 1 each letter is guessed at a mask that sees just the letters before it, as in a GPT. One block of all
+letters is the dLLM of lesson 6. Only who sees whom differs, so one set of weights can be all of these. The dLLM of
+lesson 6 learned whole canvases alone. It can write in blocks all the same, and --train makes it better at it.
+
+Blocks make each pass cheaper. They do not make it cheap to draw several letters in one: those do not see each other.
+Two neighbours cost 0.33 nats more in one pass than in two. Two letters 64 places apart cost 0.00 (`python -m
+benchmarks.blocks`, table 2). The letters of a block are close. Random places of a whole canvas are mostly far apart.
 
 Builds on:  lessons 1, 3, 4 (sample, ToyWorld), 5 (the loop), 6 (canvas, revise, flags), 7 (with_cache).
 Run:        python 15_blocks.py                            (writes a text, some five seconds)
@@ -22,7 +25,7 @@ Run:        python 15_blocks.py                            (writes a text, some 
 Last line:  the last line of the text; of the walk the path of a picture, `figures/15_masks.png`.
 
 Exercises (answers in docs/answers.md)
-  1. Let a finished block see the block after it (in `sees`). Which check of the walk fails, and why?
+  1. Write `seen - 1` in `sees`: a block sees the next one. Which check of the walk fails, and why?
   2. Write 256 letters with --block 1, 8, 32 and 256. Which is the fastest, and why?
   3. In the toy world two letters a pass are wrong, even in blocks of 2. Why?
 """
@@ -70,7 +73,8 @@ class TwoCopies(torch.nn.Module):
 
     def __init__(self, model):
         super().__init__()
-        self.model, (self.reader, self.reading) = model, gpt.with_cache(model)
+        self.model = model  # nothing is kept here. The reader of lesson 7 lets us say who sees whom and from where
+        self.reader, self.reading = gpt.with_cache(model)
 
     def forward(self, inputs):
         noisy, clean, numbers = inputs.unbind(dim=1)  # [B, L] each
@@ -93,7 +97,7 @@ def block_logits(model, noisy, clean, block):
     return TwoCopies(model)(with_numbers(noisy, clean, block))
 
 
-# ---- 2. How probable a text is
+# ---- 2. How probable a text is, from left to right inside a block (section 4 takes the surest place first)
 @torch.inference_mode()
 def block_nats(model, tokens, block):
     """[B] the exact -log p / L of tokens [B, L], block by block and from left to right inside a block.
@@ -110,7 +114,7 @@ def block_nats(model, tokens, block):
 def hide_in_blocks(tokens, block, mask_id, generator):
     """Hides 1 to `block` letters of each block of tokens [B, L]. block divides L. Returns (noisy, mask) [B, L]."""
     pieces = tokens.reshape(-1, block)  # [B * L / block, block]
-    counts = 1 + torch.randint(block, (len(pieces),), generator=generator).to(tokens.device)
+    counts = 1 + torch.randint(block, (len(pieces),), generator=generator).to(tokens.device)  # all have their turn
     noisy, mask = diffusion.mask_exactly(pieces, counts, mask_id, generator)
     return noisy.view_as(tokens), mask.view_as(tokens)
 
@@ -159,7 +163,7 @@ class BlockWriter:
         self.reader, self.reading = gpt.with_cache(model)
 
     def see(self, before, size):
-        """before [B, S]: all finished blocks. size: letters of the present one. What no longer fits is dropped."""
+        """before [B, S]: all finished blocks. size: letters of the present one. Of a full context half stays."""
         if before.shape[1] - self.first + size > self.config.context:
             room = min(self.config.context // 2, self.config.context - self.block) // self.block * self.block
             self.first = before.shape[1] - room
@@ -180,9 +184,8 @@ class BlockWriter:
 class Contrast:
     """Two BlockWriters as one: an expert and a smaller model, the amateur (contrastive decoding, arXiv 2210.15097).
 
-    The expert knows better which word fits. So its advantage, its log p minus the amateur's, is added to its log p. It
-    counts for a factor ADVANTAGE at most: without that, one text in twenty ended in quotes. Letters less likely than
-    PLAUSIBLE times the expert's likeliest one are ruled out."""
+    What both find likely is often a common phrase. So log p minus the amateur's log p, log ADVANTAGE at most, is added
+    to log p. Letters less likely than PLAUSIBLE times the likeliest one are ruled out."""
 
     PLAUSIBLE, ADVANTAGE = 0.2, 3.0
 
@@ -190,7 +193,6 @@ class Contrast:
         self.expert, self.amateur, self.config = expert, amateur, expert.config
 
     def see(self, before, size):
-        """As BlockWriter.see."""
         self.expert.see(before, size)
         self.amateur.see(before, size)
 
@@ -244,8 +246,7 @@ def show_toy(world):
                 known = world.texts.masked_fill(places > part[-1], world.config.vocab_size)  # later blocks are unseen
                 nats += block * diffusion.exact_nats(world, known, "certainty", block // together, part)
             distances[block, together] = 0.5 * (torch.exp(-nats) - world.p).abs().sum().item()
-        row = (f"{distance:.3f}" for (size, _), distance in distances.items() if size == block)
-        print(f"  blocks of {block}     " + "  ".join(row))
+        print(f"  blocks of {block}   ", *(f"  {d:.3f}" for (size, _), d in distances.items() if size == block), sep="")
     check("a letter a pass, every block size is exact", max(distances[block, 1] for block in (1, 2, 4)) < 1e-5)
     check("two letters of a block in one pass are not exact", min(distances[2, 2], distances[4, 2]) > 0.01)
 
@@ -262,7 +263,7 @@ def show_cache(model, tokens, block=8):
         apart.append((with_it - without).abs().max() / without.abs().max())
     print(f"\n2. The cache, blocks of {block}: logits with and without it differ by {max(apart):.0e} of the largest")
     check("that is less than 1e-5", max(apart) < 1e-5)
-    other = torch.where(places == start - 3, (tokens + 1) % V, tokens)
+    other = torch.where(places == start - 3, (tokens + 1) % V, tokens)  # before the last block
     other = block_logits(model, noisy, other, block)[:, present]
     check("another letter in the block before is noticed", (other - without).abs().max() > 1e-2)
 
@@ -279,7 +280,7 @@ def blocks_parser():
     parser.add_argument("--walk", action="store_true", help="the lesson: proofs and a picture")
     generation.add_text_flags(parser, generation.SHIPPED)
     add = parser.add_argument
-    add("--ending", metavar="TEXT", help="how the text ends; the last block alone sees it (default: a blank line)")
+    add("--ending", metavar="TEXT", help="how the text ends; only its own blocks see it (default: a blank line)")
     add("--block", type=between(int, 1, 10**5), default=BLOCK, help="letters of a block (default: %(default)s)")
     add("--revise", type=between(int, 0, 10**6), default=0, metavar="N", help="then take letters back in N passes")
     add("--amateur", metavar="FILE", help="a smaller dLLM beside it, see Contrast")
@@ -318,8 +319,7 @@ def write_texts(parser, args):
     ending, given = args.ending if args.stop is None else "", len(args.prompt or "")
     canvas = generation.make_canvas(tokenizer, args.prompt, ending, args.len, args.num, model.head.weight.device)
     view = LiveView(tokenizer, model.config.vocab_size)
-    generator, on_step = seeded_generator(args.seed), view if live else None
-    draw = dict(temperature=args.temp, top_k=args.topk, generator=generator, on_step=on_step)
+    draw = dict(temperature=args.temp, top_k=args.topk, generator=seeded_generator(args.seed), on_step=live and view)
     texts_of = lambda tokens: map(tokenizer.decode, tokens)  # noqa: E731
     at_end = lambda tokens: all(cut(text, args.stop, given) != text for text in texts_of(tokens))  # noqa: E731
     tokens = write_blocks(writer, canvas, args.block, draw, at_end)
