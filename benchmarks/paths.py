@@ -55,14 +55,16 @@ RADII = (0.15, 0.3, 0.4)  # m, besides the robot for which the model was trained
 
 # ---- The problems
 def rough_path(grid, rng):
-    """[N, 2] a shortest path of 4 to 22 m between two random places, which hugs the walls."""
+    """[N, 2] a shortest path of 4 to 22 m between two random places, which hugs the walls. Raises UserError where none
+    is found: the map may be too narrow for the robot."""
     allowed = np.argwhere(grid.clearances >= grid.robot.keep)
-    while True:
+    for _ in range(TRIES if len(allowed) else 0):
         start = grid.to_world(allowed[rng.integers(len(allowed))][::-1].astype(float))
         planner = Planner(grid, start, inflated=False, limit=22)
         cells = np.flatnonzero(np.isfinite(planner.costs) & (planner.costs > 4))
         if len(cells):
             return planner.path(grid.to_world(planner.cells[rng.choice(cells)][::-1].astype(float)))
+    raise UserError(f"no paths for a robot of {grid.robot.radius:g} m radius on this map")
 
 
 def smoothing_problem(grid, rng):
