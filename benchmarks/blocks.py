@@ -1,7 +1,7 @@
 """How well does one set of weights predict and write, read in blocks of every size? And what does the cache save?
 
 It prints three tables. The first has exact nats per character by block size, from left to right inside a block. The
-GPT's figure stands below, and a picture is drawn. The second says what it costs to draw two letters in one pass. The
+GPT's figure stands below. A picture is drawn. The second says what it costs to draw two letters in one pass. The
 third writes texts by blocks and by lesson 6. It has seconds, known words and distinct 4-grams.
 
 Run, from the folder of the project:
