@@ -5,14 +5,15 @@ GPT's figure stands below. A picture is drawn. The second says what it costs to 
 third writes texts by blocks and by lesson 6. It has seconds, known words and distinct 4-grams.
 
 Run, from the folder of the project:
-            python -m benchmarks.blocks                        (8 windows, 4 texts: ten minutes on two cores)
-            python -m benchmarks.blocks --windows 48 --texts 32 --pictures docs        (two hours)
+            python -m benchmarks.blocks                        (8 windows, 4 texts: some ten minutes on two cores)
+            python -m benchmarks.blocks --windows 24 --texts 32 --pictures docs        (an hour)
 Last line:  the last row of the table of texts.
 
 Builds on:  lessons 4 (exact_nats), 5 (load_kind), 6 (generate), 7 (token_nats), 10 (Judge, spread), 15.
 """
 
 import time
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -34,8 +35,12 @@ LETTERS = 256  # of a text
 
 
 def exact_curve(model, windows):
-    """{block size: (mean, standard error)} of exact nats per character of windows [N, L], for sizes 1, 2, 4, ... L."""
-    sizes = [2**k for k in range(20) if 2**k <= windows.shape[1]]
+    """{block size: (mean, standard error)} of exact nats per character of windows [N, L], for sizes 1, 2, 4, ... and L.
+
+    A size costs as many passes as it has letters, so L/2 is left out.
+    """
+    L = windows.shape[1]
+    sizes = [*(2**k for k in range(20) if 2**k < L / 2), L]
     nats = {size: [blocks.block_nats(model, part, size) for part in windows.split(16)] for size in sizes}
     return {size: mean_and_error(torch.cat(parts)) for size, parts in nats.items()}
 
@@ -78,12 +83,15 @@ def ways_to_write(model, length):
     """{label: function(canvas, generator) -> tokens [1, length]}"""
     sampling = generation.Sampling.for_letters(length, temperature=generation.TEMPERATURE)
     ways = {"lesson 6, as it comes": lambda canvas, g: generation.generate(model, canvas, sampling, g)}
-    for size in (1, 8, 32, length):
-        draw = dict(temperature=blocks.TEMPERATURE)
-        ways[f"blocks of {size}"] = lambda canvas, g, size=size, draw=draw: blocks.write_blocks(
-            blocks.BlockWriter(model, size), canvas, size, draw | dict(generator=g)
-        )
-    return ways
+
+    def by_blocks(canvas, generator, size, passes=0):
+        draw = dict(temperature=blocks.TEMPERATURE, generator=generator)
+        own = canvas == model.config.vocab_size
+        tokens = blocks.write_blocks(blocks.BlockWriter(model, size), canvas, size, draw)
+        return generation.revise(model, tokens, passes, count=4, fillable=own, **draw)
+
+    ways |= {f"blocks of {size}": partial(by_blocks, size=size) for size in (1, 8, 32)}
+    return ways | {"blocks of 32, --revise 32": partial(by_blocks, size=32, passes=32)}
 
 
 def show_texts(model, tokenizer, judge, number):
