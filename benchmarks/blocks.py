@@ -35,12 +35,12 @@ LETTERS = 256  # of a text
 
 
 def exact_curve(model, windows):
-    """{block size: (mean, standard error)} of exact nats per character of windows [N, L], for sizes 1, 2, 4, ... and L.
+    """{block size: (mean, standard error)} of exact nats per character of windows [N, L], for sizes 1, 2, ... L/8 and L.
 
-    A size costs as many passes as it has letters, so L/2 is left out.
+    A size costs as many passes as it has letters, so L/4 and L/2 are left out.
     """
     L = windows.shape[1]
-    sizes = [*(2**k for k in range(20) if 2**k < L / 2), L]
+    sizes = [*(2**k for k in range(20) if 2**k <= L / 8), L]
     nats = {size: [blocks.block_nats(model, part, size) for part in windows.split(16)] for size in sizes}
     return {size: mean_and_error(torch.cat(parts)) for size, parts in nats.items()}
 
