@@ -35,7 +35,7 @@ LETTERS = 256  # of a text
 
 
 def exact_curve(model, windows):
-    """{block size: (mean, standard error)} of exact nats per character of windows [N, L], for sizes 1, 2, ... L/8 and L.
+    """{block size: (mean, standard error)} of exact nats per character of windows [N, L]. Sizes 1, 2, ... L/8 and L.
 
     A size costs as many passes as it has letters, so L/4 and L/2 are left out.
     """
@@ -69,7 +69,7 @@ def show_curves(models, gpt_model, windows, folder):
 
 def show_neighbours(model, windows):
     """Prints what it costs to draw two letters in one pass: neighbours, and letters far apart."""
-    print("\n2. Two hidden letters, nats for both: drawn in one pass, and one after the other\n")
+    print(f"\n2. Two letters hidden in each of {len(windows)} windows, nats for both\n")
     print("| | one pass | two passes | haste costs |\n|---|---|---|---|")
     middle = windows.shape[1] // 2
     for name, other in (("neighbours", middle + 1), ("far apart", middle + windows.shape[1] // 4)):
@@ -112,22 +112,20 @@ def main():
     parser = Parser(__doc__)
     add = parser.add_argument
     add("--checkpoint", default=str(generation.SHIPPED), metavar="FILE", help="default: the shipped dLLM")
-    add("--trained", metavar="FILE", help="what `15_blocks.py --train` made of it (default: none)")
+    shipped = blocks.SHIPPED_BLOCKS
+    add("--trained", default=str(shipped), metavar="FILE", help=f"trained with blocks (default: {shipped.name})")
     add("--gpt", default=str(gpt.SHIPPED_GPT), metavar="FILE", help=f"default: {gpt.SHIPPED_GPT.name}")
     add("--windows", type=between(int, 2, 10**4), default=8, help="of held-out text (default: %(default)s)")
     add("--texts", type=between(int, 1, 10**4), default=4, help="of each kind (default: %(default)s)")
     add("--pictures", type=Path, default=ROOT / "figures", metavar="FOLDER", help="default: figures")
     args = parser.parse_args()
     model, tokenizer, _ = training.load_kind(args.checkpoint, False)
-    models = {"the dLLM": model}
-    if args.trained is not None:
-        models["trained with blocks, too"], _, _ = training.load_kind(args.trained, False)
+    models = {"the dLLM": model, "trained with blocks": training.load_kind(args.trained, False)[0]}
     rival, _, _ = training.load_kind(args.gpt, True)
     tokens, windows = tensors.split_text(tensors.load_text(), tokenizer, model.config.context)
-    windows = comparison.spread(windows, args.windows, "--windows")
-    show_curves(models, rival, windows, args.pictures)
-    model = list(models.values())[-1]
-    show_neighbours(model, windows)
+    show_curves(models, rival, comparison.spread(windows, args.windows, "--windows"), args.pictures)
+    model = models["trained with blocks"]
+    show_neighbours(model, comparison.spread(windows, min(64, len(windows)), "--windows"))
     show_texts(model, tokenizer, comparison.Judge(tokenizer.decode(tokens), tokenizer.vocab_size), args.texts)
 
 
