@@ -13,7 +13,7 @@ letters is the dLLM of lesson 6. Only who sees whom differs, so one set of weigh
 lesson 6, read so untrained, has 1.73 nats in blocks of 1 (--evaluate). --train brought that to 1.46. The GPT has 1.43.
 
 Blocks make each pass cheaper. They do not make it cheap to draw several letters in one: those do not see each other.
-Two neighbours cost 0.33 nats more in one pass than in two. Two letters 64 places apart cost 0.00 (`python -m
+Two neighbours cost 0.27 nats more in one pass than in two. Two letters 64 places apart cost 0.00 (`python -m
 benchmarks.blocks`, table 2). The letters of a block are close. Random places of a whole canvas are mostly far apart.
 
 Builds on:  lessons 1, 3, 4 (sample, ToyWorld), 5 (the loop), 6 (canvas, revise, flags), 7 (with_cache).

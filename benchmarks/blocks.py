@@ -120,11 +120,11 @@ def main():
     add("--pictures", type=Path, default=ROOT / "figures", metavar="FOLDER", help="default: figures")
     args = parser.parse_args()
     model, tokenizer, _ = training.load_kind(args.checkpoint, False)
-    models = {"the dLLM": model, "trained with blocks": training.load_kind(args.trained, False)[0]}
+    models = {"the dLLM": model, "trained with blocks, too": training.load_kind(args.trained, False)[0]}
     rival, _, _ = training.load_kind(args.gpt, True)
     tokens, windows = tensors.split_text(tensors.load_text(), tokenizer, model.config.context)
     show_curves(models, rival, comparison.spread(windows, args.windows, "--windows"), args.pictures)
-    model = models["trained with blocks"]
+    model = models["trained with blocks, too"]
     show_neighbours(model, comparison.spread(windows, min(64, len(windows)), "--windows"))
     show_texts(model, tokenizer, comparison.Judge(tokenizer.decode(tokens), tokenizer.vocab_size), args.texts)
 
