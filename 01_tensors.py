@@ -85,6 +85,8 @@ class Tokenizer:
             end = match.end()
         if end < len(text):
             place, why = f"at position {position + end + 1}", ""
+            if len(self.units) <= 100:
+                why = f", which has {''.join(sorted(self.units)).strip()}"
             if "\ud800" <= text[end] <= "\udfff":
                 why = "; it is half a character, since the terminal's locale is not UTF-8: try LANG=C.UTF-8"
             raise UserError(f"the character {text[end]!r} {place} is not in the model's alphabet{why}.")

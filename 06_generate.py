@@ -176,7 +176,7 @@ def generating_parser(doc, checkpoint, length=256, revises=False):
     add = parser.add_argument
     add_text_flags(parser, checkpoint, length)
     if length:
-        add("--ending", metavar="TEXT", help="how the text ends (default: a blank line)")
+        add("--ending", metavar="TEXT", help="how the text ends, often a space first (default: a blank line)")
     each, most = ("one for every two letters", "three in four") if revises else ("one a letter", "none")
     add("--steps", type=between(int, 1, 10**6), help=f"passes in all, at least one a window (default: {each})")
     taken_back = f"so many of the passes take letters back (default: {most})"

@@ -284,7 +284,7 @@ def blocks_parser():
     add("--block", type=between(int, 1, 10**5), default=BLOCK, help="letters of a block (default: %(default)s)")
     add("--revise", type=between(int, 0, 10**6), default=0, metavar="N", help="then take letters back in N passes")
     add("--amateur", metavar="FILE", help="a smaller dLLM beside it, see Contrast")
-    add("--stop", nargs="?", const="\n\n", metavar="TEXT", help="end where the model writes a blank line, or TEXT")
+    add("--stop", nargs="?", const="\n\n", metavar="TEXT", help="end at a blank line, or TEXT, or after --len")
     generation.add_live_flags(parser)
     parser.set_defaults(temp=TEMPERATURE)
     return parser
