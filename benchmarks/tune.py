@@ -80,7 +80,7 @@ def main():
             set_constant(name, value)
         with redirect_stdout(sys.stderr):  # the command that it ends with names a file that is deleted here
             settings, text, saved = settle(args, "05_train.py", transformer.PRESETS, tensors.load_text)
-            training.train_on_text(settings, text, saved, training.DIFFUSION, "")
+            training.train_on_text(settings, text, saved, training.DIFFUSION, "python 06_generate.py")
         run = read_checkpoint(best_path(args.out))
     figures = f"{run['heldout']:.3f} nats/character, {run['characters']:,} characters, {run['seconds']:.0f} s"
     print(f"{figures}: {' '.join(sys.argv[1:])}")

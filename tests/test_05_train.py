@@ -468,7 +468,7 @@ def test_wrong_values_are_one_sentence(tmp_path, text_file, status, flag, value)
 def test_nothing_is_no_file(script, small_checkpoint, gpt_checkpoint):
     assert_refused(run_script(script, "--evaluate", ""), 1, "there is no file")
     checkpoint = gpt_checkpoint if "gpt" in script else small_checkpoint
-    assert_refused(run_script(script, "--evaluate", checkpoint, "--data", ""), 1, "no ordinary file")
+    assert_refused(run_script(script, "--evaluate", checkpoint, "--data", ""), 1, "name of the text file is empty")
 
 
 @pytest.mark.parametrize(

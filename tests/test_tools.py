@@ -451,7 +451,7 @@ def test_a_run_is_measured_saved_and_logged_in_time(out, monkeypatch, capsys):
     assert logged(out) == [(n, {5: "0.1000", 10: "0.2000"}.get(n, "")) for n in range(1, 11)]
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     err = capsys.readouterr().err
-    assert "Best held-out bound: 0.200 nats/character" in err and "To generate from the best weights:" in err
+    assert "Best held-out bound: 0.200 nats/letter" in err and "To generate from the best weights:" in err
 
 
 @pytest.mark.parametrize("before", [b"the former curve", None])
