@@ -87,7 +87,7 @@ class Run:
         if self.heldout < self.best:
             self.best = self.heldout
             save_checkpoint(self.contents(weights), best_path(self.settings.out))
-        figure = f"step {self.step:,}: held-out {objective.label} {self.heldout:.3f} nats/{self.token}"
+        figure = f"step {self.step:,}: held-out {objective.label} {self.heldout:.3f} nats/{objective.token}"
         tqdm.write(f"\n{figure}\n{objective.write(shipped, self.tokenizer)}", sys.stderr)
 
 
@@ -159,7 +159,7 @@ class Reporter:
         """new: the run begins. Its first save claims --out, so that no two runs write to one file."""
         if new:
             run.save(new=True)
-        self.run, self.objective, run.token = run, objective, objective.token
+        self.run, self.objective = run, objective
         self.windows = windows[:: math.ceil(len(windows) / HELDOUT_WINDOWS)]
         self.log = Log(run.settings.out.with_suffix(".csv"), run.step - run.due)  # due: that row comes below
         self.saved_at, self.began_at = time.monotonic(), (run.characters, run.seconds)
@@ -180,7 +180,7 @@ class Reporter:
         run.losses.append(loss)
         speed = (run.characters - self.began_at[0]) / (run.seconds - self.began_at[1])
         left = tqdm.format_interval(run.seconds * (1 - after) / after)
-        text = f"step {run.step:,}  loss {loss:.3f}  {speed:,.0f} {run.token}s/s  {left} left"
+        text = f"step {run.step:,}  loss {loss:.3f}  {speed:,.0f} {self.objective.token}s/s  {left} left"
         self.bar.set_description_str(text, refresh=False)
         self.bar.update(after - self.bar.n)
         run.due = int(after * EVALUATIONS) > int(before * EVALUATIONS)
@@ -211,14 +211,14 @@ class Reporter:
         run = self.run
         run.save()
         self.bar.close()
-        best = f"{run.best:.3f} nats/{run.token}" if run.best < math.inf else "not measured yet"
+        best = f"{run.best:.3f} nats/{self.objective.token}" if run.best < math.inf else "not measured yet"
         resume = f"Go on with --resume --out {quote(run.settings.out)}"
         try:
-            curve = f"curve {self.log.draw(self.objective.label, run.token)}"
+            curve = f"curve {self.log.draw(self.objective.label, self.objective.token)}"
         except UserError as problem:
             curve = f"no curve ({problem})"
         print(
-            f"{run.step:,} steps, {run.characters:,} {run.token}s, {run.seconds:.0f} s of training",
+            f"{run.step:,} steps, {run.characters:,} {self.objective.token}s, {run.seconds:.0f} s of training",
             f"Best held-out {self.objective.label}: {best}",
             f"Checkpoint {run.settings.out}, {curve}",
             resume if run.progress() < 1 else "To generate from the best weights:",
