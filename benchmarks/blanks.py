@@ -13,7 +13,6 @@ Builds on:  lessons 4 (exact_nats), 6 (Sampling, flags), 7 (token_nats, continue
 """
 
 import math
-import re
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
@@ -99,10 +98,19 @@ def dllm_fillings(writers, windows, start, end, sampling, generator):
     return blanks.fill(writers.dllm, canvas, sampling, generator)
 
 
+def words_at(text, seam):
+    """The words that touch the place before character number `seam`."""
+    end = 0
+    for word in comparison.split_words(text):
+        start = text.index(word, end)
+        end = start + len(word)
+        if start <= seam <= end:
+            yield word
+
+
 def real_words(judge, texts, seam):
     """1 for each word at the seam before character number `seam` that the training text has, 0 for any other."""
-    found = [word for text in texts for word in re.finditer(r"[\w']+", text) if word.start() <= seam <= word.end()]
-    return torch.tensor([float(word.group() in judge.words) for word in found])
+    return torch.tensor([float(word in judge.words) for text in texts for word in words_at(text, seam)])
 
 
 def score_fillings(writers, judge, windows, spans, sampling_for, generator):

@@ -14,6 +14,7 @@ The problems are solved once and kept in data/robot_paths/ part by part. A run t
 
 import hashlib
 import io
+import math
 import sys
 import time
 from dataclasses import asdict, replace
@@ -240,12 +241,16 @@ def load_problems(number):
 
 def read_part(path, size):
     """The arrays of `size` problems that save_arrays wrote. Raises UserError where they are not what `pack` makes."""
+    empty = pack([])
+    most = 2**16 + size * sum(array.itemsize * math.prod(array.shape[1:]) for array in empty.values())  # bytes
     try:
         if not path.is_file():
             raise ValueError
         with np.load(path) as file:
+            if sum(member.file_size for member in file.zip.infolist()) > most:  # a little file may unpack to a huge one
+                raise ValueError
             part = {name: file[name] for name in file.files}
-        kinds = {name: (array.dtype, (size, *array.shape[1:])) for name, array in pack([]).items()}
+        kinds = {name: (array.dtype, (size, *array.shape[1:])) for name, array in empty.items()}
         if kinds != {name: (array.dtype, array.shape) for name, array in part.items()}:
             raise ValueError
         tokens, turns, length = part["tokens"], part["turns"], part["length"]

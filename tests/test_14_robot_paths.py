@@ -7,6 +7,7 @@ import math
 import os
 import sqlite3
 import sys
+import tracemalloc
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
@@ -804,13 +805,13 @@ def damaged(kind, part, file):
         name, array = dict(
             shorter=("tokens", part["tokens"][:4]), floats=("tokens", part["tokens"] / 2),
             objects=("turns", [None] * 5), high=("tokens", part["tokens"] + 90),
-            nan=("clearances", part["clearances"] * np.nan),
+            nan=("clearances", part["clearances"] * np.nan), huge=("tokens", np.zeros((5, 10**7), np.uint8)),
         )[kind]  # fmt: skip
         path_training.save_arrays(part | {name: np.asarray(array)}, file)
 
 
 @pytest.mark.parametrize(
-    "kind", ["cut short", "no archive", "a folder", "no turns", "shorter", "floats", "objects", "high", "nan"]
+    "kind", ["cut short", "no archive", "a folder", "no turns", "shorter", "floats", "objects", "high", "nan", "huge"]
 )
 def test_a_damaged_part_of_the_problems_is_named(tmp_path, grid, monkeypatch, kind):
     corridor = corridor_along(grid, (0.6, 1.0), (5.4, 1.0))
@@ -821,5 +822,9 @@ def test_a_damaged_part_of_the_problems_is_named(tmp_path, grid, monkeypatch, ki
     data = path_training.load_problems(5)
     assert all(np.array_equal(data[name].numpy(), array) for name, array in part.items())
     damaged(kind, part, tmp_path / "0_5.npz")
+    tracemalloc.start()
     with pytest.raises(UserError, match=r"0_5\.npz is damaged, or no part of the problems; delete it"):
         path_training.load_problems(5)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5e6  # bytes: 50 million zeros take some 50 kB in the file and are not unpacked

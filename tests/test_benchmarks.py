@@ -152,6 +152,8 @@ def test_words_at_a_seam():
     judge = SimpleNamespace(words={"the", "cat"})
     assert blanks_benchmark.real_words(judge, ["the cat", "the cot", "the  x"], 4).tolist() == [1, 0]
     assert blanks_benchmark.real_words(judge, ["the cat"], 3).tolist() == [1]
+    judge = SimpleNamespace(words={"கொக்கு"})  # its signs are no letters
+    assert blanks_benchmark.real_words(judge, ["கொக்கு மீன்"], 4).tolist() == [1]
 
 
 def test_the_gpt_chooses_the_filling_after_which_the_right_side_is_likeliest(monkeypatch):
