@@ -12,6 +12,7 @@ Last line:  the command that uses what was trained.
 The problems are solved once and kept in data/robot_paths/ part by part. A run that was stopped goes on with them.
 """
 
+import contextlib
 import hashlib
 import io
 import math
@@ -239,28 +240,28 @@ def load_problems(number):
     return {name: torch.from_numpy(np.concatenate([part[name] for part in parts])) for name in parts[0]}
 
 
+def is_part(arrays, size):
+    """Whether {name: array} is what `pack` makes of `size` problems."""
+    kinds = {name: (array.dtype, (size, *array.shape[1:])) for name, array in pack([]).items()}
+    if kinds != {name: (array.dtype, array.shape) for name, array in arrays.items()}:
+        return False
+    length, hidden = arrays["length"], arrays["masked"].any(axis=1)
+    known = arrays["tokens"].max() <= robot_paths.PAD and arrays["turns"].max() < robot_paths.TURNS
+    fits = length.min() >= 2 and length.max() <= robot_paths.POINTS
+    return known and fits and hidden.all() and np.isfinite(arrays["clearances"]).all()
+
+
 def read_part(path, size):
     """The arrays of `size` problems that save_arrays wrote. Raises UserError where they are not what `pack` makes."""
-    empty = pack([])
-    most = 2**16 + size * sum(array.itemsize * math.prod(array.shape[1:]) for array in empty.values())  # bytes
-    try:
-        if not path.is_file():
-            raise ValueError
-        with np.load(path) as file:
-            if sum(member.file_size for member in file.zip.infolist()) > most:  # a little file may unpack to a huge one
-                raise ValueError
-            part = {name: file[name] for name in file.files}
-        kinds = {name: (array.dtype, (size, *array.shape[1:])) for name, array in empty.items()}
-        if kinds != {name: (array.dtype, array.shape) for name, array in part.items()}:
-            raise ValueError
-        tokens, turns, length = part["tokens"], part["turns"], part["length"]
-        if tokens.max() > robot_paths.PAD or turns.max() >= robot_paths.TURNS or not part["masked"].any(axis=1).all():
-            raise ValueError
-        if length.min() < 2 or length.max() > robot_paths.POINTS or not np.isfinite(part["clearances"]).all():
-            raise ValueError
-    except Exception:  # of many kinds: a file may be cut short anywhere
+    most = 2**16 + size * sum(array.itemsize * math.prod(array.shape[1:]) for array in pack([]).values())  # bytes
+    arrays = {}
+    if path.is_file():
+        with contextlib.suppress(Exception), np.load(path) as file:  # of many kinds: it may be cut short anywhere
+            if sum(member.file_size for member in file.zip.infolist()) <= most:  # or a small file unpacks to a huge one
+                arrays = {name: file[name] for name in file.files}
+    if not is_part(arrays, size):
         raise UserError(f"{path} is damaged, or no part of the problems; delete it, and the next run solves it anew.")
-    return part
+    return arrays
 
 
 def settle_paths(args, data):
