@@ -46,10 +46,11 @@ def training_parser(doc, out, presets, data="TinyShakespeare, downloaded once", 
     """The flags that all training scripts share. own: defaults instead of DEFAULTS."""
     default, out = DEFAULTS | own, ROOT / "checkpoints" / out
     parser = Parser(doc)
-    add = parser.add_argument
+    group = parser.add_argument_group("training")
+    add = group.add_argument
     add("--data", metavar="FILE", help=f"a UTF-8 text file (default: {data})")
     add("--preset", choices=["auto", *presets], help=f"default: {default['preset']} (auto: base on CUDA, else small)")
-    limit = parser.add_mutually_exclusive_group()
+    limit = group.add_mutually_exclusive_group()
     limit.add_argument("--steps", type=between(int, 1, 10**9), help="stop after so many steps in all")
     limit.add_argument("--minutes", type=between(float, 0.01, 10**6), help="stop after so long in all (default: 5)")
     windows = f"windows of text in a step (default: those that hold {LETTERS_A_STEP:,} letters)"
@@ -59,7 +60,7 @@ def training_parser(doc, out, presets, data="TinyShakespeare, downloaded once", 
     add("--dropout", type=between(*LIMITS["dropout"]), help=dropped)
     decay = f"times the learning rate, the share that matrices lose in a step (default: {default['weight_decay']})"
     add("--weight-decay", type=between(*LIMITS["weight_decay"]), help=decay)
-    add("--seed", type=SEED, help=f"default: {default['seed']}")
+    add("--seed", type=SEED, help=f"default: {default['seed']} in training")
     add("--dtype", choices=("auto", "float32", "bfloat16"), help="default: the one in which this machine is faster")
     add("--device", choices=DEVICES, default="auto", help="default: auto")
     add("--no-compile", action="store_true", help="on CUDA: do without torch.compile, which needs a C compiler")
