@@ -46,7 +46,7 @@ TINY_SHAKESPEARE = (
     "tinyshakespeare/input.txt"
 )
 TINY_SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
-INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff\u00ad"))  # zero-width signs, the soft hyphen
+INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff\u00ad"  # zero-width signs, the soft hyphen
 
 
 def load_text(path=None):
@@ -94,10 +94,11 @@ class Tokenizer:
 
     def encode_typed(self, text, position=0):
         """encode for what a person typed. Takes composed (NFC) and decomposed (NFD) letters for the same, and drops
-        invisible signs, where the text does not fit as it is. Raises UserError."""
+        invisible signs that it lacks, where the text does not fit as it is. Raises UserError."""
         apart = {unicodedata.normalize("NFD", unit): unit for unit in self.units}
         pattern = re.compile("|".join(map(re.escape, sorted(apart, key=len, reverse=True))))
-        for form in (text, text.translate(INVISIBLE)):
+        foreign = str.maketrans("", "", "".join(sign for sign in INVISIBLE if sign not in self.id_of))
+        for form in (text, text.translate(foreign)):
             for pieces, whole in ((self.pattern, form), (pattern, unicodedata.normalize("NFD", form))):
                 found = pieces.findall(whole)
                 if sum(map(len, found)) == len(whole):

@@ -27,7 +27,6 @@ Exercises (answers in docs/answers.md)
 """
 
 import math
-import os
 import sys
 from dataclasses import dataclass, replace
 from functools import partial
@@ -37,7 +36,7 @@ from pathlib import Path
 from tools.command_line import DEVICES, Parser, SEED, UserError, between, print_texts, run, seeded_generator
 from tools.devices import pick_device
 from tools.files import ROOT, find_checkpoint
-from tools.pictures import LiveView, save_gif
+from tools.pictures import LiveView, can_draw, save_gif
 
 import torch
 
@@ -196,9 +195,9 @@ def add_live_flags(parser):
 
 def is_live(parser, args):
     """Whether a text is drawn after every pass. Refuses --watch where it cannot be."""
-    if args.watch and (args.num > 1 or not sys.stderr.isatty()):
+    if args.watch and (args.num > 1 or not can_draw(sys.stderr)):
         parser.error("--watch needs a terminal and shows one text: leave out --num")
-    erases = sys.stdout.isatty() and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    erases = can_draw(sys.stdout) and can_draw(sys.stderr)
     return args.watch or (erases and args.num == 1 and not args.quiet)
 
 

@@ -185,11 +185,14 @@ def tokens_per_letter(tokenizer, text):
 
 
 def train_on_poems(settings, text, saved, kind):
-    """Trains on the poems of a text. saved: the checkpoint to go on from, or None. kind: that of a new run's units.
+    """Trains on the poems of a text. saved: the checkpoint to go on from, or None. kind: that of the units, or None.
 
-    A saved run takes its alphabet from the file. All else follows from its settings and the text.
+    A saved run takes its alphabet from the file. All else follows from its settings and the text. Raises UserError.
     """
-    units = training.read_config(saved, settings.out)[1] if saved else make_units(text, kind)
+    units = training.read_config(saved, settings.out)[1] if saved else make_units(text, kind or "letters")
+    its_kind = "letters" if max(map(len, units)) > 1 else "codepoints"
+    if kind and kind != its_kind:
+        raise UserError(f"the run in {settings.out} has --units {its_kind}, not {kind}: leave out --units.")
     tokenizer = tensors.Tokenizer(units)
     text = keep_known(tokenizer, text)
     poems, heldout = split_poems_for_training(text)
@@ -201,7 +204,7 @@ def train_on_poems(settings, text, saved, kind):
         raise UserError(f"the poems held out have {len(tokens):,} tokens; {context} or more are needed.")
     windows = tensors.consecutive_windows(tokens, context)
     draw = poem_windows(tokenizer, poems, couplets_of(poems), context, settings.batch)
-    objective = replace(training.DIFFUSION, token="letter" if max(map(len, units)) > 1 else "code point")
+    objective = replace(training.DIFFUSION, token="letter" if its_kind == "letters" else "code point")
     training.train(settings, objective, tokenizer, config, draw, windows, saved)
     print_command("python 09_generate_tamil.py", settings.out)
 
@@ -219,13 +222,13 @@ def main():
     parser = training_parser(__doc__, "my_tamil.safetensors", transformer.PRESETS, "data/tamil.txt", **OWN)
     parser.add_argument("--units", choices=("letters", "codepoints"), help="what a token is (default: letters)")
     args = parser.parse_args()
-    if args.units and (args.resume or args.evaluate is not None):
-        parser.error("--units belongs to a new run; leave it out with --resume and --evaluate")
+    if args.units and args.evaluate is not None:
+        parser.error("--units does not go with --evaluate")
     if args.evaluate is not None:
         model, tokenizer, _ = training.load_kind(args.evaluate, False, pick_device(args.device))
         return print_bits(args.evaluate, model, tokenizer, load_tamil(args.data))
     settings, text, saved = settle(args, "08_train_tamil.py", transformer.PRESETS, load_tamil, **OWN)
-    train_on_poems(settings, text, saved, args.units or "letters")
+    train_on_poems(settings, text, saved, args.units)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ from importlib import import_module
 
 from tools.command_line import UserError, check, print_texts, run, seeded_generator
 from tools.files import find_checkpoint
-from tools.pictures import LiveView, mean_and_error, print_row
+from tools.pictures import LiveView, can_draw, mean_and_error, print_row
 
 import torch
 
@@ -195,7 +195,7 @@ def fill(model, canvas, sampling, generator=None, on_step=None):
 
 def with_marks(tokenizer, tokens, masked):
     """tokens, masked [L] -> text. In a terminal what was masked is bold and green."""
-    colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    colours = can_draw(sys.stdout) and not os.environ.get("NO_COLOR")
     begin, end = ("\x1b[1;32m", "\x1b[0m") if colours else ("", "")
     units = [tokenizer.units[i] for i in tokens.tolist()]
     return "".join(begin + unit + end if filled else unit for unit, filled in zip(units, masked.tolist()))
@@ -286,9 +286,10 @@ def given_text(text, file):
     if text is not None or not sys.stdin:
         return text
     mode = os.fstat(0).st_mode
-    if not (stat.S_ISFIFO(mode) or stat.S_ISREG(mode)):
+    is_pipe = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+    if not is_pipe and not stat.S_ISREG(mode):
         return None
-    if stat.S_ISFIFO(mode):  # which may never end
+    if is_pipe:  # which may never end
         print("reading the text from standard input", file=sys.stderr)
     piped = sys.stdin.buffer.read().decode("utf-8-sig", errors="replace")  # what is not UTF-8 is in no alphabet
     return piped.replace("\r\n", "\n").removesuffix("\n") or None

@@ -236,8 +236,7 @@ def draw_who_sees(length=64):
 
 def show_toy(world):
     """Adds up p of each text of lesson 4's toy world, block by block. Prints the distance from the truth."""
-    print("1. In lesson 4's toy world, surest first: the distance (total variation) from the truth")
-    print("\n  letters a pass    1      2      4")
+    print("1. Lesson 4's texts, surest first: total variation from the truth\n\n  letters a pass    1      2      4")
     places, distances = torch.arange(4), {}
     for block in (1, 2, 4):
         for together in (k for k in (1, 2, 4) if k <= block):
@@ -316,17 +315,18 @@ def write_texts(parser, args):
     """Writes --num texts to standard output."""
     live, (model, tokenizer) = generation.is_live(parser, args), generation.load_writer(parser, args)
     writer = make_writer(parser, args, model, tokenizer)
-    ending, given = args.ending if args.stop is None else "", len(args.prompt or "")
+    prompt, stop = (typed and tokenizer.decode(tokenizer.encode_typed(typed)) for typed in (args.prompt, args.stop))
+    read = lambda row: cut(tokenizer.decode(row), stop, len(prompt or ""))  # noqa: E731
+    ending = args.ending if stop is None else ""
     canvas = generation.make_canvas(tokenizer, args.prompt, ending, args.len, args.num, model.head.weight.device)
     view = LiveView(tokenizer, model.config.vocab_size)
     draw = dict(temperature=args.temp, top_k=args.topk, generator=seeded_generator(args.seed), on_step=live and view)
-    texts_of = lambda tokens: map(tokenizer.decode, tokens)  # noqa: E731
-    at_end = lambda tokens: all(cut(text, args.stop, given) != text for text in texts_of(tokens))  # noqa: E731
+    at_end = lambda tokens: all(read(row) != tokenizer.decode(row) for row in tokens)  # noqa: E731
     tokens = write_blocks(writer, canvas, args.block, draw, at_end)
     own = canvas[:, : tokens.shape[1]] == model.config.vocab_size
     tokens = generation.revise(model, tokens, args.revise, count=4, fillable=own, **draw)
     view.erase()
-    print_texts(cut(text, args.stop, given).strip("\n") for text in texts_of(tokens))
+    print_texts(read(row).strip("\n") for row in tokens)
 
 
 def main():

@@ -33,7 +33,7 @@ from robots.teacher import teach
 from tools.checkpoints import read_checkpoint
 from tools.command_line import Parser, StopRequest, UserError, between, print_command, run
 from tools.files import ROOT, write_safely
-from tools.settings import Settings, check_settings, refuse_existing
+from tools.settings import Settings, check_out, check_settings, refuse_existing
 from tools.training_run import Reporter, Run
 
 import torch
@@ -294,8 +294,7 @@ def main():
     add("--out", type=given_path, default=out, metavar="FILE", help=said)
     add("--resume", action="store_true", help="go on with --out. The limit may change")
     args = parser.parse_args()
-    if args.out.suffix != ".safetensors":
-        raise UserError(f"--out {args.out} is no name for a checkpoint; it must end in .safetensors.")
+    check_out(args.out)
     if not args.resume:
         refuse_existing(args.out)  # before minutes go into the problems
     data = load_problems(args.number)

@@ -182,8 +182,6 @@ def run_script_here(script, *arguments):
                     print(end.code, file=sys.stderr)
     finally:
         sys.argv = argv
-        if "matplotlib.pyplot" in sys.modules:
-            sys.modules["matplotlib.pyplot"].close("all")
     return code, *(stream.buffer.getvalue().decode() for stream in (out, err))
 
 

@@ -439,13 +439,35 @@ def test_what_a_resumed_run_may_change_and_what_not(tmp_path, text_file):
                           (["--data", other], "another text", "other.txt")):  # fmt: skip
         assert_refused(train(tmp_path, text_file, "--resume", "--steps", 2, *flags), 1, *words)
         assert out.read_bytes() == before
-    changed = ["--data", moved, "--seed", 0, "--dropout", 0.3, "--weight-decay", 0.2]
+    changed = ["--data", moved, "--seed", 0, "--dropout", 0.3, "--weight-decay", 0.2, "--preset", "auto"]
+    changed += ["--dtype", "auto"]  # the run has made its choice
     code, _, err = train(tmp_path, text_file, "--resume", "--steps", 2, *changed)
     assert code == 0, err
     saved = read_checkpoint(out)
     assert saved["settings"]["data"] == str(moved) and saved["settings"]["weight_decay"] == 0.2
     assert saved["settings"]["dropout"] == saved["config"]["dropout"] == 0.3
     assert train(tmp_path, text_file, "--resume", "--steps", 3)[0] == 0  # it knows the new place now
+
+
+def test_of_two_that_go_on_with_one_run_only_the_first_to_save_does(tmp_path, text_file):
+    out = tmp_path / "run.safetensors"
+    assert train(tmp_path, text_file, "--steps", 1)[0] == 0
+    other = out.read_bytes()
+
+    def write_too():
+        other_file = tmp_path / "other"
+        other_file.write_bytes(other)
+        other_file.replace(out)
+
+    with at_call(*STEP, 2, write_too):
+        refused = train(tmp_path, text_file, "--resume", "--steps", 4)
+    assert refused[0] == 1 and f"another run has written {out}" in refused[2].splitlines()[-1]
+    assert out.read_bytes() == other
+
+
+def test_best_weights_are_no_name_for_a_run(tmp_path, text_file):
+    refused = train(tmp_path, text_file, "--steps", 1, out="run_best.safetensors")
+    assert_refused(refused, 1, "not in _best.safetensors")
 
 
 HUGE = "1" + 30 * "0"

@@ -2,6 +2,7 @@
 
 import math
 import re
+from functools import partial
 from importlib import import_module
 
 import pytest
@@ -250,7 +251,10 @@ def test_a_run_resumes_and_is_measured(verse, quick, kind):
     _, heldout = tamil_training.split_poems_for_training(verse.read_text(encoding="utf-8"))
     bits = tamil_training.bits_per_couplet(model, tokenizer, tamil_training.couplets_or_refuse(heldout))
     assert f"bound {bits.mean():.1f} +- " in printed
-    assert_refused(run_script("08_train_tamil.py", "--resume", "--out", out, "--units", kind), 2, "--units")
+    resume = partial(run_script, "08_train_tamil.py", "--resume", "--out", out, "--steps", 3, "--units")
+    assert resume(kind)[0] == 0
+    [other] = {"letters", "codepoints"} - {kind}
+    assert_refused(resume(other), 1, f"has --units {kind}, not {other}")
     assert_refused(run_script("08_train_tamil.py", "--evaluate", best, "--units", kind), 2, "--units")
 
 

@@ -5,6 +5,7 @@ import itertools
 import os
 import random
 import re
+import socket
 import sys
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import partial
@@ -263,12 +264,13 @@ def test_filling_on_the_command_line(small_checkpoint, tmp_path):
     wrong.write_bytes("Shall \u00e9 _".encode("latin1"))
     with standard_input(wrong):
         assert_refused(run_script("11_fill_blanks.py", *flags), 1, "position 7")
-    ours, theirs = os.pipe()
-    os.write(theirs, path.read_bytes())
-    os.close(theirs)
-    with standard_input(ours):
-        code, out, err = run_script("11_fill_blanks.py", *flags)
-    assert (code, out) == piped[:2] and err.startswith("reading the text from standard input\n")
+    pair = [end.detach() for end in socket.socketpair()]  # the pipes of Node are sockets
+    for ours, theirs in (os.pipe(), pair):
+        os.write(theirs, path.read_bytes())
+        os.close(theirs)
+        with standard_input(ours):
+            code, out, err = run_script("11_fill_blanks.py", *flags)
+        assert (code, out) == piped[:2] and err.startswith("reading the text from standard input\n")
     assert from_file[0] == 0 and from_file[1] == piped[1] and re.fullmatch(r"(?s)Shall .{4}\nthee\n", piped[1])
 
 

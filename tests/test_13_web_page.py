@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import timeit
+import unicodedata
 from importlib import import_module
 
 import pytest
@@ -233,6 +234,18 @@ def test_what_phones_type_is_understood(page):
     expected = "thou's day_...\n" if "\n" in UNITS else None
     assert expected is None or tensors.Tokenizer([*UNITS, "_"]).decode(tokens) == expected
     assert "“7” (number 7)" in mistake["mistake"]
+
+
+@needs_node
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_letters_are_taken_as_the_tokenizer_takes_them(form, tmp_path):
+    word = unicodedata.normalize(form, "Ti\u1ebfng")
+    tokenizer, path = tensors.Tokenizer(sorted({*word, "\u200c"})), tmp_path / "page.html"  # the non-joiner is a letter
+    path.write_text(web_page.build_page(dict(a=random_dllm(tokenizer.units)), tokenizer, "x"), encoding="utf-8")
+    typed = ["Ti\u1ebfng", "Tie\u0302\u0301ng", "T\u00adi\u1ebfng", "n\u200c\u200be\u0302\u0301"]
+    answers = web_page.run_in_node(path, [["encode", text] for text in typed])
+    assert answers == [tokenizer.encode_typed(text) for text in typed]
+    assert tokenizer.decode(answers[3]) == "n\u200c" + word[2:-2]
 
 
 @needs_node

@@ -5,7 +5,7 @@ import signal
 from importlib import import_module
 
 import pytest
-from conftest import ROOT, VERSE, assert_refused, random_dllm, run_script, seeded
+from conftest import ROOT, VERSE, assert_refused, random_dllm, random_model, run_script, save_model, seeded
 from test_05_train import assert_same_runs, at_call
 
 from tools.checkpoints import read_checkpoint, save_checkpoint
@@ -143,6 +143,13 @@ def test_it_stops_where_it_is_told(model):
     assert blocks.cut("\n\nab\n\ncd", "\n\n", 0) == "\n\nab"
     assert blocks.cut("XY: ab\n\ncd", "\n\n", 2) == "XY: ab" and blocks.cut("abc", "\n\n", 0) == "abc"
     assert blocks.cut("a\n\nb", None, 0) == "a\n\nb"
+
+
+def test_where_to_stop_is_typed_like_any_letters(tmp_path):
+    path = save_model(tmp_path / "model.safetensors", random_model(1, 32), "\u00e9")
+    flags = ["--checkpoint", path, "--prompt", "e\u0301", "--len", 8, "--block", 2, "--seed", 1]
+    assert run_script("15_blocks.py", *flags, "--stop", "e\u0301")[1] == "\u00e9\n"
+    assert_refused(run_script("15_blocks.py", *flags, "--stop", "x"), 1, "'x' at position 1")
 
 
 def test_contrast_is_the_expert_times_its_advantage(model):

@@ -72,7 +72,7 @@ def test_a_models_own_letters_are_accepted_everywhere(name, tmp_path):
 @pytest.mark.parametrize(
     "text, lines",
     [("abcdef", ["abcd", "ef"]), ("ab\n\ncd", ["ab", "", "cd"]), ("\u6f22\u5b57\u6f22", ["\u6f22\u5b57", "\u6f22"]),
-     ("a\tb", ["a b"]), ("e\u0301" * 5, ["e\u0301" * 4, "e\u0301"]), ("", [""])],
+     ("a\tb\x0c", ["a b "]), ("e\u0301" * 5, ["e\u0301" * 4, "e\u0301"]), ("", [""])],
 )  # fmt: skip
 def test_lines_are_as_wide_as_the_terminal(text, lines):
     assert pictures.wrapped(text, 4) == lines
@@ -100,6 +100,24 @@ def test_a_long_line_is_wrapped_in_an_animation_and_missing_letters_are_named(tm
     assert "boxes for '\u0b85'" in capsys.readouterr().err
 
 
+def test_an_animation_that_a_gif_or_the_memory_cannot_hold(tmp_path, monkeypatch):
+    from PIL import Image
+
+    tokenizer, path = tensors.Tokenizer(["a", "\n"]), tmp_path / "text.gif"
+    with pytest.raises(UserError, match="a GIF has 65,535: lower --len"):
+        pictures.save_gif(path, [torch.ones(1, 7000, dtype=torch.long)], tokenizer, 2)
+    assert not path.exists()
+    monkeypatch.setattr(pictures, "GIF_PIXELS", 6 * 44 * 56)  # of each frame of three letters
+    canvases = torch.full((50, 1, 3), 2)
+    for step in range(50):
+        canvases[step, 0, : step // 13] = 0
+    pictures.save_gif(path, list(canvases), tokenizer, 2)
+    with Image.open(path) as gif:
+        assert gif.size == (56, 44) and 2 < gif.n_frames <= 6
+        gif.seek(gif.n_frames - 1)
+        assert (208, 215, 229) not in gif.convert("RGB").get_flattened_data()  # in the last one nothing is hidden
+
+
 # ---- Streams may be missing, and memory may
 @pytest.mark.skipif(os.name == "nt", reason="a POSIX shell closes them")
 @pytest.mark.parametrize("closed, code", [(">&-", 1), ("2>&-", 0)])
@@ -113,6 +131,42 @@ def test_a_closed_stream_is_no_traceback(closed, code):
     assert done.stderr == (
         "error: standard output is closed, so the result would be lost; send it to a file.\n" if code else ""
     )
+
+
+STOPPED = """
+import os, signal, sys
+sys.path.insert(0, {root!r})
+from tools.command_line import StopRequest, run
+def main():
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+    print("stopped in order:", stop.made)
+run(main)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a POSIX shell closes them")
+def test_a_stop_request_is_heard_where_nothing_can_be_said(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(STOPPED.format(root=str(ROOT)))
+    command = f'"{sys.executable}" "{script}" <&- 2>&-'
+    done = subprocess.run(command, shell=True, env=environment(), capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "stopped in order: True\n")
+
+
+def test_work_whose_reader_has_gone_does_not_say_that_all_went_well():
+    def fails():
+        raise BrokenPipeError
+
+    with pytest.raises(SystemExit) as end:
+        command_line.run(fails)
+    assert end.value.code == 1
+
+
+def test_pictures_leave_a_notebooks_own_figures_alone():
+    program = "import sys, tools.pictures as p; p.new_figure(1, 2); print('matplotlib.pyplot' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment(), capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr
 
 
 def test_the_memory_sentence_names_flags_that_the_script_has(monkeypatch):
@@ -207,9 +261,11 @@ def test_a_dumb_terminal_is_not_drawn_in(monkeypatch):
     monkeypatch.setattr(sys, "stdout", Screen)
     monkeypatch.setattr(sys, "stderr", Screen)
     generation = import_module("06_generate")
-    answers = []
+    blanks, tokens, answers = import_module("11_fill_blanks"), torch.zeros(1, dtype=torch.long), []
+    monkeypatch.delenv("NO_COLOR", raising=False)
     for term in ("xterm", "dumb"):
         monkeypatch.setenv("TERM", term)
-        answers.append(generation.is_live(None, args))
+        marked = blanks.with_marks(tensors.Tokenizer(["a"]), tokens, tokens == 0)
+        answers.append((generation.is_live(None, args), marked))
     monkeypatch.undo()
-    assert answers == [True, False]
+    assert answers == [(True, "\x1b[1;32ma\x1b[0m"), (False, "a")]

@@ -42,8 +42,9 @@ def run(main):
         sys.exit(f"error: {mistake}")
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # the reader, `head` say, has seen enough
+    except BrokenPipeError:  # the reader, `head` say, has seen enough. Python's manual has this status for it
         drop_output()
+        sys.exit(1)
     except OSError as problem:  # a folder that may not be read, a name that is too long, a full disk
         drop_output()
         sys.exit(f"error: {problem}")
@@ -93,7 +94,8 @@ class StopRequest:
         self.made = True
         for each in self.SIGNALS:
             signal.signal(each, signal.SIG_DFL)
-        os.write(2, b"\nStopping after this step, and saving. Once more stops at once.\n")
+        with contextlib.suppress(OSError):  # it may be closed, or a notebook's
+            os.write(sys.stderr.fileno(), b"\nStopping after this step, and saving. Once more stops at once.\n")
 
     def __exit__(self, *_):
         for number, handler in self.before.items():
@@ -154,6 +156,7 @@ def print_texts(texts):
 
 def quote(path):
     """A path as the person's own shell reads it: by POSIX's rules, on Windows in quotation marks."""
+    path = f"./{path}" if str(path).startswith("-") else path  # it would be read as a flag
     return f'"{path}"' if os.name == "nt" else shlex.quote(str(path))
 
 

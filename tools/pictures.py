@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+from tools.command_line import UserError
 from tools.files import ROOT, write_safely
 
 HIDDEN = "░"  # how a mask is shown
@@ -36,14 +37,12 @@ def longest_copy(pieces, text):
 
 
 # ---- Figures
-def new_figure(rows=1, columns=1, **options):
-    """(figure, axes) of matplotlib, which draws into files without a window. options: those of plt.subplots."""
-    import matplotlib
+def new_figure(rows=1, columns=1, figsize=None, layout=None, **options):
+    """(figure, axes) of matplotlib without its pyplot, whose windows are the caller's. options: Figure.subplots's."""
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    return plt.subplots(rows, columns, **options)
+    figure = Figure(figsize=figsize, layout=layout)
+    return figure, figure.subplots(rows, columns, **options)
 
 
 def save_figure(figure, path):
@@ -60,15 +59,24 @@ def show_text(tokenizer, tokens, mask_id):
     return "".join(HIDDEN if i == mask_id else tokenizer.units[i] for i in tokens.tolist())
 
 
-def wrapped(text, width):
-    """The lines of a text as a terminal of `width` columns shows them. A tab is drawn as a space."""
+def can_draw(stream):
+    """Whether a stream is a terminal that can move its cursor and show colours."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def drawn(line):
+    """[(letter, its columns)] of a line. Tabs, form feeds and others that would move the cursor are spaces."""
     from wcwidth import wcwidth  # letters of Chinese take two columns, joining signs none
 
+    return [(" ", 1) if wcwidth(letter) < 0 else (letter, wcwidth(letter)) for letter in line]
+
+
+def wrapped(text, width):
+    """The lines of a text as a terminal of `width` columns shows them."""
     lines = [""]
     for line in text.split("\n"):
         used = 0
-        for letter in line.replace("\t", " "):
-            columns = max(0, wcwidth(letter))
+        for letter, columns in drawn(line):
             if used + columns > width:
                 lines, used = [*lines, ""], 0
             lines[-1], used = lines[-1] + letter, used + columns
@@ -102,22 +110,38 @@ class LiveView:
 
 # ---- Animations
 GIF_COLUMNS = 100  # letters in a line, at most
+GIF_HEIGHT = 2**16 - 1  # pixels, by the format
+GIF_PIXELS = 2**28  # of all frames together, since they are held in memory
+
+
+def gif_places(letters):
+    """Where each letter stands in an animation, [(x, y)], from its upper left corner."""
+    places, row, column = [], 0, 0
+    for letter in letters:
+        if column == GIF_COLUMNS:
+            row, column = row + 1, 0
+        places.append((12 + 10 * column, 10 + 22 * row))
+        row, column = (row + 1, 0) if letter == "\n" else (row, column + 1)
+    return places
 
 
 def save_gif(path, frames, tokenizer, mask_id):
-    """Saves canvases [1, L] as an animation. Letters stand where they stand in the last canvas."""
+    """Saves canvases [1, L] as an animation, all of them or as many as memory bears. Raises UserError.
+
+    Letters stand where they stand in the last canvas."""
     import matplotlib
     from PIL import Image, ImageDraw, ImageFont
 
     font = ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSansMono.ttf", 16)
-    units, places, row, column = [unit.replace("\t", " ") for unit in tokenizer.units], [], 0, 0
-    for i in frames[-1][0].tolist():
-        if column == GIF_COLUMNS:
-            row, column = row + 1, 0
-        places.append((12 + 10 * column, 10 + 22 * row))
-        row, column = (row + 1, 0) if units[i] == "\n" else (row, column + 1)
-    tell_missing(font, {units[i] for i in frames[-1][0].tolist()} - {"\n"})
-    size = (max(x for x, _ in places) + 24, places[-1][1] + 34)
+    units = [unit if unit == "\n" else "".join(letter for letter, _ in drawn(unit)) for unit in tokenizer.units]
+    letters = [units[i] for i in frames[-1][0].tolist()]
+    places = gif_places(letters)
+    width, height = size = max(x for x, _ in places) + 24, places[-1][1] + 34
+    if height > GIF_HEIGHT:
+        raise UserError(f"the animation would be {height:,} pixels high, and a GIF has {GIF_HEIGHT:,}: lower --len.")
+    tell_missing(font, set(letters) - {"\n"})
+    most = max(2, GIF_PIXELS // (width * height))
+    frames = frames[:: -math.ceil(len(frames) / most)][::-1]  # the last one always
     images, before = [], frames[0]
     for frame in frames:
         image = Image.new("RGB", size, "white")
@@ -141,4 +165,5 @@ def tell_missing(font, units):
     box = bytes(font.getmask("\uffff"))
     if missing := sorted(unit for unit in units if any(bytes(font.getmask(letter)) == box for letter in unit)):
         shown = ", ".join(map(repr, missing[:5]))
-        print(f"the animation shows boxes for {shown}: its font lacks them, where Noto Sans has them", file=sys.stderr)
+        fonts = "the Noto fonts have all scripts, such as Noto Sans CJK, Noto Sans Tamil and Noto Emoji"
+        print(f"the animation shows boxes for {shown}: its font lacks them ({fonts})", file=sys.stderr)

@@ -77,13 +77,13 @@ def settle(args, script, presets, load_text, **own):
     load_text(path or None) -> str. Raises UserError for a flag that a run cannot change, for another script's run or
     another text, and where files would be lost.
     """
-    if args.out.suffix != ".safetensors":
-        raise UserError(f"--out {args.out} is no name for a checkpoint; it must end in .safetensors.")
+    check_out(args.out)
     given, device = given_flags(args), join_processes(pick_device(args.device))
     given |= dict(out=args.out, device=str(device), compiles=not args.no_compile)
     if args.resume:
         saved = read_checkpoint(args.out)
         check_settings(saved, script, presets, args.out)
+        given = {name: value for name, value in given.items() if value != "auto"}  # the run has made its choice
         refuse_changes(saved["settings"], given, args.out)
         settings = saved["settings"] | given
     else:
@@ -123,6 +123,12 @@ def data_path(name):
     if CONTROL.search(path) or re.search("[\t-\r]", path) or len(path) > 4096:
         raise UserError(f"the path of --data {name!r} has control characters, or is not UTF-8; rename the file.")
     return path
+
+
+def check_out(out):
+    """Raises UserError unless a run may have this name: NAME_best.safetensors are the best weights of another."""
+    if out.suffix != ".safetensors" or out.stem.endswith("_best"):
+        raise UserError(f"--out {out} is no name for a run; it must end in .safetensors, but not in _best.safetensors.")
 
 
 def refuse_existing(out):

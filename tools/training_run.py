@@ -26,6 +26,12 @@ MOST_LOSSES = 10**4  # steps between two rows, at most: a checkpoint holds their
 SAVE_EVERY = 60  # seconds between two saves
 
 
+def version(path):
+    """What tells a file from another that was written in its place."""
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns
+
+
 class Run:
     """What a checkpoint must hold to go on: model, optimizers, generators, and how far training came."""
 
@@ -37,6 +43,7 @@ class Run:
         self.generator = torch.Generator().manual_seed(settings.seed)  # of windows and masks
         self.step, self.characters, self.seconds, self.heldout, self.best = 0, 0, 0.0, None, math.inf
         self.lr, self.losses, self.due = 0.0, [], False  # losses: since the last row of the log. due: to be measured.
+        self.kept = None  # how the file was when this run wrote or read it
 
     def progress(self):
         """The share of the run that is done, 0 to 1, in steps or in training time."""
@@ -49,12 +56,15 @@ class Run:
         return dict(model=weights, config=self.config, units=self.tokenizer.units, **progress)
 
     def save(self, new=False):
-        """Writes the training state to --out. new: that file must not exist yet."""
+        """Writes the training state to --out. new: that file must not exist yet. Raises UserError."""
+        if not new and self.settings.out.exists() and version(self.settings.out) != self.kept:
+            raise UserError(f"another run has written {self.settings.out}, and goes on with it: this one ends here.")
         contents = self.contents(self.model.state_dict())
         contents |= dict(settings=self.settings.saved(), lr=self.lr, losses=self.losses, due=self.due)
         contents["optimizers"] = [optimizer.state_dict()["state"] for optimizer in self.optimizers]
         contents["generators"] = dict(batches=self.generator.get_state(), **generator_states(self.device))
         save_checkpoint(contents, self.settings.out, new)
+        self.kept = version(self.settings.out)
 
     def restore(self, saved):
         """Takes up what `save` wrote: weights, optimizers, generators (windows, masks, dropout) and clock.
@@ -62,6 +72,7 @@ class Run:
         `settle` decides what may change then. Raises UserError when the parts do not fit together.
         """
         path = self.settings.out
+        self.kept = version(path)
         config = saved.get("config")
         same = isinstance(config, dict) and config | dict(dropout=0) == self.config | dict(dropout=0)
         if not same or saved.get("units") != self.tokenizer.units:
@@ -185,13 +196,21 @@ class Reporter:
         self.bar.update(after - self.bar.n)
         run.due = int(after * EVALUATIONS) > int(before * EVALUATIONS)
         if run.due or time.monotonic() > self.saved_at + SAVE_EVERY:
-            run.save()
-            self.saved_at = time.monotonic()
+            self.save()
         if run.due:
             self.bar.set_description_str(f"{text}; measuring on held-out text")
             self.measure()
         elif int(after * LOG_ROWS) > int(before * LOG_ROWS) or len(run.losses) >= MOST_LOSSES:
             self.add_row("")
+
+    def save(self):
+        """Saves the run. A mistake that ends it is said below the bar."""
+        try:
+            self.run.save()
+        except UserError:
+            self.bar.close()
+            raise
+        self.saved_at = time.monotonic()
 
     def measure(self):
         """Measures on held-out text and logs the figure."""
@@ -209,7 +228,7 @@ class Reporter:
     def finish(self):
         """Saves, draws the curve and says what came out."""
         run = self.run
-        run.save()
+        self.save()
         self.bar.close()
         best = f"{run.best:.3f} nats/{self.objective.token}" if run.best < math.inf else "not measured yet"
         resume = f"Go on with --resume --out {quote(run.settings.out)}"

@@ -8,10 +8,18 @@ const nameOf = (token) => NAMES[units[token]] ?? units[token];
 const asTyped = (tokens) => tokens.map((token) => (token === MASK ? "_" : units[token])).join("");
 const hiddenIn = (tokens) => tokens.filter((token) => token === MASK).length;
 
+// What finds the first of some texts at a place of another text, the longest one where several stand there
+function patternOf(texts) {
+  const longestFirst = [...texts].sort((a, b) => b.length - a.length);
+  const escaped = longestFirst.map((text) => text.replace(/[\\^$.*+?()[\]{}|\/]/g, "\\$&"));
+  return new RegExp(escaped.join("|"), "uy");
+}
+
 const idOf = new Map(units.map((unit, i) => [unit, i]));
-const longestFirst = [...units].sort((a, b) => b.length - a.length);
-const escaped = longestFirst.map((unit) => unit.replace(/[\\^$.*+?()[\]{}|\/]/g, "\\$&"));
-const unitPattern = new RegExp(escaped.join("|"), "uy");
+const idApart = new Map(units.map((unit, i) => [unit.normalize("NFD"), i])); // of the letters with their signs apart
+const patterns = new Map([idOf, idApart].map((ids) => [ids, patternOf(ids.keys())]));
+const invisible = "\u200b\u200c\u200d\u2060\ufeff\u00ad"; // zero-width signs, the soft hyphen
+const foreign = new Set([...invisible].filter((sign) => !idOf.has(sign)));
 
 // What phones and word processors type, and what stands for it where the alphabet lacks it
 const SUBSTITUTES = {
@@ -19,26 +27,40 @@ const SUBSTITUTES = {
   "\u00a0": " ", "\t": " ",
 };
 
-// The unit that text has at `place`, and how many characters of it that takes; none where it is not in the alphabet
-function unitAt(text, place) {
-  unitPattern.lastIndex = place;
-  const unit = unitPattern.exec(text)?.[0];
-  if (unit !== undefined) return [unit, unit.length];
+// The token that text has at `place`, and how many characters of it that takes; none where it is not in the alphabet
+function tokenAt(text, place, ids) {
+  if (text[place] === "_") return [MASK, 1];
+  const pattern = patterns.get(ids);
+  pattern.lastIndex = place;
+  const unit = pattern.exec(text)?.[0];
+  if (unit !== undefined) return [ids.get(unit), unit.length];
   const other = [...(SUBSTITUTES[text[place]] ?? "")].find((letter) => idOf.has(letter));
-  return other === undefined ? [] : [other, 1];
+  return other === undefined ? [] : [idOf.get(other), 1];
 }
 
-// Text, with _ for hidden letters -> tokens. Throws an Error whose message is a sentence for a person
-function encode(typed) {
-  const text = typed.normalize("NFC").replace(/\r\n?/g, "\n").replace(/…/g, idOf.has("…") ? "…" : "..."), tokens = [];
+// The tokens of a text as far as the alphabet has it, and the place where that ends
+function read(text, ids) {
+  const tokens = [];
   for (let place = 0; place < text.length; ) {
-    const [unit, size] = text[place] === "_" ? ["_", 1] : unitAt(text, place);
-    if (unit === undefined) {
-      const letter = String.fromCodePoint(text.codePointAt(place)), number = [...text.slice(0, place)].length + 1;
-      throw new Error(`The character “${letter}” (number ${number}) is not in this model’s alphabet.`);
-    }
-    tokens.push(unit === "_" ? MASK : idOf.get(unit));
+    const [token, size] = tokenAt(text, place, ids);
+    if (token === undefined) return { tokens, end: place };
+    tokens.push(token);
     place += size;
   }
-  return tokens;
+  return { tokens, end: text.length };
+}
+
+// Text, with _ for hidden letters -> tokens: as typed, else with signs apart from their letters, else without invisible
+// signs, as in lesson 1. Throws an Error whose message is a sentence for a person
+function encode(typed) {
+  const text = typed.replace(/\r\n?/g, "\n").replace(/…/g, idOf.has("…") ? "…" : "...");
+  for (const form of [text, [...text].filter((sign) => !foreign.has(sign)).join("")]) {
+    for (const [whole, ids] of [[form, idOf], [form.normalize("NFD"), idApart]]) {
+      const { tokens, end } = read(whole, ids);
+      if (end === whole.length) return tokens;
+    }
+  }
+  const { end } = read(text, idOf), letter = String.fromCodePoint(text.codePointAt(end));
+  const number = [...text.slice(0, end)].length + 1;
+  throw new Error(`The character “${letter}” (number ${number}) is not in this model’s alphabet.`);
 }
