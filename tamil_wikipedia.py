@@ -56,6 +56,7 @@ LARGEST_ANSWER = 2**25  # bytes, where Wikipedia allows an article 2**21
 SLOWEST, STRETCH = 1000, 60  # fewer bytes a second over so many seconds count as a cut. The dump may take hours.
 ATTEMPTS = 6  # with pauses of 1, 2, 4, 8 and 16 seconds between them, unless the server asks for others
 LONGEST_WAIT = 300  # seconds, whatever the server asks for
+LONGEST_PLACE = 1000  # characters that say where to go on, where a title has 255 bytes
 
 QUERY = dict(  # www.mediawiki.org/wiki/API:Allpages, Extension:TextExtracts, API:Continue, Manual:Maxlag_parameter
     action="query", format="json", formatversion=2, maxlag=5,  # maxlag: a busy server may put us off
@@ -106,7 +107,9 @@ def patiently(send, address, bar):
     for attempt in range(ATTEMPTS):
         try:
             return send()
-        except (requests.RequestException, TimeoutError) as problem:
+        except UserError:
+            raise
+        except (requests.RequestException, TimeoutError, ValueError) as problem:  # the last: an address that is none
             response = getattr(problem, "response", None)
             reason = type(problem).__name__ if response is None else str(problem).split(" for url")[0]
         # a status 4xx is final, except 429, "too many requests"
@@ -114,7 +117,7 @@ def patiently(send, address, bar):
         if refused or attempt == ATTEMPTS - 1:
             break
         asked = "" if response is None else response.headers.get("Retry-After", "")
-        seconds = min(int(asked), LONGEST_WAIT) if asked.isdecimal() else 2**attempt
+        seconds = min(int(asked[:9]), LONGEST_WAIT) if asked.isdecimal() else 2**attempt
         bar.set_description(f"{reason}, waiting {seconds} s")
         time.sleep(seconds)
         bar.set_description()
@@ -138,11 +141,14 @@ def ask_api(session, address, place):
     response, content = within(ANSWER_SECONDS, send)
     response.raise_for_status()
     try:
-        answer = dict(json.loads(content))
-    except (ValueError, TypeError, RecursionError):
-        raise requests.RequestException("an answer that is not JSON", response=response)
+        answer = json.loads(content)
+        if not isinstance(answer, dict):
+            raise ValueError
+    except (ValueError, RecursionError):
+        raise requests.RequestException("an answer that is no JSON object", response=response)
     if "error" in answer:  # these come with status 200
         code = str(answer["error"].get("code", "") if isinstance(answer["error"], dict) else answer["error"])[:80]
+        code = CONTROL.sub("?", code).replace("\n", " ")
         if not re.match("maxlag|ratelimited|readonly|internal_api_error", code):  # these pass
             raise UserError(f"{address} refuses the request ({code}); what has come is kept.")
         raise requests.RequestException(code, response=response)
@@ -152,23 +158,45 @@ def ask_api(session, address, place):
 def new_articles(answer, seen):
     """The articles of an answer, {page id: clean text}, that are Tamil and whose id is not in `seen`.
 
-    A page without "extract" was listed before its turn. Its text comes with a later answer. Raises UserError for an
-    answer of another shape.
+    A page without "extract" was listed before its turn. Its text comes with a later answer. Where no page is left
+    there is no "query". Raises UserError for an answer of another shape.
     """
     try:
-        pages = [page for page in answer.get("query", {}).get("pages", []) if "extract" in page]
-        texts = {str(int(page["pageid"])): clean_article(page["extract"]) for page in pages}
-    except (AttributeError, TypeError, KeyError, ValueError, OverflowError):  # the last is for a page id of Infinity
+        listed = [] if answer.get("batchcomplete") is True and "query" not in answer else answer["query"]["pages"]
+        pages = {page["pageid"]: page["extract"] for page in listed if "extract" in page}
+        if not isinstance(listed, list) or not all(type(number) is int and number > 0 for number in pages):
+            raise TypeError
+        texts = {str(number): clean_article(text) for number, text in pages.items()}
+    except (AttributeError, TypeError, KeyError):
         raise UserError("the API gave an answer of another shape than it documents; nothing of it is kept.")
     return {page: text for page, text in texts.items() if page not in seen and mostly_tamil(text)}
 
 
-def next_place(answer, place):
-    """Where to go on after an answer that was asked for at `place`. None at the end. Raises UserError."""
+def is_place(after):
+    """Whether an answer's "continue" can be asked for: a few short parameters that are none of QUERY's."""
+    if not isinstance(after, dict) or not after or not all(type(each) in (str, int) for each in after.values()):
+        return False
+    text = "".join(map(str, [*after, *after.values()]))
+    return len(text) <= LONGEST_PLACE and not CONTROL.search(text) and not after.keys() & QUERY.keys()
+
+
+def marked(place):
+    """A place in a form that a set can hold."""
+    return frozenset((name, str(value)) for name, value in place.items())
+
+
+def next_place(answer, asked=None):
+    """Where to go on after an answer. None at the end. asked: the places of this run, to which it is added.
+
+    Raises UserError for a place that cannot be asked for, or that was asked for before.
+    """
     after = answer.get("continue")
-    known = isinstance(after, dict) and after and all(type(each) in (str, int) for each in after.values())
-    if after is not None and (not known or after == place or CONTROL.search("".join(map(str, after.values())))):
+    if after is None:
+        return None
+    if not is_place(after) or (asked and marked(after) in asked):
         raise UserError("the API says to go on from where it was asked, or from nowhere; nothing of that is kept.")
+    if asked is not None:
+        asked.add(marked(after))
     return after
 
 
@@ -202,12 +230,13 @@ def save_answers(address, path, limit=None):
     seen, place = set(), {}
     for saved in saved_answers(path):
         seen.update(saved["articles"])
-        place = next_place(saved, None)
+        place = next_place(saved)
+    asked = {marked(place or {})}
     bar = tqdm(initial=len(seen), total=limit, unit=" articles", disable=None)
     with requests.Session() as session, open(path, "ab") as file, bar:
         while place is not None and (limit is None or len(seen) < limit):
             answer = patiently(functools.partial(ask_api, session, address, place), address, bar)
-            articles, place = new_articles(answer, seen), next_place(answer, place)
+            articles, place = new_articles(answer, seen), next_place(answer, asked)
             file.write(json.dumps({"articles": articles, "continue": place}).encode() + b"\n")
             file.flush()
             seen.update(articles)
@@ -288,16 +317,19 @@ def fetch_dump(address, path):
 
 
 def check_dump(path):
-    """Raises UserError unless a dump is whole. On one that was cut, wikiextractor would wait for ever."""
+    """Raises UserError unless a dump is whole. On one that was cut, or lacks a title, wikiextractor would never end."""
     if not path.is_file():
-        raise UserError(f"there is no file {path}.")
-    ending, reason = "", "its last lines are missing"
+        raise UserError(f"{path} is no ordinary file." if path.exists() else f"there is no file {path}.")
+    ending, reason, untitled = "", "its last lines are missing", 0
     try:
         with (bz2.open if path.suffix == ".bz2" else open)(path, "rt", encoding="utf-8") as file:
-            while piece := file.read(2**20):
-                ending = ending[-99:] + piece
+            while line := file.readline(2**20):
+                ending = ending[-99:] + line
+                untitled += line.count("<page>") - line.count("<title>")
     except (OSError, EOFError, UnicodeDecodeError) as problem:
         ending, reason = "", str(problem)
+    if untitled > 0:
+        ending, reason = "", "a page has no title"
     if not ending.rstrip().endswith("</mediawiki>"):
         raise UserError(f"{path} is not a whole dump ({reason}); move it away, and get it again.")
 
@@ -345,12 +377,14 @@ def main():
     parser = Parser(__doc__)
     way = parser.add_mutually_exclusive_group(required=True)
     way.add_argument("--api", action="store_true", help="ask for one article after the other")
-    way.add_argument("--dump", nargs="?", const="", metavar="FILE", help="take all from a dump (default: download it)")
+    way.add_argument("--dump", nargs="?", const=DUMP, metavar="FILE", help="take all from a dump (default: download it)")
     stop = f"with --api: stop after N articles (default: {FIRST_ARTICLES})"
     parser.add_argument("--limit", type=between(int, 1, 1_000_000), metavar="N", help=stop)
     args = parser.parse_args()
     if args.limit and not args.api:
         parser.error("--limit goes with --api only")
+    if args.dump == "":
+        parser.error("--dump is an empty text; name a file, or write --dump alone to download it")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` stops it as Ctrl-C does
     FOLDER.mkdir(exist_ok=True)
     if args.api:
@@ -359,7 +393,7 @@ def main():
         count = read_api(API, FOLDER, args.limit, FIRST_ARTICLES)
     else:
         program = find_extractor()  # first, since the download is long
-        dump = Path(args.dump) if args.dump else fetch_dump(DUMP, FOLDER / Path(DUMP).name)
+        dump = fetch_dump(DUMP, FOLDER / Path(DUMP).name) if args.dump == DUMP else Path(args.dump)
         count = read_dump(program, dump, FOLDER)
     print(f"{count:,} articles", file=sys.stderr)
     print(FOLDER / "tamil_wiki.txt")

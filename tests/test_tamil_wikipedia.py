@@ -338,7 +338,8 @@ def test_no_network_is_one_sentence(tmp_path):
 @pytest.mark.parametrize(
     "arguments, word",
     [("--api --limit 0", "from 1 to 1,000,000"), ("--api --limit 1000001", "from 1 to 1,000,000"), ("", "--api"),
-     ("--api --limit many", "whole number"), ("--dump --limit 3", "--api"), ("--api --dump", "not allowed")],
+     ("--api --limit many", "whole number"), ("--dump --limit 3", "--api"), ("--api --dump", "not allowed"),
+     ("--dump=", "empty")],
 )  # fmt: skip
 def test_a_wrong_command_line_is_one_sentence(arguments, word):
     assert_refused(run_script("tamil_wikipedia.py", *arguments.split()), 2, word)
@@ -510,8 +511,13 @@ def test_what_is_a_whole_dump(tiny_dump, empty_dump, tmp_path):
     for name in ("cut.xml", "noise.xml.bz2", "noise.xml"):
         with pytest.raises(UserError, match="not a whole"):
             wikipedia.check_dump(tmp_path / name)
+    (tmp_path / "untitled.xml").write_text("<mediawiki>\n<page>\n<ns>0</ns>\n</page>\n</mediawiki>\n")
+    with pytest.raises(UserError, match="a page has no title"):
+        wikipedia.check_dump(tmp_path / "untitled.xml")
     with pytest.raises(UserError, match="no file"):
         wikipedia.check_dump(tmp_path / "missing.xml")
+    with pytest.raises(UserError, match="no ordinary file"):
+        wikipedia.check_dump(tmp_path)
 
 
 def test_a_missing_wikiextractor_is_one_sentence_before_any_download(tmp_path):
@@ -614,7 +620,12 @@ CASES = sorted((ROOT / "data" / "cases" / "wiki").glob("*.json"))
     {"query": {"pages": [{"pageid": 1, "extract": None}]}}, {"query": {"pages": [1]}}, {"query": {"pages": {"a": 1}}},
     {"query": {"pages": [{"pageid": "x", "extract": "x"}]}}, {"continue": "x"}, {"continue": {}}, {"continue": [1]},
     {"continue": {"gapcontinue": None}}, {"continue": {"gapcontinue": "\ud800"}},
-    {"query": {"pages": [{"pageid": float("inf"), "extract": "x"}]}},
+    {"query": {"pages": [{"pageid": float("inf"), "extract": "x"}]}}, {}, {"query": {}}, {"warnings": {"main": "x"}},
+    [], "", ["ab"], [["batchcomplete", True]], {"batchcomplete": 1}, {"errors": [{"code": "x"}]}, {"parse": {}},
+    {"query": {"pages": {}}, "continue": {"gapcontinue": "b"}}, {"query": {"pages": ""}},
+    *({"query": {"pages": [{"pageid": number, "extract": "அ"}]}} for number in (True, 1.5, -1, "1")),
+    *({"query": {"pages": []}, "continue": place} for place in (
+        {"gapcontinue": "x" * 2000}, {"\ud800": "a"}, {"format": "xml"}, {"action": "logout", "gapcontinue": "b"})),
     *(json.loads(path.read_text(encoding="utf-8")) for path in CASES),
 ])  # fmt: skip
 def test_an_answer_of_another_shape_is_one_sentence_and_nothing_of_it_is_stored(answer, tmp_path, monkeypatch):
@@ -634,6 +645,26 @@ def wikipedia_answer(send):
     if "error" in answer:
         raise UserError("refused")
     return answer
+
+
+def test_places_that_lead_in_a_circle_are_an_error(tmp_path, monkeypatch):
+    circle = {"a": 1, "1": "b", "b": "1"}  # 1 and "1" are the same to a server
+    asked = []
+
+    def ask(session, address, place):
+        asked.append(place)
+        return {"query": {"pages": []}, "continue": {"gapcontinue": circle[str(place.get("gapcontinue", "a"))]}}
+
+    monkeypatch.setattr(wikipedia, "ask_api", ask)
+    with pytest.raises(UserError, match="from where it was asked"):
+        wikipedia.read_api("x", tmp_path)
+    assert len(asked) == 3
+
+
+def test_headers_that_are_no_numbers_and_addresses_that_are_none(tmp_path, pauses):
+    trouble = {1: status(503, Retry_After="9" * 5000), 2: status(302, Location="http://[::bad")}
+    with serving(a_wiki(trouble=trouble)) as address:
+        assert wikipedia.read_api(address, tmp_path) == TOTAL
 
 
 def test_an_article_that_two_runs_saved_is_written_once(tmp_path):
