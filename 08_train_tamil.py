@@ -29,10 +29,11 @@ import random
 import re
 import string
 import sys
+import unicodedata
 from collections import Counter
 from dataclasses import replace
 from importlib import import_module
-from itertools import product
+from itertools import groupby, product
 
 from tools.command_line import UserError, print_command, run
 from tools.devices import pick_device
@@ -77,8 +78,15 @@ def make_units(text, kind):
 
 
 def keep_known(tokenizer, text):
-    """The text without what no unit covers. Says how much was dropped. Raises UserError where it is more than half."""
-    kept = "".join(tokenizer.pattern.findall(text))
+    """The text without what no unit covers. A word that would lose a letter goes whole. Says how much was dropped.
+
+    Raises UserError where it is more than half.
+    """
+    kept = []
+    for _, group in groupby(text, key=lambda character: unicodedata.category(character)[0] in "LM"):  # words or others
+        known, foreign = tokenizer.pattern.findall(word := "".join(group)), tokenizer.pattern.sub("", word)
+        kept += [] if any(map(str.isalpha, foreign)) else known
+    kept = "".join(kept)
     if len(kept) < len(text) / 2:  # the alphabet of another writing system
         has = f"only {len(kept):,} of the text's {len(text):,} characters"
         raise UserError(f"the model's alphabet has {has}: is it one of Tamil?")

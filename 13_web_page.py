@@ -43,7 +43,7 @@ from html import escape
 from importlib import import_module
 from pathlib import Path
 
-from tools.command_line import Parser, UserError, check, run
+from tools.command_line import Parser, UserError, check, given_path, run
 from tools.files import ROOT, find_checkpoint, write_safely
 
 import torch
@@ -178,7 +178,7 @@ def show_same_logits(path, number, model, fast=True):
     check(f"{way}: no logit is more than {apart:.0e} from PyTorch's", apart < 1e-3)
 
 
-def show_same_texts(path, model, tokenizer, seed=1):
+def show_same_texts(path, model, tokenizer, shipped=True, seed=1):
     """Compares texts of one seed and the same settings, by lesson 6 and by the page, which completes the settings."""
     canvas = torch.full((1, min(128, model.config.context)), tokenizer.vocab_size)  # [1, L]
     masks = canvas.shape[1]
@@ -191,11 +191,14 @@ def show_same_texts(path, model, tokenizer, seed=1):
         print(f"  {tokenizer.decode(tokens[0])[:60]!r} ...")
         passes = f"{sampling.steps} passes, {sampling.revise} of them take back"
         same = settings == page_settings(sampling) and steps[-1] == tokens[0].tolist()
-        check(f"temperature {sampling.temperature}, {sampling.order}, {passes}: all letters are the same", same)
+        claim = f"temperature {sampling.temperature}, {sampling.order}, {passes}: all letters are the same"
+        check(claim, same, shipped)
 
 
-def prove(path, models, tokenizer):
-    """Compares the page with PyTorch, where Node is installed."""
+def prove(path, models, tokenizer, shipped=True):
+    """Compares the page with PyTorch, where Node is installed.
+
+    In a weak model of one's own two letters may be equally likely, and the last digit decides."""
     if shutil.which("node") is None:
         return print("  not checked: Node, which runs the page's script without a browser, is not installed")
     [numbers] = run_in_node(path, [["rand", 1, 1000]])
@@ -205,7 +208,7 @@ def prove(path, models, tokenizer):
         print(f"  {name}:")
         show_same_logits(path, number, model)
         show_same_logits(path, number, model, fast=False)
-    show_same_texts(path, next(iter(models.values())), tokenizer)
+    show_same_texts(path, next(iter(models.values())), tokenizer, shipped)
 
 
 def show_packing(model):
@@ -222,8 +225,10 @@ def main():
     add = parser.add_argument
     add("--checkpoint", default=str(CARRIED), metavar="FILE", help=f"the dLLM (default: checkpoints/{CARRIED.name})")
     add("--gpt", metavar="FILE", help="a GPT of the same alphabet that writes beside it (default: none)")
-    add("--out", type=Path, metavar="FILE", help="where the page goes (default: figures/NAME.html)")
+    add("--out", type=given_path, metavar="FILE", help="where the page goes (default: figures/NAME.html)")
     args = parser.parse_args()
+    if not args.checkpoint:
+        parser.error("--checkpoint is an empty text; name a file, or leave it out")
     name = Path(args.checkpoint).stem
     out = args.out or ROOT / "figures" / f"{name}.html"
     if out.suffix != ".html":
@@ -240,7 +245,7 @@ def main():
     print(f"1. The page: {len(page.encode()) / 1e6:.2f} MB")
     show_packing(models[name])
     print("\n2. The same in two languages")
-    prove(out, models, tokenizer)
+    prove(out, models, tokenizer, find_checkpoint(args.checkpoint).resolve() in (CARRIED, generation.SHIPPED))
     print(f"\nOpen it in a browser, or send it to someone:\n{out}")
 
 

@@ -377,7 +377,7 @@ def main():
     parser = Parser(__doc__)
     way = parser.add_mutually_exclusive_group(required=True)
     way.add_argument("--api", action="store_true", help="ask for one article after the other")
-    way.add_argument("--dump", nargs="?", const=DUMP, metavar="FILE", help="take all from a dump (default: download it)")
+    way.add_argument("--dump", nargs="?", const=DUMP, metavar="FILE", help="all from this dump (default: download it)")
     stop = f"with --api: stop after N articles (default: {FIRST_ARTICLES})"
     parser.add_argument("--limit", type=between(int, 1, 1_000_000), metavar="N", help=stop)
     args = parser.parse_args()

@@ -16,9 +16,8 @@ import math
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
-from pathlib import Path
 
-from tools.command_line import between, run, seeded_generator
+from tools.command_line import between, given_path, run, seeded_generator
 from tools.files import ROOT
 from tools.pictures import mean_and_error, new_figure, print_row, save_figure
 
@@ -183,7 +182,7 @@ def main():
     add("--data", metavar="FILE", help="the text that both were trained on (default: TinyShakespeare)")
     add("--len", type=between(int, max(SIZES), 10**5), help="letters of a window (default: the models' context)")
     add("--exact", action="store_true", help="the exact figures alone, of all blanks but the longest")
-    add("--pictures", type=Path, default=folder, metavar="FOLDER", help="default: figures")
+    add("--pictures", type=given_path, default=folder, metavar="FOLDER", help="default: figures")
     args = parser.parse_args()
     if args.num < 2:
         parser.error("--num must be 2 or more, since every figure has a standard error")

@@ -15,9 +15,8 @@ Builds on:  lessons 4 (exact_nats), 5 (load_kind), 6 (generate), 7 (token_nats),
 import time
 from functools import partial
 from importlib import import_module
-from pathlib import Path
 
-from tools.command_line import Parser, between, run
+from tools.command_line import Parser, between, given_path, run
 from tools.files import ROOT
 from tools.pictures import mean_and_error, new_figure, save_figure
 
@@ -117,7 +116,7 @@ def main():
     add("--gpt", default=str(gpt.SHIPPED_GPT), metavar="FILE", help=f"default: {gpt.SHIPPED_GPT.name}")
     add("--windows", type=between(int, 2, 10**4), default=8, help="of held-out text (default: %(default)s)")
     add("--texts", type=between(int, 1, 10**4), default=4, help="of each kind (default: %(default)s)")
-    add("--pictures", type=Path, default=ROOT / "figures", metavar="FOLDER", help="default: figures")
+    add("--pictures", type=given_path, default=ROOT / "figures", metavar="FOLDER", help="default: figures")
     args = parser.parse_args()
     model, tokenizer, _ = training.load_kind(args.checkpoint, False)
     models = {"the dLLM": model, "trained with blocks, too": training.load_kind(args.trained, False)[0]}

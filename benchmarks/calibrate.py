@@ -17,10 +17,9 @@ Builds on:  lessons 1 (text), 5 (the figures of a dLLM, checkpoints) and 7 (thos
 import copy
 from dataclasses import asdict, replace
 from importlib import import_module
-from pathlib import Path
 
 from tools.checkpoints import PROGRESS, as_shipped, save_checkpoint
-from tools.command_line import Parser, UserError, between, run
+from tools.command_line import Parser, UserError, between, given_path, run
 
 import torch
 from tqdm import tqdm
@@ -97,11 +96,11 @@ def write_model(model, tokenizer, info, objective, windows, path):
 def main():
     """The command line of benchmarks.calibrate."""
     parser = Parser(__doc__)
-    parser.add_argument("checkpoints", nargs="+", type=Path, metavar="FILE", help="checkpoints of one run")
+    parser.add_argument("checkpoints", nargs="+", type=given_path, metavar="FILE", help="checkpoints of one run")
     share = between(float, 0.001, 1000)
     parser.add_argument("--shares", nargs="+", type=share, metavar="N", help="of each in the mean (default: equal)")
     parser.add_argument("--data", metavar="FILE", help="the text that it was trained on (default: TinyShakespeare)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="where to write the model (default: nowhere)")
+    parser.add_argument("--out", type=given_path, metavar="FILE", help="where to write the model (default: nowhere)")
     args = parser.parse_args()
     shares = args.shares or [1] * len(args.checkpoints)
     if len(shares) != len(args.checkpoints):

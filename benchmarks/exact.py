@@ -16,9 +16,8 @@ Builds on:  lessons 4 (exact_nats, masked_cross_entropy), 7 (token_nats) and 10 
 from functools import partial
 from importlib import import_module
 from itertools import pairwise
-from pathlib import Path
 
-from tools.command_line import between, run
+from tools.command_line import between, given_path, run
 from tools.files import ROOT
 from tools.pictures import mean_and_error, new_figure, save_figure
 
@@ -103,7 +102,7 @@ def main():
     parser, folder = comparison.comparing_parser(__doc__), ROOT / "figures"
     counted = between(int, 4, 10**5)
     parser.add_argument("--windows", type=counted, default=WINDOWS, help="of held-out text (default: %(default)s)")
-    parser.add_argument("--pictures", type=Path, default=folder, metavar="FOLDER", help="default: figures")
+    parser.add_argument("--pictures", type=given_path, default=folder, metavar="FOLDER", help="default: figures")
     args = parser.parse_args()
     writers, _, windows = comparison.prepare(args.dllm, args.gpt, args.device, args.data, args.len)
     windows = comparison.spread(windows, args.windows, "--windows").to(writers.device)

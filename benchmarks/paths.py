@@ -35,7 +35,7 @@ from robots.pictures import draw_map, draw_scale
 from robots.planner import REFINEMENTS, Planner, plan, smooth_simply
 from robots.teacher import teach
 from robots.training import put_disc, save_arrays, smoothing
-from tools.command_line import Parser, SEED, UserError, between, run
+from tools.command_line import SEED, Parser, UserError, between, given_path, run
 from tools.files import ROOT
 from tools.pictures import new_figure, save_figure
 
@@ -290,8 +290,13 @@ def main():
     add("--seed", type=SEED, default=0, help="default: 0")
     shipped = robot_paths.SHIPPED_PATHS
     add("--checkpoint", default=str(shipped), metavar="FILE", help="default: checkpoints/paths.safetensors")
-    add("--keep", type=Path, metavar="FILE", help="an .npz file: keep there what was measured, do not measure it again")
-    add("--pictures", type=Path, default=ROOT / "figures", metavar="FOLDER", help="default: figures")
+    add(
+        "--keep",
+        type=given_path,
+        metavar="FILE",
+        help="an .npz file: keep what was measured, and measure it once",
+    )
+    add("--pictures", type=given_path, default=ROOT / "figures", metavar="FOLDER", help="default: figures")
     args = parser.parse_args()
     model, few = robot_paths.load_model(args.checkpoint), max(2, args.num // 4)
     print(f"{args.num} problems of each kind on each map; length: mean, over successes, against the path as given")

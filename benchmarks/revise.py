@@ -15,9 +15,8 @@ Builds on:  lessons 4 (sample, top_ranked), 6 (generate, revise), 10 (Writers, J
 import timeit
 from functools import partial
 from importlib import import_module
-from pathlib import Path
 
-from tools.command_line import run
+from tools.command_line import given_path, run
 from tools.files import ROOT
 from tools.pictures import new_figure, save_figure
 
@@ -241,7 +240,7 @@ def main():
     parser, folder = comparison.comparing_parser(__doc__, PIECES), ROOT / "figures"
     parser.add_argument("--rivals", action="store_true", help=f"other ways to spend {RIVAL_PASSES} passes")
     parser.add_argument("--default", action="store_true", help=f"lesson 6's default, at temperatures {DEFAULT}")
-    parser.add_argument("--pictures", type=Path, default=folder, metavar="FOLDER", help="default: figures")
+    parser.add_argument("--pictures", type=given_path, default=folder, metavar="FOLDER", help="default: figures")
     args = parser.parse_args()
     writers, tokens, windows = comparison.prepare(args.dllm, args.gpt, args.device, args.data, args.len)
     judge = comparison.Judge(writers.tokenizer.decode(tokens), writers.tokenizer.vocab_size)

@@ -14,9 +14,8 @@ Builds on:  lessons 1 (windows), 5 (report_bound), 6 (Sampling), 7 (report_exact
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from pathlib import Path
 
-from tools.command_line import between, run
+from tools.command_line import between, given_path, run
 from tools.files import ROOT
 from tools.pictures import new_figure, save_figure
 
@@ -172,7 +171,7 @@ def main():
     add, folder, counted = parser.add_argument, ROOT / "figures", between(int, 2, 10**5)
     add("--exact-windows", type=counted, default=WINDOWS, help="for the exact figures (default: %(default)s)")
     add("--curves", action="store_true", help="only what each model was given, and the learning curves")
-    add("--pictures", type=Path, default=folder, metavar="FOLDER", help="where pictures go (default: figures)")
+    add("--pictures", type=given_path, default=folder, metavar="FOLDER", help="where pictures go (default: figures)")
     args = parser.parse_args()
     folder = args.pictures.resolve()  # save_figure takes an absolute path as it is
     writers, tokens, windows = comparison.prepare(args.dllm, args.gpt, args.device, args.data, args.len)

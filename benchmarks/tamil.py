@@ -197,11 +197,11 @@ def main():
     if args.couplets:
         return print_found_words(model, tokenizer, real, **here)
     writers = {"letters": (model, tokenizer)}
-    if args.codepoints:
+    if args.codepoints is not None:
         writers["code points"] = load_code_points(args.codepoints, args.device)
     mended = lambda shapes: mend(write(shapes), rules)  # noqa: E731
     tamil_generation.print_score(model, tokenizer, verse, args.num, mended if rules else write, generator)
-    if args.codepoints:
+    if args.codepoints is not None:
         in_order = partial(sampling_for, order=args.order or "certainty")  # lest it change along the curve
         compare_code_points(writers, known, real, args.num, in_order, generator)
 

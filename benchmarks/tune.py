@@ -71,9 +71,14 @@ def main():
     parser = training_parser(__doc__, "tune.safetensors", transformer.PRESETS)
     with tempfile.TemporaryDirectory() as folder:
         args = parser.parse_args([*flags, "--out", str(Path(folder) / "tune.safetensors")])
+        if args.evaluate is not None or args.resume:
+            parser.error("--evaluate and --resume do not go with this script, which always trains")
         changes = dict(word.split("=", 1) for word in words)
         deviation = read_number(float, "positions_std", changes.pop("positions_std", 0.02))
-        if changes.pop("positions", "rope") == "learned":
+        positions = changes.pop("positions", "rope")
+        if positions not in ("rope", "learned"):
+            parser.error(f"positions={positions} is not allowed; choose rope or learned")
+        if positions == "learned":
             use_learned_positions(deviation)
         training_run.EVALUATIONS = 1  # at the end
         for name, value in changes.items():

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from robots.curves import length_of
-from robots.files import given_path, refuse_odd_files, refuse_to_overwrite
-from tools.command_line import Parser, UserError, run
+from robots.files import refuse_odd_files, refuse_to_overwrite
+from tools.command_line import Parser, UserError, given_path, run
 
 PATH = "nav_msgs/msg/Path"
 

@@ -10,12 +10,11 @@ import sys
 
 from robots.bags import rewrite_bag
 from robots.curves import different, in_words, length_of
-from robots.files import given_path
 from robots.grid import Robot
 from robots.pictures import draw_passes
 from robots.planner import plan
 from robots.poses import keep_ends, looking_ahead, save_table, smooth_poses, thin_out
-from tools.command_line import SEED, Parser, UserError, between
+from tools.command_line import SEED, Parser, UserError, between, given_path
 
 
 def parse_paths(doc, checkpoint):

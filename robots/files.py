@@ -3,17 +3,7 @@
 Builds on:  tools.
 """
 
-import argparse
-from pathlib import Path
-
 from tools.command_line import UserError
-
-
-def given_path(text):
-    """An argparse type: a Path. An empty text is refused."""
-    if not text:
-        raise argparse.ArgumentTypeError("an empty text is no name; give one, or leave the flag out")
-    return Path(text)
 
 
 def refuse_odd_files(path, kind):

@@ -16,9 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from robots.files import given_path
 from robots.grid import CELL, TURTLEBOT, GridMap
-from tools.command_line import Parser, UserError, run
+from tools.command_line import Parser, UserError, given_path, run
 from tools.files import ROOT, download
 
 MAPS = ROOT / "data" / "maps"
@@ -81,17 +80,28 @@ def read_yaml(path):
     try:
         fields = yaml.safe_load(read_lines(path, 2**16))
         image, mode = fields["image"], fields.get("mode", "trinary")
+        resolution, origin = float(fields["resolution"]), fields["origin"]
         if not (isinstance(image, str) and isinstance(mode, str)):  # some lines of YAML can stand for terabytes
             raise TypeError
+        if not isinstance(origin, list) or len(origin) != 3 or not all(abs(float(each)) < 1e7 for each in origin):
+            raise ValueError  # m
         return MapFile(
-            image=path.parent / image, resolution=float(fields["resolution"]),
-            origin=tuple(float(number) for number in fields["origin"]), negate=bool(int(fields["negate"])),
+            image=path.parent / image, resolution=resolution,
+            origin=tuple(float(number) for number in origin), negate=bool(int(fields["negate"])),
             occupied_thresh=float(fields["occupied_thresh"]), free_thresh=float(fields["free_thresh"]),
             mode=mode.lower(),
         )  # fmt: skip
     except KeyError as missing:
         raise UserError(f"{path} is no map: it does not say {missing.args[0]!r}.")
-    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError, yaml.YAMLError) as problem:
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+        yaml.YAMLError,
+    ) as problem:
         if isinstance(problem, UserError):
             raise
         raise UserError(f"{path} is no map as Nav2 has them ({type(problem).__name__}).")
@@ -140,9 +150,8 @@ def free_cells(grey, opaque, file):
 def read_nav2(path, robot=TURTLEBOT):
     """A GridMap from Nav2's YAML and its image. Raises UserError."""
     file = read_yaml(path)
-    sound = len(file.origin) == 3 and all(map(math.isfinite, file.origin)) and 0.001 <= file.resolution <= 10
-    if not sound or file.mode not in ("trinary", "scale", "raw"):
-        raise UserError(f"{path} is no map as Nav2 has them: its resolution, origin or mode is not.")
+    if not 0.001 <= file.resolution <= 10 or file.mode not in ("trinary", "scale", "raw"):
+        raise UserError(f"{path} is no map as Nav2 has them: its resolution or mode is not.")
     if not 0 <= file.free_thresh <= file.occupied_thresh <= 1:
         limits = f"free_thresh is {file.free_thresh:g} and occupied_thresh {file.occupied_thresh:g}"
         raise UserError(f"{path} is no map: {limits}; they must rise from 0 to 1.")

@@ -11,16 +11,35 @@ from tools.files import write_safely
 from tools.pictures import new_figure
 
 
+MOST_PIXELS = 600  # cells of a map that a panel shows in a row: it has fewer pixels
+
+
+def cells_between(grid, low, high):
+    """(free [h, w], [left, right, bottom, top] in cells) of the part of a map between two corners (x, y) in the world.
+
+    Where it has too many cells for a picture some stand together, free where all of them are.
+    """
+    corners = np.array([[x, y] for x in (low[0], high[0]) for y in (low[1], high[1])])
+    cells = grid.to_cells(corners)  # the map may be turned
+    left, bottom = np.floor(cells.min(axis=0)).astype(int).clip(0)
+    right, top = np.ceil(cells.max(axis=0)).astype(int) + 1
+    free = grid.free[bottom:top, left:right]
+    k = max(1, -(-max(free.shape) // MOST_PIXELS))
+    height, width = free.shape[0] // k, free.shape[1] // k
+    blocks = free[: height * k, : width * k].reshape(height, k, width, k)
+    return blocks.all(axis=(1, 3)), [left, left + width * k, bottom, bottom + height * k]
+
+
 def draw_map(axes, grid, points, margin=1.5):
     """Draws the part of a map around points [N, 2]."""
     from matplotlib.transforms import Affine2D
 
     low, high = points.min(axis=0) - margin, points.max(axis=0) + margin
-    height, width = grid.free.shape
+    free, extent = cells_between(grid, low, high)
     x, y, yaw = grid.origin
     to_world = Affine2D().scale(grid.resolution).rotate(yaw).translate(x, y)  # of the map's cells
-    colours, look = np.where(grid.free, 1.0, 0.25), dict(cmap="gray", vmin=0, vmax=1)
-    axes.imshow(colours, origin="lower", extent=[0, width, 0, height], transform=to_world + axes.transData, **look)
+    colours, look = np.where(free, 1.0, 0.25), dict(cmap="gray", vmin=0, vmax=1)
+    axes.imshow(colours, origin="lower", extent=extent, transform=to_world + axes.transData, **look)
     axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal", xticks=[], yticks=[])
 
 

@@ -26,12 +26,11 @@ from types import SimpleNamespace
 import numpy as np
 
 from robots.curves import control_points, low_pass, spline
-from robots.files import given_path
 from robots.grid import made_up_map
 from robots.planner import Planner
 from robots.teacher import teach
 from tools.checkpoints import read_checkpoint
-from tools.command_line import Parser, StopRequest, UserError, between, print_command, run
+from tools.command_line import Parser, StopRequest, UserError, between, given_path, print_command, run
 from tools.files import ROOT, write_safely
 from tools.settings import Settings, check_out, check_settings, refuse_existing
 from tools.training_run import Reporter, Run
@@ -245,10 +244,12 @@ def is_part(arrays, size):
     kinds = {name: (array.dtype, (size, *array.shape[1:])) for name, array in pack([]).items()}
     if kinds != {name: (array.dtype, array.shape) for name, array in arrays.items()}:
         return False
-    length, hidden = arrays["length"], arrays["masked"].any(axis=1)
-    known = arrays["tokens"].max() <= robot_paths.PAD and arrays["turns"].max() < robot_paths.TURNS
-    fits = length.min() >= 2 and length.max() <= robot_paths.POINTS
-    return known and fits and hidden.all() and np.isfinite(arrays["clearances"]).all()
+    length, tokens, masked, clearances = (arrays[name] for name in ("length", "tokens", "masked", "clearances"))
+    beyond = np.arange(robot_paths.POINTS) >= length[:, None]  # [n, POINTS]
+    fits = length.min() >= 2 and length.max() <= robot_paths.POINTS and arrays["turns"].max() < robot_paths.TURNS
+    padded = tokens.max() <= robot_paths.PAD and np.array_equal(tokens == robot_paths.PAD, beyond)
+    hidden = masked.any(axis=1).all() and not masked[beyond].any()
+    return fits and padded and hidden and clearances.min() >= 0 and np.isfinite(clearances).all()
 
 
 def read_part(path, size):

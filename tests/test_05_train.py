@@ -470,6 +470,16 @@ def test_best_weights_are_no_name_for_a_run(tmp_path, text_file):
     assert_refused(refused, 1, "not in _best.safetensors")
 
 
+def test_a_run_whose_files_could_not_be_read_does_not_begin(tmp_path, text_file):
+    refused = train(tmp_path, text_file, "--steps", 1, out="run\udcff.safetensors")
+    assert_refused(refused, 1, "is not UTF-8")
+    many = tmp_path / "many.txt"
+    many.write_text("".join(map(chr, [*range(0x100, 0xD800), *range(0xE000, 0x1FFFF)])) * 2, encoding="utf-8")
+    code, out, err = train(tmp_path, text_file, "--steps", 1, "--data", many, out="many.safetensors")
+    assert code == 1 and "different letters make a model of" in err.splitlines()[-1]
+    assert not (tmp_path / "many.safetensors").exists()
+
+
 HUGE = "1" + 30 * "0"
 
 

@@ -99,7 +99,7 @@ def test_a_token_is_a_letter_whatever_follows():
 
 
 def test_what_is_not_tamil_becomes_a_unit_where_it_occurs_often(capsys):
-    text = "கல் " * 50 + "अ" * tamil_training.OFTEN + "आ" * (tamil_training.OFTEN - 1)
+    text = "கல் " * 50 + "अ" * tamil_training.OFTEN + " " + "आ" * (tamil_training.OFTEN - 1)
     tokenizer = tensors.Tokenizer(tamil_training.make_units(text, "letters"))
     assert "अ" in tokenizer.units and "आ" not in tokenizer.units
     assert tamil_training.keep_known(tokenizer, text) == text.rstrip("आ")
@@ -115,6 +115,9 @@ def test_a_latin_word_loses_no_letter(kind, capsys):
     assert tamil_training.keep_known(tokenizer, text) == text and capsys.readouterr().err == ""
     rare = tensors.Tokenizer(tamil_training.make_units(text.replace("km", ""), kind))
     assert tamil_training.keep_known(rare, "கல் " * 3 + "Quartz") == "கல் " * 3  # a whole word is gone, not a part
+    some = tensors.Tokenizer(tamil_training.make_units("km \u03b1 " * tamil_training.OFTEN, kind))  # and an alpha
+    typed = "கல் " * 9 + "Z\u00fcrich, \u03b1\u03b2\u03b3-\u03b1 ‘கல்’"
+    assert tamil_training.keep_known(some, typed).split() == ["கல்"] * 9 + [",", "-\u03b1", "கல்"]
 
 
 def test_an_alphabet_of_another_script_is_refused(capsys):

@@ -145,6 +145,7 @@ def test_finer_cells_are_put_together():
         (None, None, "there is no file"), ("image: a.pgm\n", None, "does not say 'resolution'"), ("[", None, "no map"),
         ("whole", None, "which the map's YAML names"), ("whole", b"P5\n9 9\n255\n1", "size is not what it says"),
         ("whole", b"P5\n2 2\n255\n\0\0\0\0", "no free space"), ("origin: [1]", b"", "no map"),
+        ("index", b"", "no map"), ("far", b"", "no map"), ("letters", b"", "no map"), ("fields", b"", "no map"),
         ("thresholds", b"", "they must rise"), ("bomb", None, "no map"), ("number", None, "no map"),
     ],
 )  # fmt: skip
@@ -153,6 +154,8 @@ def test_bad_maps_are_refused_by_a_sentence(tmp_path, yaml, image, says):
     bomb = "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in itertools.pairwise("abcdefghi"))
     texts = dict(
         whole=whole, thresholds=whole.replace("0.196", "0.9"), number=whole.replace("0.05", "1" * 400),
+        index=whole + "x: !!int ''\n", far=whole.replace("-1.0", "1.0e+300"),
+        letters=whole.replace("[-1.0, 2.0, 0]", "'123'"), fields=whole.replace("[-1.0, 2.0, 0]", "{1: a, 2: b, 3: c}"),
         bomb=f"a: &a [x]\n{bomb}{whole.replace('map.pgm', '*i')}",
     )  # fmt: skip
     if yaml is not None:
@@ -738,7 +741,7 @@ def test_what_was_kept_is_not_measured_again(tmp_path, grid):
 def test_a_turned_map_is_drawn_where_the_paths_are():
     grid = GridMap(np.ones((20, 30), dtype=bool), 0.1, (1.0, -2.0, 0.7))
     _, axes = new_figure()
-    draw_map(axes, grid, np.zeros((2, 2)))
+    draw_map(axes, grid, np.array([[-9, -9], [9, 9]]))  # all of it
     [image] = axes.images
     cells = np.array([[0, 0], [29, 0], [12, 19]])  # column, row
     placed = (image.get_transform() - axes.transData).transform(cells + 0.5)
@@ -799,19 +802,39 @@ def damaged(kind, part, file):
     elif kind == "a folder":
         file.unlink()
         file.mkdir()
+    elif kind == "short":
+        path_training.save_arrays(part | dict(length=np.full(5, 2)), file)
+    elif kind == "hidden beyond":
+        path_training.save_arrays(part | dict(masked=np.ones_like(part["masked"])), file)
     elif kind == "no turns":
         path_training.save_arrays({name: array for name, array in part.items() if name != "turns"}, file)
     else:
         name, array = dict(
             shorter=("tokens", part["tokens"][:4]), floats=("tokens", part["tokens"] / 2),
             objects=("turns", [None] * 5), high=("tokens", part["tokens"] + 90),
-            nan=("clearances", part["clearances"] * np.nan), huge=("tokens", np.zeros((5, 10**7), np.uint8)),
+            nan=("clearances", part["clearances"] * np.nan), negative=("clearances", part["clearances"] - 60000),
+            huge=("tokens", np.zeros((5, 10**7), np.uint8)),
         )[kind]  # fmt: skip
         path_training.save_arrays(part | {name: np.asarray(array)}, file)
 
 
 @pytest.mark.parametrize(
-    "kind", ["cut short", "no archive", "a folder", "no turns", "shorter", "floats", "objects", "high", "nan", "huge"]
+    "kind",
+    [
+        "cut short",
+        "no archive",
+        "a folder",
+        "no turns",
+        "shorter",
+        "floats",
+        "objects",
+        "high",
+        "nan",
+        "huge",
+        "short",
+        "hidden beyond",
+        "negative",
+    ],
 )
 def test_a_damaged_part_of_the_problems_is_named(tmp_path, grid, monkeypatch, kind):
     corridor = corridor_along(grid, (0.6, 1.0), (5.4, 1.0))

@@ -54,7 +54,7 @@ def test_the_works_are_whole(data, capsys):
     report = capsys.readouterr().err
     for poem in (483, 599, 851, 913, 957, 1118, 1192, 1321):
         assert f"poem {poem} in order" in report
-    for title, poem, places in (("Kuruntokai", 402, 12), ("Natrinai", 400, 103), ("Akananuru", 401, 30)):
+    for title, poem, places in (("Kuruntokai", 402, 12), ("Natrinai", 400, 103), ("Akananuru", 401, 34)):
         assert re.search(rf"^{title}: {poem} poems, [\d,]+ characters, {places} places mended", report, re.MULTILINE)
 
 

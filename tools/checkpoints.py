@@ -22,13 +22,14 @@ import torch
 
 OURS = "tiny-dllm"  # the name of the JSON text in the metadata
 MAX_FILE = 2**29  # bytes; the training state of `base` has 2**27
+MAX_LETTERS = 10**5  # of an alphabet
 MAX_TENSORS = 10**4  # in a file; the training state of `base` has 182
 MAX_WEIGHT = 1e5  # a trained model's are below 10. Far above this, float32 overflows between the layers.
 PROGRESS = dict(  # how far training has come. heldout is None until it was measured.
     step=(int, 0, 10**10), characters=(int, 0, 10**15), seconds=(float, 0, 10**10), heldout=(float, 0, 10**9),
 )  # fmt: skip
 CONFIG = dict(
-    vocab_size=(int, 1, 10**5), context=(int, 2, 10**5), n_layers=(int, 1, 200), n_heads=(int, 1, 256),
+    vocab_size=(int, 1, MAX_LETTERS), context=(int, 2, 10**5), n_layers=(int, 1, 200), n_heads=(int, 1, 256),
     dim=(int, 2, 10**4), causal=[True, False], dropout=LIMITS["dropout"],
 )  # fmt: skip
 

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import os
 import random
+import select
 import shlex
 import signal
 import sys
@@ -42,9 +43,10 @@ def run(main):
         sys.exit(f"error: {mistake}")
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # the reader, `head` say, has seen enough. Python's manual has this status for it
+    except BrokenPipeError:  # the reader, `head` say, has seen enough
         drop_output()
-        sys.exit(1)
+        if not has_reader(sys.stderr):  # it read what was said about the work, which is not done
+            sys.exit(1)
     except OSError as problem:  # a folder that may not be read, a name that is too long, a full disk
         drop_output()
         sys.exit(f"error: {problem}")
@@ -64,6 +66,15 @@ def open_streams():
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a notebook's has not
             stream.reconfigure(encoding="utf-8", errors="replace")  # Windows would use its code page
+
+
+def has_reader(stream):
+    """Whether somebody still reads a stream. (Windows does not tell.)"""
+    if not hasattr(select, "poll"):
+        return True
+    poll = select.poll()
+    poll.register(stream, 0)  # errors alone
+    return not poll.poll(0)
 
 
 def drop_output():
@@ -135,6 +146,13 @@ def between(kind, low, high):
         return value
 
     return convert
+
+
+def given_path(text):
+    """An argparse type: a Path. An empty text is refused."""
+    if not text:
+        raise argparse.ArgumentTypeError("an empty text is no name; give one, or leave the flag out")
+    return Path(text)
 
 
 SEED = between(*LIMITS["seed"])  # the argparse type of --seed

@@ -51,7 +51,7 @@ def write_safely(path, data, new=False):
     new: refuse a path that exists, even if another program makes it at the same moment.
     """
     path = Path(path)
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
+    temporary, claimed = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp"), False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "xb") as file:  # x: nobody else's
@@ -60,10 +60,12 @@ def write_safely(path, data, new=False):
             os.fsync(file.fileno())
         if new:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+            claimed = True
         os.replace(temporary, path)
     except BaseException as problem:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
+        for ours in (temporary, path) if claimed else (temporary,):
+            with contextlib.suppress(OSError):
+                os.unlink(ours)
         if isinstance(problem, FileExistsError) and new:
             raise UserError(f"{path} exists, and is not overwritten; name another file by --out.")
         if isinstance(problem, OSError):

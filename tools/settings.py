@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tools.checkpoints import PROGRESS, check_fields, read_checkpoint
-from tools.command_line import DEVICES, LIMITS, SEED, Parser, UserError, best_path, between, is_first_process
+from tools.command_line import (
+    DEVICES, LIMITS, SEED, Parser, UserError, best_path, between, given_path, is_first_process,
+)  # fmt: skip
 from tools.devices import agree, join_processes, native_dtype, pick_device
 from tools.files import CONTROL, ROOT
 
@@ -64,7 +66,8 @@ def training_parser(doc, out, presets, data="TinyShakespeare, downloaded once", 
     add("--dtype", choices=("auto", "float32", "bfloat16"), help="default: the one in which this machine is faster")
     add("--device", choices=DEVICES, default="auto", help="default: auto")
     add("--no-compile", action="store_true", help="on CUDA: do without torch.compile, which needs a C compiler")
-    add("--out", type=Path, default=out, metavar="FILE", help=f"the run's checkpoint (default: checkpoints/{out.name})")
+    kept = f"the run's checkpoint (default: checkpoints/{out.name})"
+    add("--out", type=given_path, default=out, metavar="FILE", help=kept)
     may_change = "go on with --out (the limit, --dropout, --weight-decay, --device and --no-compile may change)"
     add("--resume", action="store_true", help=may_change)
     add("--evaluate", metavar="FILE", help="train nothing: measure this checkpoint on the held-out part of --data")
@@ -129,6 +132,8 @@ def check_out(out):
     """Raises UserError unless a run may have this name: NAME_best.safetensors are the best weights of another."""
     if out.suffix != ".safetensors" or out.stem.endswith("_best"):
         raise UserError(f"--out {out} is no name for a run; it must end in .safetensors, but not in _best.safetensors.")
+    if CONTROL.search(str(out)):
+        raise UserError(f"--out {str(out)!r} has control characters, or is not UTF-8; choose another name.")
 
 
 def refuse_existing(out):

@@ -9,7 +9,8 @@ import time
 from tqdm import tqdm
 
 from tools.checkpoints import (
-    MAX_WEIGHT, PROGRESS, as_shipped, load_weights, progress_of, read_checkpoint, save_checkpoint, unfit,
+    MAX_FILE, MAX_LETTERS, MAX_WEIGHT, PROGRESS,
+    as_shipped, load_weights, progress_of, read_checkpoint, save_checkpoint, unfit,
 )  # fmt: skip
 from tools.command_line import UserError, best_path, quote
 from tools.devices import generator_states, set_generators
@@ -57,6 +58,8 @@ class Run:
 
     def save(self, new=False):
         """Writes the training state to --out. new: that file must not exist yet. Raises UserError."""
+        if new:
+            self.refuse_large()
         if not new and self.settings.out.exists() and version(self.settings.out) != self.kept:
             raise UserError(f"another run has written {self.settings.out}, and goes on with it: this one ends here.")
         contents = self.contents(self.model.state_dict())
@@ -65,6 +68,13 @@ class Run:
         contents["generators"] = dict(batches=self.generator.get_state(), **generator_states(self.device))
         save_checkpoint(contents, self.settings.out, new)
         self.kept = version(self.settings.out)
+
+    def refuse_large(self):
+        """Raises UserError for a run whose files could not be read."""
+        V, size = self.config["vocab_size"], sum(p.numel() for p in self.model.parameters())
+        if V > MAX_LETTERS or 12 * size > MAX_FILE:  # bytes: a float32 number and what two moments take
+            much = f"{V:,} different letters make a model of {size / 1e6:,.0f} million numbers"
+            raise UserError(f"{much}, more than a checkpoint holds; give a text with fewer, or a smaller --preset.")
 
     def restore(self, saved):
         """Takes up what `save` wrote: weights, optimizers, generators (windows, masks, dropout) and clock.
