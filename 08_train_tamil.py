@@ -33,7 +33,7 @@ import unicodedata
 from collections import Counter
 from dataclasses import replace
 from importlib import import_module
-from itertools import groupby, product
+from itertools import product
 
 from tools.command_line import UserError, print_command, run
 from tools.devices import pick_device
@@ -82,11 +82,10 @@ def keep_known(tokenizer, text):
 
     Raises UserError where it is more than half.
     """
-    kept = []
-    for _, group in groupby(text, key=lambda character: unicodedata.category(character)[0] in "LM"):  # words or others
-        known, foreign = tokenizer.pattern.findall(word := "".join(group)), tokenizer.pattern.sub("", word)
-        kept += [] if any(map(str.isalpha, foreign)) else known
-    kept = "".join(kept)
+    lost = "".join(filter(str.isalpha, set(tokenizer.pattern.sub("", text))))
+    letters = "".join(c for c in set(text) if unicodedata.category(c)[0] in "LM")  # M: signs that join a letter
+    whole = re.sub(f"(?<![{letters}])[{letters}]*[{lost}][{letters}]*", "", text) if lost else text
+    kept = "".join(tokenizer.pattern.findall(whole))
     if len(kept) < len(text) / 2:  # the alphabet of another writing system
         has = f"only {len(kept):,} of the text's {len(text):,} characters"
         raise UserError(f"the model's alphabet has {has}: is it one of Tamil?")
