@@ -290,12 +290,7 @@ def main():
     add("--seed", type=SEED, default=0, help="default: 0")
     shipped = robot_paths.SHIPPED_PATHS
     add("--checkpoint", default=str(shipped), metavar="FILE", help="default: checkpoints/paths.safetensors")
-    add(
-        "--keep",
-        type=given_path,
-        metavar="FILE",
-        help="an .npz file: keep what was measured, and measure it once",
-    )
+    add("--keep", type=given_path, metavar="FILE", help="an .npz file that keeps what was measured")
     add("--pictures", type=given_path, default=ROOT / "figures", metavar="FOLDER", help="default: figures")
     args = parser.parse_args()
     model, few = robot_paths.load_model(args.checkpoint), max(2, args.num // 4)

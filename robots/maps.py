@@ -91,19 +91,11 @@ def read_yaml(path):
             occupied_thresh=float(fields["occupied_thresh"]), free_thresh=float(fields["free_thresh"]),
             mode=mode.lower(),
         )  # fmt: skip
+    except UserError:
+        raise
     except KeyError as missing:
         raise UserError(f"{path} is no map: it does not say {missing.args[0]!r}.")
-    except (
-        ArithmeticError,
-        AttributeError,
-        LookupError,
-        RecursionError,
-        TypeError,
-        ValueError,
-        yaml.YAMLError,
-    ) as problem:
-        if isinstance(problem, UserError):
-            raise
+    except Exception as problem:  # of many kinds, also from inside the library
         raise UserError(f"{path} is no map as Nav2 has them ({type(problem).__name__}).")
 
 
