@@ -233,7 +233,7 @@ def main():
 
     def show(canvas):
         if args.gif:
-            frames.append(canvas)
+            frames.append(canvas.int())  # which takes half as much memory
         if live:
             view(canvas)
 

@@ -26,7 +26,7 @@ import random
 import re
 from functools import partial
 from importlib import import_module
-from itertools import product
+from itertools import pairwise
 
 from tools.command_line import run, seeded_generator
 from tools.files import ROOT
@@ -103,21 +103,18 @@ def scansions(word, following):
     return list(dict.fromkeys(map(metremes, spoken)))
 
 
-def broken_feet(feet, last_word):
-    """[[first, last]] the numbers of the feet, for each rule of a simplified kural venba that they break.
+def feet_of_fault(foot, following, last_word):
+    """How many feet, from this one on, break a rule of a simplified kural venba: 0, 1 or 2.
 
-    feet: strings of N and R. last_word: the word of the last one. A foot has two metremes, or three that end in N. The
-    last foot has one metreme, or two that end in N and u. Which foot may follow which is said above.
+    foot, following: strings of N and R. following is None after the last foot, whose word is last_word. A foot has two
+    metremes, or three that end in N. The last foot has one metreme, or two that end in N and u. Which foot may follow
+    which is said above.
     """
-    broken, end = [], len(feet) - 1
-    for i, foot in enumerate(feet):
-        within = len(foot) == 2 or (len(foot) == 3 and foot[2] == "N")
-        last = len(foot) == 1 or (len(foot) == 2 and foot[1] == "N" and last_word.endswith(SHORT_U))
-        if not (last if i == end else within):
-            broken.append([i, i])
-        elif i < end and feet[i + 1][:1] != ("R" if foot[1:] == "N" else "N"):
-            broken.append([i, i + 1])
-    return broken
+    if following is None:
+        return int(len(foot) != 1 and not (len(foot) == 2 and foot[1] == "N" and last_word.endswith(SHORT_U)))
+    if len(foot) != 2 and not (len(foot) == 3 and foot[2] == "N"):
+        return 1
+    return 0 if following[:1] == ("R" if foot[1:] == "N" else "N") else 2
 
 
 def words_of(couplet):
@@ -133,7 +130,8 @@ def four_and_three(couplet):
 def strict_metre(couplet):
     """Whether a couplet follows the metre as it is printed."""
     words = sum(words_of(couplet), [])
-    return four_and_three(couplet) and not broken_feet([*map(metremes, words)], words[-1])
+    feet = [*map(metremes, words), None]
+    return four_and_three(couplet) and not any(feet_of_fault(*pair, words[-1]) for pair in pairwise(feet))
 
 
 def metre_faults(couplet):
@@ -145,11 +143,14 @@ def metre_faults(couplet):
     words, faults = list(re.finditer(WORD, couplet)), [k.start() for k in re.finditer(r"(?<!\S) | (?!\S)", couplet)]
     for line, number in zip(re.finditer(".+", couplet), (4, 3)):
         faults += abs(len(re.findall(WORD, line.group())) - number) * [*range(*line.span())]
-    forms = [word.group() for word in words]
-    ways = product(*map(scansions, forms, [*forms[1:], ""]))
-    readings = (broken_feet(feet, "".join(forms[-1:])) for feet in ways)
-    in_feet = ([k for i, j in broken for k in range(words[i].start(), words[j].end())] for broken in readings)
-    return faults + min(in_feet, key=len)
+    forms, best = [word.group() for word in words], {None: []}  # way to speak a word: the fewest faults from it on
+    for i in reversed(range(len(words))):
+        before, best = best, {}
+        for foot in scansions(forms[i], "".join(forms[i + 1 : i + 2])):
+            counts = {following: feet_of_fault(foot, following, forms[-1]) for following in before}
+            ways = ([*range(words[i].start(), words[i + n - 1].end())] if n else [] for n in counts.values())
+            best[foot] = min((here + rest for here, rest in zip(ways, before.values())), key=len)
+    return faults + min(best.values(), key=len)
 
 
 def spoken_metre(couplet):

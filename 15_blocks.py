@@ -140,10 +140,10 @@ BLOCKWISE = replace(
 )  # fmt: skip
 
 
-def train_blocks(args):
-    """Goes on from the dLLM --checkpoint by lesson 5's loop."""
-    model, tokenizer, _ = training.load_kind(find_checkpoint(args.checkpoint), False)
+def train_blocks(args, begun):
+    """Goes on by lesson 5's loop, from the dLLM in the file `begun` or with the run in --out."""
     settings, text, saved = settle(args, "15_blocks.py", transformer.PRESETS, tensors.load_text, **OWN)
+    model, tokenizer, _ = training.load_kind(settings.out if saved else begun, False)
     config = replace(model.config, dropout=settings.dropout)
     if vars(config) | transformer.PRESETS[settings.preset] != vars(config):
         raise UserError(f"{args.checkpoint} has not the shape of --preset {settings.preset}; name the one that it has.")
@@ -299,7 +299,7 @@ def make_writer(parser, args, model, tokenizer):
         writer = Contrast(writer, BlockWriter(amateur, args.block))
     if args.block > min(contexts) or (args.revise and args.len > contexts[0]):
         parser.error(f"--block, and --len with --revise, must be within the context of {min(contexts)} letters")
-    if args.stop == "" or (args.stop is not None and args.ending is not None):
+    if args.stop is not None and (not tokenizer.encode_typed(args.stop) or args.ending is not None):
         parser.error("--stop takes a text that is not empty, and does not go with --ending")
     return writer
 
@@ -336,7 +336,7 @@ def main():
     for flag in parser.changed(args, others.split()):
         parser.error(f"{flag} {'does not go' if args.train else 'goes'} with --train")
     if args.train:
-        return train_blocks(args)
+        return train_blocks(args, find_checkpoint(args.checkpoint))
     if not args.walk:
         return training.print_evaluation(args, BLOCKWISE) if args.evaluate is not None else write_texts(parser, args)
     model, tokenizer = generation.load_writer(parser, args)

@@ -246,9 +246,13 @@ def verse_of_page(work, path):
 
 
 def verse_of_thirukkural(work, path):
-    """The couplets, two lines each."""
-    couplets = json.loads(path.read_text(encoding="utf-8"))["kural"]
-    return [[normalize(couplet[line]) for line in ("Line1", "Line2")] for couplet in couplets]
+    """The couplets, two lines each. Raises UserError for a file of another shape."""
+    try:
+        couplets = json.loads(path.read_text(encoding="utf-8"))["kural"]
+        return [[normalize(couplet[line]) for line in ("Line1", "Line2")] for couplet in couplets]
+    except (ValueError, KeyError, TypeError, RecursionError) as problem:
+        reason = type(problem).__name__
+        raise UserError(f"{path} is no file of the Thirukkural ({reason}): delete it to have it fetched again.")
 
 
 LANDSCAPE = "குறிஞ்சி|பாலை|முல்லை|மருதம்|நெய்தல்"  # a poem's landscape stands in its heading

@@ -224,6 +224,7 @@ def measure(model, heldout):
 
 
 # ---- The command line
+NUMBER = 15_000  # problems, unless one says otherwise
 PART = 1000  # problems that are solved and saved at once
 
 
@@ -265,28 +266,46 @@ def read_part(path, size):
     return arrays
 
 
-def settle_paths(args, data):
-    """(Settings, the run's checkpoint or None). Raises UserError where files would be lost or the problems differ."""
-    limit = dict(limit=args.steps or args.minutes or 15.0, unit="steps" if args.steps else "minutes")
-    sha256 = hashlib.sha256(data["tokens"].numpy().tobytes()).hexdigest()
+def saved_run(args):
+    """The run in --out to go on with, None for a new one. Raises UserError before minutes go into the problems."""
+    check_out(args.out)
     if not args.resume:
-        refuse_existing(args.out)
-        fixed = dict(preset="paths", batch=96, lr=0.025, dropout=0.0, weight_decay=0.0, seed=0, dtype="float32")
-        here = dict(script=SCRIPT, data="", sha256=sha256, out=args.out, device="cpu", compiles=False)
-        return Settings(**fixed, **limit, **here), None
+        return refuse_existing(args.out)
     saved = read_checkpoint(args.out)
     check_settings(saved, SCRIPT, PRESETS, args.out)
+    return saved
+
+
+def number_of(args, saved):
+    """How many problems: --number, or what the run has. Raises UserError where they differ."""
+    kept = saved["settings"]["data"] if saved else ""
+    number = int(kept) if kept.isascii() and kept.isdecimal() and len(kept) < 8 else NUMBER
+    if saved and args.number not in (None, number):
+        raise UserError(f"the run in {args.out} has --number {number}, not {args.number}: leave out --number.")
+    return args.number or number
+
+
+def settle_paths(args, data, saved):
+    """The Settings. saved: that of saved_run. Raises UserError where the problems differ."""
+    limit = dict(limit=args.steps or args.minutes or 15.0, unit="steps" if args.steps else "minutes")
+    sha256 = hashlib.sha256(data["tokens"].numpy().tobytes()).hexdigest()
+    if not saved:
+        fixed = dict(preset="paths", batch=96, lr=0.025, dropout=0.0, weight_decay=0.0, seed=0, dtype="float32")
+        here = dict(
+            script=SCRIPT, data=str(len(data["tokens"])), sha256=sha256, out=args.out, device="cpu", compiles=False
+        )
+        return Settings(**fixed, **limit, **here)
     if saved["settings"]["sha256"] != sha256:
-        raise UserError(f"the run in {args.out} learns other problems; give their --number.")
+        raise UserError(f"the run in {args.out} learns other problems; delete {DATA}, and they are solved anew.")
     settings = Settings(**saved["settings"], out=args.out, device="cpu", compiles=False)
-    return replace(settings, **limit) if args.steps or args.minutes else settings, saved
+    return replace(settings, **limit) if args.steps or args.minutes else settings
 
 
 def main():
     """The command line of robots.training."""
     parser = Parser(__doc__)
     add = parser.add_argument
-    add("--number", type=between(int, 1000, 10**6), default=15_000, help="problems (default: %(default)s)")
+    add("--number", type=between(int, 1000, 10**6), help=f"problems (default: {NUMBER:,})")
     limit = parser.add_mutually_exclusive_group()
     limit.add_argument("--steps", type=between(int, 1, 10**9), help="stop after so many steps in all")
     limit.add_argument("--minutes", type=between(float, 0.01, 10**6), help="stop after so long in all (default: 15)")
@@ -295,12 +314,9 @@ def main():
     add("--out", type=given_path, default=out, metavar="FILE", help=said)
     add("--resume", action="store_true", help="go on with --out. The limit may change")
     args = parser.parse_args()
-    check_out(args.out)
-    if not args.resume:
-        refuse_existing(args.out)  # before minutes go into the problems
-    data = load_problems(args.number)
-    settings, saved = settle_paths(args, data)
-    train_paths(settings, data, saved)
+    saved = saved_run(args)
+    data = load_problems(number_of(args, saved))
+    train_paths(settle_paths(args, data, saved), data, saved)
     print_command("python 14_robot_paths.py", args.out)
 
 

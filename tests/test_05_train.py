@@ -14,7 +14,7 @@ from dataclasses import replace
 from importlib import import_module
 
 import pytest
-from conftest import VERSE, assert_refused, run_script, start
+from conftest import VERSE, assert_refused, random_model, run_script, save_model, start
 
 from tools import devices, training_run
 from tools.checkpoints import read_checkpoint, save_checkpoint
@@ -315,7 +315,7 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path, text_file, script, d
     assert train(tmp_path, text_file, *flags, out="whole.safetensors", script=script)[0] == 0
     with at_call(*STEP, 5, lambda: signal.raise_signal(stop)):
         code, _, err = train(tmp_path, text_file, *flags, script=script)
-    assert code == 0 and f"Go on with --resume --out {tmp_path / 'run.safetensors'}" in err, err
+    assert code == 0 and "Go on by the same command with --resume" in err, err
     assert read_checkpoint(tmp_path / "run.safetensors")["step"] == 5
     code, _, err = train(tmp_path, text_file, "--resume", script=script)
     assert code == 0 and "matrix product" not in err, err
@@ -350,7 +350,11 @@ def test_a_signal_stops_a_process_and_it_goes_on(tmp_path, text_file, number):
     _, err = process.communicate(timeout=120)
     saved = read_checkpoint(tmp_path / "run.safetensors")["step"]
     if number == signal.SIGTERM:
-        assert process.returncode == 0 and "Stopping after this step" in err and "Go on with --resume" in err, err
+        assert (
+            process.returncode == 0
+            and "Stopping after this step" in err
+            and "Go on by the same command with --resume" in err
+        ), err
         assert 0 < saved < 400
     assert train(tmp_path, text_file, "--resume", "--steps", saved + 2, env={})[0] == 0
     assert read_checkpoint(tmp_path / "run.safetensors")["step"] == saved + 2
@@ -463,6 +467,20 @@ def test_of_two_that_go_on_with_one_run_only_the_first_to_save_does(tmp_path, te
         refused = train(tmp_path, text_file, "--resume", "--steps", 4)
     assert refused[0] == 1 and f"another run has written {out}" in refused[2].splitlines()[-1]
     assert out.read_bytes() == other
+
+
+@pytest.mark.parametrize("kind", ["another model", "no log"])
+def test_a_file_beside_a_run_that_is_not_its_own_is_not_taken_for_it(tmp_path, text_file, kind):
+    assert train(tmp_path, text_file, "--steps", 1)[0] == 0
+    if kind == "no log":
+        path, word = tmp_path / "run.csv", "is no log of a run"
+        path.write_text("my,own\nnotes,1\n")
+    else:
+        path, word = tmp_path / "run_best.safetensors", "holds another model's weights"
+        save_model(path, random_model(5, 16), "abcde", heldout=0.1)
+    before = path.read_bytes()
+    assert_refused(train(tmp_path, text_file, "--resume", "--steps", 2), 1, path.name, word)
+    assert path.read_bytes() == before
 
 
 def test_best_weights_are_no_name_for_a_run(tmp_path, text_file):

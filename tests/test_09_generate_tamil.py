@@ -1,5 +1,6 @@
 """Lesson 9: the metre of couplets that are known to be right, what the script writes, and its score."""
 
+import itertools
 import random
 import re
 from functools import partial
@@ -137,7 +138,24 @@ def test_a_final_u_before_a_vowel_may_be_dropped():
      (["NR", "NN", "RR"], "மலரது", False)],
 )  # fmt: skip
 def test_which_foot_may_follow_which(feet, last_word, follows):
-    assert (not tamil_generation.broken_feet(feet, last_word)) is follows
+    pairs = itertools.pairwise([*feet, None])
+    assert (not any(tamil_generation.feet_of_fault(*pair, last_word) for pair in pairs)) is follows
+
+
+def test_the_best_of_all_readings_is_found_and_soon():
+    """Each word may be spoken in two ways or more: few words by all their combinations, many in no time."""
+    lottery = random.Random(0)
+    words = ["அது", "ஆடு", "நாடுஎன்ப", "அஃது", "ஒருவன்", "உலகு", "கற்க", "மலர்", "எஃகம்", "இன்று"]
+    for _ in range(40):
+        couplet = " ".join(lottery.choices(words, k=4)) + "\n" + " ".join(lottery.choices(words, k=3))
+        forms, spans = zip(*((word.group(), word.span()) for word in re.finditer(r"\S+", couplet)))
+        costs = []
+        for feet in itertools.product(*map(tamil_generation.scansions, forms, [*forms[1:], ""])):
+            counts = [tamil_generation.feet_of_fault(*pair, forms[-1]) for pair in itertools.pairwise([*feet, None])]
+            costs.append(sum(spans[i + n - 1][1] - spans[i][0] for i, n in enumerate(counts) if n))
+        assert len(tamil_generation.metre_faults(couplet)) == min(costs)
+    line = " ".join(["அது", "ஆடு"] * 100)
+    assert tamil_generation.metre_faults(f"{line}\n{line}")
 
 
 def test_the_scan_tells_real_couplets_from_shuffled_ones(real_couplets):

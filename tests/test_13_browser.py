@@ -454,6 +454,13 @@ def test_text_can_be_copied_and_selected(page):
     assert page.run("return getComputedStyle(document.querySelector('#dllm .cells')).userSelect") == "text"
 
 
+@pytest.mark.parametrize("fragment", ["#text=100%", "#my-100%-note", "#text=___%E0"])
+def test_a_link_with_a_stray_percent_sign_does_not_stop_the_page(page, race, fragment):
+    page.get("about:blank")
+    page.get(race.as_uri() + fragment)
+    page.wait("writers.length && /^Ready|cannot be followed/.test(get('status').textContent)")
+
+
 def test_a_link_opens_the_same_text(page, race):
     set_values(page, seed=9, steps=6, temp=0.5)
     type_text(page, "Shall I _______ thee?")

@@ -779,18 +779,24 @@ def test_training_that_was_stopped_goes_on_to_the_bit(tmp_path, grid, monkeypatc
         for number, stop in enumerate(stops):
             args = SimpleNamespace(out=tmp_path / f"{name}.safetensors", resume=number > 0, **options)
             monkeypatch.setattr(path_training, "StopRequest", lambda: StopsAfter(stop))
-            settings, saved = path_training.settle_paths(args, data)
-            path_training.train_paths(settings, data, saved)
+            saved = path_training.saved_run(args)
+            path_training.train_paths(path_training.settle_paths(args, data, saved), data, saved)
             assert args.out.exists()  # also where it was stopped before its first step
     whole, parts = (read_checkpoint(tmp_path / f"{name}.safetensors") for name in ("whole", "parts"))
     assert whole["step"] == parts["step"] == 4
     assert all(torch.equal(value, parts["model"][name]) for name, value in whole["model"].items())
     with pytest.raises(UserError, match="learns other problems"):
         args.out = tmp_path / "whole.safetensors"
-        path_training.settle_paths(args, data | dict(tokens=data["tokens"][:600]))
+        saved = path_training.saved_run(args)
+        path_training.settle_paths(args, data | dict(tokens=data["tokens"][:600]), saved)
+    count = len(data["tokens"])
+    for number in (None, count):
+        assert path_training.number_of(SimpleNamespace(number=number), saved) == count
+    with pytest.raises(UserError, match=f"has --number {count}, not 7: leave out --number"):
+        path_training.number_of(SimpleNamespace(number=7, out="run"), saved)
     with pytest.raises(UserError, match="exists"):
         args.resume = False
-        path_training.settle_paths(args, data)
+        path_training.saved_run(args)
 
 
 def damaged(kind, part, file):

@@ -150,6 +150,7 @@ def test_where_to_stop_is_typed_like_any_letters(tmp_path):
     flags = ["--checkpoint", path, "--prompt", "e\u0301", "--len", 8, "--block", 2, "--seed", 1]
     assert run_script("15_blocks.py", *flags, "--stop", "e\u0301")[1] == "\u00e9\n"
     assert_refused(run_script("15_blocks.py", *flags, "--stop", "x"), 1, "'x' at position 1")
+    assert_refused(run_script("15_blocks.py", *flags, "--stop", "\u200b"), 2, "not empty")
 
 
 def test_contrast_is_the_expert_times_its_advantage(model):
@@ -192,6 +193,8 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path, checkpoint, text_fil
     code, _, err = train(checkpoint, text_file, tmp_path / "run.safetensors", *flags, "--resume")
     assert code == 0, err
     assert_same_runs(tmp_path, "whole", "run")
+    flags = ["--out", tmp_path / "run.safetensors", "--resume", "--steps", 9]
+    assert run_script("15_blocks.py", "--train", *flags)[0] == 0  # the shape is the run's own
 
 
 def test_a_run_begins_with_the_dllm_and_refuses_another_shape(tmp_path, checkpoint, text_file):

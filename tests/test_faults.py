@@ -44,6 +44,11 @@ def test_what_fits_as_typed_is_never_altered(text):
     assert tokenizer.decode(tokenizer.encode_typed(text)) == text
 
 
+def test_a_heap_of_signs_is_refused_soon():
+    with pytest.raises(UserError, match="position 2"):
+        units_of("abc").encode_typed("a" + "\u0301\u0316" * 80_000)  # to sort them takes a minute
+
+
 def test_what_fits_in_no_form_is_refused_as_typed():
     with pytest.raises(UserError, match="'e' at position 4"):
         units_of(NFC).encode_typed("cafex")

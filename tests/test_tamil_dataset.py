@@ -109,6 +109,14 @@ def test_the_rule_doubts_no_right_word(text):
     assert tamil.doubtful_words(text) == []
 
 
+@pytest.mark.parametrize("content", ["", "[", "{}", "[]", '{"kural": 1}', '{"kural": [{"Line1": null}]}', "[" * 10**5])
+def test_a_file_of_the_thirukkural_of_another_shape_is_one_sentence(content, tmp_path):
+    path = tmp_path / "thirukkural.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match="is no file of the Thirukkural"):
+        tamil.verse_of_thirukkural(None, path)
+
+
 def test_normalize():
     assert tamil.normalize("க\u0bc6\u200c\u0bbe") == "கொ"
     assert tamil.normalize("\ufeffக\u200cொ\u00a0 க\u0bc6\u0bbe \n ப") == "கொ கொ\nப"

@@ -468,7 +468,9 @@ def test_a_curve_that_cannot_be_written_hides_nothing(out, capsys, monkeypatch, 
         monkeypatch.setattr(os, "replace", full)
     report(FakeRun(out), 5).finish()
     err = capsys.readouterr().err
-    assert "no curve (could not save" in err and "bound: 0.400" in err and "Go on with --resume" in err
+    assert (
+        "no curve (could not save" in err and "bound: 0.400" in err and "Go on by the same command with --resume" in err
+    )
     assert curve.read_bytes() == before if before else curve.is_dir()
 
 

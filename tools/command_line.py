@@ -105,7 +105,7 @@ class StopRequest:
         self.made = True
         for each in self.SIGNALS:
             signal.signal(each, signal.SIG_DFL)
-        with contextlib.suppress(OSError):  # it may be closed, or a notebook's
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # it may be closed, or a notebook's
             os.write(sys.stderr.fileno(), b"\nStopping after this step, and saving. Once more stops at once.\n")
 
     def __exit__(self, *_):

@@ -98,6 +98,8 @@ def download(url, sha256, path):
 
     sha256=None is for a page that may be edited. A file that is there is then taken as it is. Raises UserError.
     """
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is no ordinary file: move it away.")
     if path.is_file() and (sha256 is None or hashlib.sha256(path.read_bytes()).hexdigest() == sha256):
         return path
     import pooch
@@ -119,6 +121,8 @@ def download(url, sha256, path):
 
 def find_checkpoint(name):
     """Returns the path of a checkpoint. hf://OWNER/REPO/PATH is downloaded from the Hugging Face hub first."""
+    if not name:
+        raise UserError("the name of a checkpoint is empty; name a file, or leave the flag out.")
     if not name.startswith("hf://"):
         return Path(name)
     from huggingface_hub import hf_hub_download

@@ -12,7 +12,7 @@ from tools.checkpoints import (
     MAX_FILE, MAX_LETTERS, MAX_WEIGHT, PROGRESS,
     as_shipped, load_weights, progress_of, read_checkpoint, save_checkpoint, unfit,
 )  # fmt: skip
-from tools.command_line import UserError, best_path, quote
+from tools.command_line import UserError, best_path
 from tools.devices import generator_states, set_generators
 from tools.files import write_safely
 from tools.pictures import new_figure
@@ -31,6 +31,12 @@ def version(path):
     """What tells a file from another that was written in its place."""
     status = path.stat()
     return status.st_ino, status.st_mtime_ns
+
+
+def same_shape(contents, config):
+    """Whether a checkpoint's dict has a model of this shape. Its dropout may be another."""
+    its = contents.get("config")
+    return isinstance(its, dict) and its | dict(dropout=0) == config | dict(dropout=0)
 
 
 class Run:
@@ -83,9 +89,7 @@ class Run:
         """
         path = self.settings.out
         self.kept = version(path)
-        config = saved.get("config")
-        same = isinstance(config, dict) and config | dict(dropout=0) == self.config | dict(dropout=0)
-        if not same or saved.get("units") != self.tokenizer.units:
+        if not same_shape(saved, self.config) or saved.get("units") != self.tokenizer.units:
             raise unfit(path, "its model is another one than its settings and its text make")
         load_weights(self.model, saved["model"], path)
         check_optimizers(saved["optimizers"], self.optimizers, path)
@@ -99,7 +103,10 @@ class Run:
         for name in STATE:
             setattr(self, name, saved.get(name))
         if (best := best_path(path)).exists():
-            self.best = progress_of(read_checkpoint(best), best).get("heldout", math.inf)
+            kept = read_checkpoint(best)
+            if kept.get("units") != saved["units"] or not same_shape(kept, self.config):
+                raise UserError(f"{best} holds another model's weights, not this run's: move it away.")
+            self.best = progress_of(kept, best).get("heldout", math.inf)
 
     def evaluate(self, objective, windows):
         """Measures the weights in bfloat16, as NAME_best.safetensors holds them. Keeps the best ones."""
@@ -149,6 +156,8 @@ class Log:
             if not path.is_file() or path.stat().st_size > 2**24:
                 raise UserError(f"{path} is no log of a run; move it away.")
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            if lines and lines[0] != ",".join(self.COLUMNS):
+                raise UserError(f"{path} is no log of a run; move it away.")
             rows = [dict(zip(self.COLUMNS, line.split(","))) for line in lines if self.ROW.fullmatch(line)]
             self.rows = [row for row in rows if int(row["step"]) <= step]
 
@@ -241,7 +250,7 @@ class Reporter:
         self.save()
         self.bar.close()
         best = f"{run.best:.3f} nats/{self.objective.token}" if run.best < math.inf else "not measured yet"
-        resume = f"Go on with --resume --out {quote(run.settings.out)}"
+        resume = "Go on by the same command with --resume"
         try:
             curve = f"curve {self.log.draw(self.objective.label, self.objective.token)}"
         except UserError as problem:

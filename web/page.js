@@ -141,8 +141,8 @@ function finish() {
 // ---- Opening
 let ownLink = ""; // the link that was made here, whose text is on the screen
 function openLink() { // whether there is a link's text to write
-  if (decodeURI(location.hash) === decodeURI(ownLink) && ownLink) return true;
   try {
+    if (ownLink && decodeURI(location.hash) === decodeURI(ownLink)) return true;
     const link = readLink(location.hash);
     if (!link) return false;
     for (const [name, value] of Object.entries(link.choices)) get({ temperature: "temp" }[name] ?? name).value = value;
