@@ -89,7 +89,7 @@ def write_model(model, tokenizer, info, objective, windows, path):
     weights, shipped = as_shipped(model)
     progress = {name: info[name] for name in PROGRESS if name in info}
     progress["heldout"] = objective.heldout(shipped, windows)
-    save_checkpoint(dict(model=weights, config=asdict(model.config), units=tokenizer.units, **progress), path)
+    save_checkpoint(dict(model=weights, config=asdict(model.config), units=tokenizer.units, **progress), path, new=True)
     print(f"{path}: {objective.report(shipped, windows)}")
 
 
@@ -102,6 +102,8 @@ def main():
     parser.add_argument("--data", metavar="FILE", help="the text that it was trained on (default: TinyShakespeare)")
     parser.add_argument("--out", type=given_path, metavar="FILE", help="where to write the model (default: nowhere)")
     args = parser.parse_args()
+    if args.out and (args.out.suffix != ".safetensors" or args.out.exists()):
+        parser.error(f"--out {args.out} must end in .safetensors, and must not be there yet")
     shares = args.shares or [1] * len(args.checkpoints)
     if len(shares) != len(args.checkpoints):
         parser.error(f"{len(args.checkpoints)} checkpoints need as many --shares, not {len(shares)}")

@@ -200,14 +200,24 @@ def measure_all(grid, make, seed, name, ways, number):
     return {way: np.array(row, dtype=float) for way, row in rows.items()}
 
 
+def read_kept(path):
+    """What Kept has written. Raises UserError for any other file, which would be lost."""
+    rows = {"": np.empty(0)}
+    if path.is_file():
+        with contextlib.suppress(Exception), np.load(path) as file:  # of many kinds
+            rows = dict(file)
+    if not all(each.shape[1:] == (4,) for each in rows.values()):
+        raise UserError(f"{path} is no file of what was measured here, and is not overwritten; name another one.")
+    return rows
+
+
 class Kept:
     """What was measured already, in a file {"kind/map/way": rows}. So a long run can be done in pieces."""
 
     def __init__(self, path):
         self.path, self.rows = path, {}
         if path and path.exists():
-            with np.load(path) as rows:
-                self.rows = dict(rows)
+            self.rows = read_kept(path)
 
     def measure(self, grid, make, seed, name, ways, number):
         """measure_all, where it is not there yet."""

@@ -25,7 +25,7 @@ PATH = "nav_msgs/msg/Path"
 def open_bag(path):
     """An open reader of a rosbag2. Raises UserError, also for what goes wrong while the bag is read."""
     from rosbags.highlevel import AnyReader, AnyReaderError
-    from rosbags.typesys import Stores, get_typestore
+    from rosbags.typesys import Stores, TypesysError, get_typestore
 
     path = Path(path)
     if not path.exists():
@@ -37,9 +37,16 @@ def open_bag(path):
     except (UserError, KeyboardInterrupt, OSError):
         raise
     except AnyReaderError as problem:
-        raise UserError(f"{path} is no bag, or damaged ({problem}).")
+        raise UserError(f"{path} is no bag, or damaged ({first_line(problem)}).")
+    except TypesysError as problem:  # an older bag that does not define the types of its messages
+        raise UserError(f"{path} has messages of a type that is not known here ({first_line(problem)}).")
     except Exception as problem:  # of many kinds: a bag may be broken anywhere
         raise UserError(f"{path} is damaged, or cannot be bent ({type(problem).__name__}).")
+
+
+def first_line(problem):
+    """The beginning of what a library says of a problem."""
+    return (str(problem).splitlines() or [""])[0][:200]
 
 
 def yaw_of(turn):
@@ -72,7 +79,7 @@ def read_bag_paths(path):
         found = [(topic, frame_of(message), poses_of(message)) for topic, message in messages]
         kinds = ", ".join(sorted({each.msgtype for each in reader.connections})) or "nothing"
     if not found:
-        raise UserError(f"{path} has no message of the type {PATH}; it has {kinds}.")
+        raise UserError(f"{path} has no message of the type {PATH}; its topics have {kinds}.")
     return found
 
 

@@ -20,7 +20,7 @@ from tools.command_line import SEED, Parser, UserError, between, given_path
 def parse_paths(doc, checkpoint):
     """The arguments of lesson 14. A sentence refuses what does not go together."""
     parser = Parser(doc)
-    add, metres, size = parser.add_argument, between(float, -(10**5), 10**5), between(float, 0.001, 100)
+    add, metres, size = parser.add_argument, between(float, -(10**7), 10**7), between(float, 0.001, 100)
     place = dict(type=metres, nargs="+", metavar=("X", "Y"))
     file = dict(type=given_path, metavar="FILE")
     add("--map", **file, help="the map: Nav2's .yaml beside its image, or MovingAI's .map")
@@ -62,6 +62,8 @@ def refuse_odd_ends(parser, args):
     """Ends the script by a sentence where a place has not 2 or 3 numbers, or --out has an ending of no known kind."""
     if not {len(args.start), len(args.goal)} <= {2, 3}:
         parser.error("--start and --goal are X Y, or X Y YAW")
+    if args.start[:2] == args.goal[:2]:
+        parser.error("--start and --goal are the same place")
     if args.out.suffix not in (".csv", ".png", ".gif"):
         parser.error(f"--out {args.out} must end in .csv, .png or .gif")
 

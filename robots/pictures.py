@@ -65,7 +65,7 @@ def panels_of(number, grid, old, disc):
     size = (3.2 * columns, 3.2 * rows + 0.6)  # inches, of which 0.6 for the legend
     figure, axes = new_figure(rows, columns, figsize=size, squeeze=False, layout="constrained")
     for each in axes.flat[:number]:
-        draw_map(each, grid, np.array([disc[:2]]) if disc else old, 3.0 if disc else 1.0)
+        draw_map(each, grid, np.array([disc[:2]]) if disc else old, max(3.0, disc[2] + 1) if disc else 1.0)
         each.plot(*old.T, ":", color="tab:blue", label="before")
         if disc:
             draw_disc(each, disc)
@@ -99,7 +99,7 @@ def draw_passes(grid, old, disc, frames, paths, out):
         return save_animation(out, figures)
     buffer = io.BytesIO()
     figures[0].savefig(buffer, format="png", dpi=110)
-    write_safely(out, buffer.getvalue())
+    write_safely(out, buffer.getvalue(), new=True)
 
 
 def draw_fillings(panels, frames):
@@ -129,4 +129,4 @@ def save_animation(path, figures):
     file = io.BytesIO()
     durations = [700] * (len(images) - 1) + [3000]  # milliseconds
     images[0].save(file, "GIF", save_all=True, append_images=images[1:], duration=durations, loop=0)
-    write_safely(path, file.getvalue())
+    write_safely(path, file.getvalue(), new=True)

@@ -91,4 +91,4 @@ def save_table(path, candidates):
     rows = ["candidate,x,y,yaw" if several else "x,y,yaw"]
     for number, poses in enumerate(candidates, 1):
         rows += [f"{f'{number},' * several}{x:.4f},{y:.4f},{yaw:.7f}" for x, y, yaw in poses]
-    write_safely(path, "\n".join([*rows, ""]).encode())
+    write_safely(path, "\n".join([*rows, ""]).encode(), new=True)

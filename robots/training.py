@@ -29,7 +29,7 @@ from robots.curves import control_points, low_pass, spline
 from robots.grid import made_up_map
 from robots.planner import Planner
 from robots.teacher import teach
-from tools.checkpoints import read_checkpoint
+from tools.checkpoints import read_checkpoint, unfit
 from tools.command_line import Parser, StopRequest, UserError, between, given_path, print_command, run
 from tools.files import ROOT, write_safely
 from tools.settings import Settings, check_out, check_settings, refuse_existing
@@ -225,6 +225,7 @@ def measure(model, heldout):
 
 # ---- The command line
 NUMBER = 15_000  # problems, unless one says otherwise
+BATCH = 96  # paths
 PART = 1000  # problems that are solved and saved at once
 
 
@@ -290,11 +291,13 @@ def settle_paths(args, data, saved):
     limit = dict(limit=args.steps or args.minutes or 15.0, unit="steps" if args.steps else "minutes")
     sha256 = hashlib.sha256(data["tokens"].numpy().tobytes()).hexdigest()
     if not saved:
-        fixed = dict(preset="paths", batch=96, lr=0.025, dropout=0.0, weight_decay=0.0, seed=0, dtype="float32")
+        fixed = dict(preset="paths", batch=BATCH, lr=0.025, dropout=0.0, weight_decay=0.0, seed=0, dtype="float32")
         here = dict(
             script=SCRIPT, data=str(len(data["tokens"])), sha256=sha256, out=args.out, device="cpu", compiles=False
         )
         return Settings(**fixed, **limit, **here)
+    if saved["settings"]["batch"] != BATCH:
+        raise unfit(args.out, f"its batch is not {BATCH}")
     if saved["settings"]["sha256"] != sha256:
         raise UserError(f"the run in {args.out} learns other problems; delete {DATA}, and they are solved anew.")
     settings = Settings(**saved["settings"], out=args.out, device="cpu", compiles=False)

@@ -733,6 +733,11 @@ def test_what_was_kept_is_not_measured_again(tmp_path, grid):
     file = tmp_path / "rows.npz"
     first = paths.Kept(file).measure(grid, make, 0, "kind/map", {"as it is": way}, 3)
     again = paths.Kept(file).measure(grid, make, 0, "kind/map", {"as it is": way}, 3)
+    other = tmp_path / "other.npz"
+    for content in (b"notes", file.read_bytes()[:-40]):
+        other.write_bytes(content)
+        with pytest.raises(UserError, match=r"other\.npz is no file of what was measured"):
+            paths.Kept(other)
     assert len(calls) == 3 and np.array_equal(first["as it is"], again["as it is"])
     assert np.array_equal(first["as it is"][:, :2], np.ones((3, 2)))  # straight and free: each a success, as long
     assert (first["as it is"][:, 3] > 0.22).all()
@@ -789,6 +794,8 @@ def test_training_that_was_stopped_goes_on_to_the_bit(tmp_path, grid, monkeypatc
         args.out = tmp_path / "whole.safetensors"
         saved = path_training.saved_run(args)
         path_training.settle_paths(args, data | dict(tokens=data["tokens"][:600]), saved)
+    with pytest.raises(UserError, match="its batch is not 96"):
+        path_training.settle_paths(args, data, saved | dict(settings=saved["settings"] | dict(batch=951)))
     count = len(data["tokens"])
     for number in (None, count):
         assert path_training.number_of(SimpleNamespace(number=number), saved) == count

@@ -355,6 +355,9 @@ def test_what_is_written_is_less_sure(kind, evaluate, small_checkpoint, gpt_chec
     contents = read_checkpoint(given)
     contents["model"]["head.weight"] *= 2  # too sure
     save_checkpoint(contents, given)
+    for name in ("verse.txt", "weights.pt", given.name):  # there already, or of another kind
+        refused = run_script("benchmarks/calibrate.py", given, "--data", text_file, "--out", given.with_name(name))
+        assert_refused(refused, 2, "must end in .safetensors, and must not be there yet")
     code, printed, err = run_script("benchmarks/calibrate.py", given, "--data", text_file, "--out", out)
     assert code == 0, err
     milder = read_checkpoint(out)

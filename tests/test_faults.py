@@ -181,6 +181,15 @@ def test_pictures_leave_a_notebooks_own_figures_alone():
     assert done.stdout == "False\n", done.stderr
 
 
+def test_a_sentence_has_one_line_and_upsets_no_terminal():
+    def fails():
+        raise UserError("the bag says \x1b[2J\nand\x9b more")
+
+    with pytest.raises(SystemExit) as end:
+        command_line.run(fails)
+    assert end.value.code == "error: the bag says  [2J and  more"
+
+
 def test_the_memory_sentence_names_flags_that_the_script_has(monkeypatch):
     def fails():
         raise MemoryError

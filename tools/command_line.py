@@ -40,7 +40,7 @@ def run(main):
         main()
         sys.stdout.flush()
     except UserError as mistake:
-        sys.exit(f"error: {mistake}")
+        sys.exit(f"error: {printable(mistake)}")
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # the reader, `head` say, has seen enough
@@ -56,6 +56,11 @@ def run(main):
         smaller = [flag for flag in ("--batch", "--num", "--len") if flag in Parser.flags]
         asked = f", by a smaller {' or '.join(smaller)}" if smaller else ""
         sys.exit(f"error: there is not enough memory for this; ask for less at once{asked}.")
+
+
+def printable(message):
+    """A message in one line, without characters that would upset a terminal. (It may quote what a file says.)"""
+    return str(message).translate(dict.fromkeys([*range(32), *range(127, 160)], " "))
 
 
 def open_streams():
@@ -124,7 +129,7 @@ class Parser(argparse.ArgumentParser):
         Parser.flags = self._option_string_actions
 
     def error(self, message):
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        self.exit(2, f"{self.prog}: error: {printable(message)}\n")
 
     def changed(self, args, names):
         """The named flags that are not at their defaults, as a person types them."""

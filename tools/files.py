@@ -66,7 +66,7 @@ def write_safely(path, data, new=False):
         for ours in (temporary, path) if claimed else (temporary,):
             with contextlib.suppress(OSError):
                 os.unlink(ours)
-        if isinstance(problem, FileExistsError) and new:
+        if isinstance(problem, FileExistsError) and new and path.exists():
             raise UserError(f"{path} exists, and is not overwritten; name another file by --out.")
         if isinstance(problem, OSError):
             raise UserError(f"could not save {path}: {problem.strerror}; what was there before is untouched.")
