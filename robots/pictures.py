@@ -40,6 +40,7 @@ def draw_map(axes, grid, points, margin=1.5):
     to_world = Affine2D().scale(grid.resolution).rotate(yaw).translate(x, y)  # of the map's cells
     colours, look = np.where(free, 1.0, 0.25), dict(cmap="gray", vmin=0, vmax=1)
     axes.imshow(colours, origin="lower", extent=extent, transform=to_world + axes.transData, **look)
+    axes.set_facecolor("0.25")  # beyond the map nothing is free
     axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal", xticks=[], yticks=[])
 
 
