@@ -94,8 +94,8 @@ class Tokenizer:
 
     def encode_typed(self, text, position=0):
         """encode for what a person typed. Takes composed (NFC) and decomposed (NFD) letters for the same, and drops
-        invisible signs that it lacks, where the text does not fit as it is. Raises UserError."""
-        if re.search(r"[^\w\s!-~]{100}", text):  # no writing; NFD sorts signs in a time that grows with their square
+        invisible signs that the alphabet lacks, where the text does not fit as it is. Raises UserError."""
+        if re.search(r"[^\w\s!-~]{100}", text):  # NFD takes quadratic time on a long run of signs
             return self.encode(text, position)
         apart = {unicodedata.normalize("NFD", unit): unit for unit in self.units}
         pattern = re.compile("|".join(map(re.escape, sorted(apart, key=len, reverse=True))))

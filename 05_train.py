@@ -265,7 +265,7 @@ def train(settings, objective, tokenizer, config, draw, windows, saved=None, wei
     if reporter:
         reporter.finish()
     if processes > 1:
-        del forward  # before its group, or the two may wait for each other for ever
+        del forward  # DDP's wrapper first, then its process group: the other order can hang
         dist.destroy_process_group()
 
 

@@ -91,7 +91,7 @@ def keep_known(tokenizer, text):
         raise UserError(f"the model's alphabet has {has}: is it one of Tamil?")
     if len(kept) < len(text):
         dropped = f"{len(text) - len(kept):,} of {len(text):,} characters"
-        print(f"{dropped} are not in the alphabet and were dropped", file=sys.stderr)
+        print(f"{dropped} were dropped: words with letters that the alphabet lacks, and other signs", file=sys.stderr)
     return kept
 
 

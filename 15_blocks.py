@@ -140,13 +140,13 @@ BLOCKWISE = replace(
 )  # fmt: skip
 
 
-def train_blocks(args, begun):
-    """Goes on by lesson 5's loop, from the dLLM in the file `begun` or with the run in --out."""
+def train_blocks(args, start):
+    """Goes on by lesson 5's loop, from the dLLM in the file `start` or with the run in --out."""
     settings, text, saved = settle(args, "15_blocks.py", transformer.PRESETS, tensors.load_text, **OWN)
-    model, tokenizer, _ = training.load_kind(settings.out if saved else begun, False)
+    model, tokenizer, _ = training.load_kind(start := settings.out if saved else start, False)
     config = replace(model.config, dropout=settings.dropout)
     if vars(config) | transformer.PRESETS[settings.preset] != vars(config):
-        raise UserError(f"{args.checkpoint} has not the shape of --preset {settings.preset}; name the one that it has.")
+        raise UserError(f"{start} has not the shape of --preset {settings.preset}; name the one that it has.")
     tokens, windows = tensors.split_text(text, tokenizer, config.context)
     draw = tensors.random_windows(tokens, config.context, settings.batch)
     training.train(settings, BLOCKWISE, tokenizer, config, draw, windows, saved, weights=model.state_dict())

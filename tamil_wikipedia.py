@@ -107,9 +107,9 @@ def patiently(send, address, bar):
     for attempt in range(ATTEMPTS):
         try:
             return send()
-        except UserError:
+        except UserError:  # which is a ValueError, too
             raise
-        except (requests.RequestException, TimeoutError, ValueError) as problem:  # the last: an address that is none
+        except (requests.RequestException, TimeoutError, ValueError) as problem:  # ValueError: an address that is none
             response = getattr(problem, "response", None)
             reason = type(problem).__name__ if response is None else str(problem).split(" for url")[0]
         # a status 4xx is final, except 429, "too many requests"
@@ -317,7 +317,7 @@ def fetch_dump(address, path):
 
 
 def check_dump(path):
-    """Raises UserError unless a dump is whole. On one that was cut, or lacks a title, wikiextractor would never end."""
+    """Raises UserError unless a dump is whole. Where it was cut or a page has no title, wikiextractor never ends."""
     if not path.is_file():
         raise UserError(f"{path} is no ordinary file." if path.exists() else f"there is no file {path}.")
     ending, reason, untitled = "", "its last lines are missing", 0
@@ -328,7 +328,7 @@ def check_dump(path):
                 untitled += line.count("<page>") - line.count("<title>")
     except (OSError, EOFError, UnicodeDecodeError) as problem:
         ending, reason = "", str(problem)
-    if untitled > 0:
+    if untitled > 0 and ending.rstrip().endswith("</mediawiki>"):
         ending, reason = "", "a page has no title"
     if not ending.rstrip().endswith("</mediawiki>"):
         raise UserError(f"{path} is not a whole dump ({reason}); move it away, and get it again.")

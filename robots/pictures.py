@@ -11,22 +11,23 @@ from tools.files import write_safely
 from tools.pictures import new_figure
 
 
-MOST_PIXELS = 600  # cells of a map that a panel shows in a row: it has fewer pixels
+MOST_CELLS = 600  # in a row of a panel, which has fewer pixels
 
 
 def cells_between(grid, low, high):
     """(free [h, w], [left, right, bottom, top] in cells) of the part of a map between two corners (x, y) in the world.
 
-    Where it has too many cells for a picture some stand together, free where all of them are.
+    Above MOST_CELLS in a row, k x k cells become one. It is free where all of them are.
     """
     corners = np.array([[x, y] for x in (low[0], high[0]) for y in (low[1], high[1])])
     cells = grid.to_cells(corners)  # the map may be turned
     left, bottom = np.floor(cells.min(axis=0)).astype(int).clip(0)
     right, top = np.ceil(cells.max(axis=0)).astype(int) + 1
     free = grid.free[bottom:top, left:right]
-    k = max(1, -(-max(free.shape) // MOST_PIXELS))
+    k = max(1, -(-max(free.shape) // MOST_CELLS))
+    free = np.pad(free, [(0, -length % k) for length in free.shape], constant_values=True)
     height, width = free.shape[0] // k, free.shape[1] // k
-    blocks = free[: height * k, : width * k].reshape(height, k, width, k)
+    blocks = free.reshape(height, k, width, k)
     return blocks.all(axis=(1, 3)), [left, left + width * k, bottom, bottom + height * k]
 
 

@@ -280,10 +280,12 @@ def saved_run(args):
 def number_of(args, saved):
     """How many problems: --number, or what the run has. Raises UserError where they differ."""
     kept = saved["settings"]["data"] if saved else ""
-    number = int(kept) if kept.isascii() and kept.isdecimal() and len(kept) < 8 else NUMBER
-    if saved and args.number not in (None, number):
+    if not (kept.isascii() and kept.isdecimal() and len(kept) < 8):  # a new run, or one that did not keep it
+        return args.number or NUMBER
+    number = int(kept)
+    if args.number not in (None, number):
         raise UserError(f"the run in {args.out} has --number {number}, not {args.number}: leave out --number.")
-    return args.number or number
+    return number
 
 
 def settle_paths(args, data, saved):

@@ -465,7 +465,7 @@ def test_of_two_that_go_on_with_one_run_only_the_first_to_save_does(tmp_path, te
 
     with at_call(*STEP, 2, write_too):
         refused = train(tmp_path, text_file, "--resume", "--steps", 4)
-    assert refused[0] == 1 and f"another run has written {out}" in refused[2].splitlines()[-1]
+    assert refused[0] == 1 and f"{out} was written by another run" in refused[2].splitlines()[-1]
     assert out.read_bytes() == other
 
 

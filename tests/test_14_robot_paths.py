@@ -28,7 +28,7 @@ from robots.curves import (
 )  # fmt: skip
 from robots.grid import GridMap, Robot, made_up_map
 from robots.maps import coarsen, read_map, read_nav2
-from robots.pictures import draw_map
+from robots.pictures import cells_between, draw_map
 from robots.planner import plan, smooth_simply
 from robots.poses import smooth_poses, split_at_cusps, thin_out
 from robots.teacher import Costs, solve
@@ -751,6 +751,14 @@ def test_a_turned_map_is_drawn_where_the_paths_are():
     cells = np.array([[0, 0], [29, 0], [12, 19]])  # column, row
     placed = (image.get_transform() - axes.transData).transform(cells + 0.5)
     assert np.allclose(placed, grid.to_world(cells)) and image.get_extent() == [0, 30, 0, 20]
+
+
+def test_a_large_map_is_drawn_with_fewer_cells_and_no_obstacle_is_lost():
+    free = np.ones((2, 1301), dtype=bool)
+    free[0, 1300] = False
+    shown, extent = cells_between(GridMap(free, 1.0), np.array([0, 0]), np.array([1301, 2]))
+    assert shown.shape == (1, 434) and extent == [0, 1302, 0, 3]
+    assert shown[0, :433].all() and not shown[0, 433]
 
 
 # ---- The training

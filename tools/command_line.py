@@ -45,7 +45,7 @@ def run(main):
         sys.exit(130)
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         drop_output()
-        if not has_reader(sys.stderr):  # it read what was said about the work, which is not done
+        if not has_reader(sys.stderr):  # standard error broke, not the result: the work is not done
             sys.exit(1)
     except OSError as problem:  # a folder that may not be read, a name that is too long, a full disk
         drop_output()

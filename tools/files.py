@@ -60,13 +60,13 @@ def write_safely(path, data, new=False):
             os.fsync(file.fileno())
         if new:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL))
-            claimed = True
+            claimed = True  # the empty file at `path` is ours
         os.replace(temporary, path)
     except BaseException as problem:
         for ours in (temporary, path) if claimed else (temporary,):
             with contextlib.suppress(OSError):
                 os.unlink(ours)
-        if isinstance(problem, FileExistsError) and new and path.exists():
+        if isinstance(problem, FileExistsError) and new and path.exists():  # not where a parent is a file
             raise UserError(f"{path} exists, and is not overwritten; name another file by --out.")
         if isinstance(problem, OSError):
             raise UserError(f"could not save {path}: {problem.strerror}; what was there before is untouched.")

@@ -126,9 +126,9 @@ def gif_places(letters):
 
 
 def save_gif(path, frames, tokenizer, mask_id):
-    """Saves canvases [1, L] as an animation, all of them or as many as memory bears. Raises UserError.
+    """Saves canvases [1, L] as an animation. Letters stand where they stand in the last canvas. Raises UserError.
 
-    Letters stand where they stand in the last canvas."""
+    Beyond GIF_PIXELS in all it shows every k-th canvas, and always the last."""
     import matplotlib
     from PIL import Image, ImageDraw, ImageFont
 

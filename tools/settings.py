@@ -33,7 +33,7 @@ class Settings:
     dtype: str  # "float32" or "bfloat16"
     limit: float  # so many
     unit: str  # "steps" or "minutes"
-    data: str  # the text's path; "" for the script's own
+    data: str  # the text's path, "" for the script's own; for robots the number of problems
     sha256: str  # of the text
     out: Path  # this and the next two are not saved
     device: str

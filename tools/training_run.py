@@ -50,7 +50,7 @@ class Run:
         self.generator = torch.Generator().manual_seed(settings.seed)  # of windows and masks
         self.step, self.characters, self.seconds, self.heldout, self.best = 0, 0, 0.0, None, math.inf
         self.lr, self.losses, self.due = 0.0, [], False  # losses: since the last row of the log. due: to be measured.
-        self.kept = None  # how the file was when this run wrote or read it
+        self.written = None  # the version of --out that this run wrote or read last
 
     def progress(self):
         """The share of the run that is done, 0 to 1, in steps or in training time."""
@@ -66,19 +66,21 @@ class Run:
         """Writes the training state to --out. new: that file must not exist yet. Raises UserError."""
         if new:
             self.refuse_large()
-        if not new and self.settings.out.exists() and version(self.settings.out) != self.kept:
-            raise UserError(f"another run has written {self.settings.out}, and goes on with it: this one ends here.")
+        if not new and self.settings.out.exists() and version(self.settings.out) != self.written:
+            raise UserError(
+                f"{self.settings.out} was written by another run, and is not overwritten: this one ends here."
+            )
         contents = self.contents(self.model.state_dict())
         contents |= dict(settings=self.settings.saved(), lr=self.lr, losses=self.losses, due=self.due)
         contents["optimizers"] = [optimizer.state_dict()["state"] for optimizer in self.optimizers]
         contents["generators"] = dict(batches=self.generator.get_state(), **generator_states(self.device))
         save_checkpoint(contents, self.settings.out, new)
-        self.kept = version(self.settings.out)
+        self.written = version(self.settings.out)
 
     def refuse_large(self):
         """Raises UserError for a run whose files could not be read."""
         V, size = self.config["vocab_size"], sum(p.numel() for p in self.model.parameters())
-        if V > MAX_LETTERS or 12 * size > MAX_FILE:  # bytes: a float32 number and what two moments take
+        if V > MAX_LETTERS or 12 * size > MAX_FILE:  # 12 bytes a number: a float32 weight and at most two moments
             much = f"{V:,} different letters make a model of {size / 1e6:,.0f} million numbers"
             raise UserError(f"{much}, more than a checkpoint holds; give a text with fewer, or a smaller --preset.")
 
@@ -88,7 +90,7 @@ class Run:
         `settle` decides what may change then. Raises UserError when the parts do not fit together.
         """
         path = self.settings.out
-        self.kept = version(path)
+        self.written = version(path)
         if not same_shape(saved, self.config) or saved.get("units") != self.tokenizer.units:
             raise unfit(path, "its model is another one than its settings and its text make")
         load_weights(self.model, saved["model"], path)
@@ -103,10 +105,10 @@ class Run:
         for name in STATE:
             setattr(self, name, saved.get(name))
         if (best := best_path(path)).exists():
-            kept = read_checkpoint(best)
-            if kept.get("units") != saved["units"] or not same_shape(kept, self.config):
+            best_saved = read_checkpoint(best)
+            if best_saved.get("units") != saved["units"] or not same_shape(best_saved, self.config):
                 raise UserError(f"{best} holds another model's weights, not this run's: move it away.")
-            self.best = progress_of(kept, best).get("heldout", math.inf)
+            self.best = progress_of(best_saved, best).get("heldout", math.inf)
 
     def evaluate(self, objective, windows):
         """Measures the weights in bfloat16, as NAME_best.safetensors holds them. Keeps the best ones."""
