@@ -38,6 +38,7 @@ import json
 import re
 import shutil
 import subprocess
+import timeit
 import zlib
 from html import escape
 from importlib import import_module
@@ -178,6 +179,16 @@ def show_same_logits(path, number, model, fast=True):
     check(f"{way}: no logit is more than {apart:.0e} from PyTorch's", apart < 1e-3)
 
 
+@torch.inference_mode()
+def show_seconds(path, model, passes=20):
+    """Prints how long a pass takes in the page, which has one thread, and in PyTorch. Each is the quickest of a few."""
+    canvas = torch.full((1, model.config.context), model.config.vocab_size)  # [1, L]
+    _, seconds = run_in_node(path, [["open", 0, True], ["seconds", canvas[0].tolist(), passes]])
+    ours = min(timeit.repeat(lambda: model(canvas), number=1, repeat=passes))
+    threads = f"PyTorch's threads: {torch.get_num_threads()}"
+    print(f"  a pass takes {1000 * min(seconds):.0f} ms in the page and {1000 * ours:.0f} ms here ({threads})")
+
+
 def show_same_texts(path, model, tokenizer, shipped=True, seed=1):
     """Compares texts of one seed and the same settings, by lesson 6 and by the page, which completes the settings."""
     canvas = torch.full((1, min(128, model.config.context)), tokenizer.vocab_size)  # [1, L]
@@ -208,7 +219,9 @@ def prove(path, models, tokenizer, shipped=True):
         print(f"  {name}:")
         show_same_logits(path, number, model)
         show_same_logits(path, number, model, fast=False)
-    show_same_texts(path, next(iter(models.values())), tokenizer, shipped)
+    first = next(iter(models.values()))
+    show_same_texts(path, first, tokenizer, shipped)
+    show_seconds(path, first)
 
 
 def show_packing(model):
