@@ -86,6 +86,8 @@ def main():
         with redirect_stdout(sys.stderr):  # the command that it ends with names a file that is deleted here
             settings, text, saved = settle(args, "05_train.py", transformer.PRESETS, tensors.load_text)
             training.train_on_text(settings, text, saved, training.DIFFUSION, "python 06_generate.py")
+        if not best_path(args.out).exists():
+            raise UserError("it was stopped before it measured anything, so there is no figure.")
         run = read_checkpoint(best_path(args.out))
     figures = f"{run['heldout']:.3f} nats/character, {run['characters']:,} characters, {run['seconds']:.0f} s"
     print(f"{figures}: {' '.join(sys.argv[1:])}")
