@@ -207,9 +207,9 @@ def main():
     seeded = "the same --seed and flags give the same text (default: drawn and printed)"
     generation.add_text_flags(parser.add_argument_group("with --generate", seeded), SHIPPED_GPT)
     args = parser.parse_args()
-    if args.differences and parser.changed(args, vars(args).keys() - {"differences"}):
-        parser.error("--differences goes alone")
     if args.differences:
+        if parser.changed(args, vars(args).keys() - {"differences"}):
+            parser.error("--differences goes alone")
         return list_differences()
     for flag in parser.changed(args, TRAINING if args.generate else WRITING):
         parser.error(f"{flag} does not go with --generate" if args.generate else f"{flag} goes with --generate")

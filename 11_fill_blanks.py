@@ -312,9 +312,9 @@ def main():
     model, tokenizer = generation.load_writer(parser, args)
     settings = dict(sampling_for=sampling_for, seed=args.seed, num=args.num, live=live)
     text = given_text(args.text, args.file)
-    for flag in parser.changed(args, ("gpt", "data")) if text is not None else ():
-        parser.error(f"{flag} goes with the walk, without a text")
     if text is not None:
+        for flag in parser.changed(args, ("gpt", "data")):
+            parser.error(f"{flag} goes with the walk, without a text")
         return fill_text(model, tokenizer, text, **settings)
     is_shipped = find_checkpoint(args.checkpoint).resolve() == generation.SHIPPED
     rival = str(generation.SMALL) if is_shipped else args.checkpoint  # of the GPT's size

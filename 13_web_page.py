@@ -258,7 +258,7 @@ def main():
     print(f"1. The page: {len(page.encode()) / 1e6:.2f} MB")
     show_packing(models[name])
     print("\n2. The same in two languages")
-    prove(out, models, tokenizer, find_checkpoint(args.checkpoint).resolve() in (CARRIED, generation.SHIPPED))
+    prove(out, models, tokenizer, Path(args.checkpoint).resolve() in (CARRIED, generation.SHIPPED))
     print(f"\nOpen it in a browser, or send it to someone:\n{out}")
 
 
