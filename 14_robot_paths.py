@@ -37,7 +37,6 @@ import numpy as np
 
 from robots.command_line import bend_bag, bend_one, parse_paths
 from robots.curves import FINE, can_drive, control_points, distances, in_words, is_free, low_pass, spline
-from robots.files import refuse_to_overwrite
 from robots.grid import GridMap, Robot, made_up_map
 from robots.maps import MAPS, read_map
 from robots.pictures import draw_passes
@@ -45,7 +44,7 @@ from robots.planner import plan, smooth_simply
 from robots.teacher import BENT, NEAR
 from tools.checkpoints import load_weights, read_checkpoint
 from tools.command_line import UserError, check, run
-from tools.files import ROOT
+from tools.files import ROOT, refuse_to_overwrite
 
 import torch
 from torch import nn

@@ -6,7 +6,6 @@
     planner         the shortest way, and Nav2's simple smoother
     poses           places and directions, cusps, tables
     bags            ROS bags, without ROS
-    files           names of files that a user gives
     pictures        panels and animations
     command_line    what lesson 14 does with files
     teacher         the best of all rows of tokens, by dynamic programming

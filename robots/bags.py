@@ -1,7 +1,7 @@
 """Reads and rewrites the paths of a robot in ROS bags without ROS. A bag is a rosbag2 of sqlite3 or mcap.
 
 Run:        python -m robots.bags FILE                (lists the paths of a bag)
-Builds on:  robots.curves and robots.files. tools.
+Builds on:  robots.curves. tools.
 Last line:  the last path of the bag, with its topic and its length.
 
 Lesson 14 takes from here: rewrite_bag.
@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from robots.curves import length_of
-from robots.files import refuse_odd_files, refuse_to_overwrite
 from tools.command_line import Parser, UserError, given_path, run
+from tools.files import refuse_to_overwrite
 
 PATH = "nav_msgs/msg/Path"
 
@@ -42,6 +42,16 @@ def open_bag(path):
         raise UserError(f"{path} has messages of a type that is not known here ({first_line(problem)}).")
     except Exception as problem:  # of many kinds: a bag may be broken anywhere
         raise UserError(f"{path} is damaged, or cannot be bent ({type(problem).__name__}).")
+
+
+def refuse_odd_files(path, kind):
+    """Raises UserError unless `path` is an ordinary file or a folder. Reading a pipe or a device may never end.
+
+    In a folder its files are looked at, too. kind: what the path should be, for the sentence.
+    """
+    for each in (path, *path.iterdir()) if path.is_dir() else (path,):
+        if each.exists() and not (each.is_file() or each.is_dir()):
+            raise UserError(f"{path} is no {kind}: {each.name} is a pipe or a device, no ordinary file.")
 
 
 def first_line(problem):

@@ -5,7 +5,7 @@ A map of Nav2 is a YAML file beside a PGM or PNG (https://docs.nav2.org). A grid
 
 Run:        python -m robots.maps                         (downloads 2 MB of maps to data/maps)
             python -m robots.maps --map FILE.yaml         (reads a map and says what is in it)
-Builds on:  robots.files and robots.grid. tools.
+Builds on:  robots.grid. tools.
 Last line:  the last of the maps, its size and how much of it is free.
 """
 

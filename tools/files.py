@@ -66,11 +66,17 @@ def write_safely(path, data, new=False):
         for ours in (temporary, path) if claimed else (temporary,):
             with contextlib.suppress(OSError):
                 os.unlink(ours)
-        if isinstance(problem, FileExistsError) and new and path.exists():  # not where a parent is a file
-            raise UserError(f"{path} exists, and is not overwritten; name another file by --out.")
+        if isinstance(problem, FileExistsError) and new:
+            refuse_to_overwrite(path)  # it may also be a parent that is a file
         if isinstance(problem, OSError):
             raise UserError(f"could not save {path}: {problem.strerror}; what was there before is untouched.")
         raise
+
+
+def refuse_to_overwrite(path):
+    """Raises UserError where there is something already."""
+    if path.exists():
+        raise UserError(f"{path} exists, and is not overwritten; name another file by --out.")
 
 
 def within(seconds, work):
